@@ -1,0 +1,162 @@
+#include "ttpu/base/file.h"
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "ttpu/base/error.h"
+
+namespace ttpu {
+namespace {
+
+[[noreturn]] void fail_errno(const char* what, const std::filesystem::path& path) {
+  const int error = errno;
+  Code code = Code::kUnknown;
+  const char* hint = "";
+  if (error == ENOENT || error == ENOTDIR) {
+    code = Code::kNotFound;
+    hint = "; check the path";
+  } else if (error == EACCES || error == EPERM) {
+    code = Code::kPermissionDenied;
+    hint = "; check the permissions";
+  } else if (error == ENOSPC || error == EDQUOT) {
+    code = Code::kResourceExhausted;
+    hint = "; free some space or choose another folder, then try again";
+  }
+  fail(code, "[file] cannot {} '{}': {}{}", what, path.string(), std::strerror(error), hint);
+}
+
+class Descriptor {
+ public:
+  Descriptor(const std::filesystem::path& path, int flags, const char* what)
+      : fd_(::open(path.c_str(), flags | O_CLOEXEC, 0644)) {
+    if (fd_ < 0) fail_errno(what, path);
+  }
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+size_t regular_file_size(int fd, const std::filesystem::path& path) {
+  struct stat status {};
+  if (::fstat(fd, &status) != 0) fail_errno("read", path);
+  if (!S_ISREG(status.st_mode)) {
+    fail(Code::kInvalidArgument, "[file] '{}' is not a regular file", path.string());
+  }
+  return static_cast<size_t>(status.st_size);
+}
+
+}  // namespace
+
+std::string read_file(const std::filesystem::path& path) {
+  const Descriptor file(path, O_RDONLY, "read");
+  std::string contents(regular_file_size(file.get(), path), '\0');
+  size_t done = 0;
+  while (done < contents.size()) {
+    const ssize_t count = ::read(file.get(), contents.data() + done, contents.size() - done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) fail_errno("read", path);
+    if (count == 0) break;
+    done += static_cast<size_t>(count);
+  }
+  contents.resize(done);
+  return contents;
+}
+
+void write_file(const std::filesystem::path& path, std::string_view contents) {
+  if (path.has_parent_path()) {
+    std::error_code error;
+    std::filesystem::create_directories(path.parent_path(), error);
+    if (error) {
+      fail(Code::kPermissionDenied, "[file] cannot create the folder '{}': {}",
+           path.parent_path().string(), error.message());
+    }
+  }
+  std::filesystem::path beside = path;
+  beside += fmt::format(".{}.tmp", ::getpid());
+  try {
+    const Descriptor file(beside, O_WRONLY | O_CREAT | O_TRUNC, "write");
+    size_t done = 0;
+    while (done < contents.size()) {
+      const ssize_t count = ::write(file.get(), contents.data() + done, contents.size() - done);
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) fail_errno("write", beside);
+      done += static_cast<size_t>(count);
+    }
+    if (::fsync(file.get()) != 0) fail_errno("write", beside);
+    if (::rename(beside.c_str(), path.c_str()) != 0) fail_errno("rename to", path);
+  } catch (...) {
+    ::unlink(beside.c_str());
+    throw;
+  }
+}
+
+MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
+  const Descriptor file(path, O_RDONLY, "map");
+  size_ = regular_file_size(file.get(), path);
+  if (size_ == 0) return;  // mmap refuses a length of zero
+  void* data = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.get(), 0);
+  if (data == MAP_FAILED) {
+    size_ = 0;
+    fail_errno("map", path);
+  }
+  data_ = static_cast<const std::byte*>(data);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : path_(std::move(other.path_)),
+      data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+void MappedFile::release(size_t offset, size_t length) const {
+  if (data_ == nullptr || offset >= size_) return;
+  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  const size_t begin = (offset + page - 1) / page * page;
+  const size_t end = std::min(offset + length, size_) / page * page;
+  if (begin < end) {
+    ::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_DONTNEED);
+  }
+}
+
+std::filesystem::path cache_dir() {
+  if (const std::string dir = env_or("TTPU_CACHE"); !dir.empty()) return dir;
+  if (const std::string dir = env_or("XDG_CACHE_HOME"); !dir.empty()) {
+    return std::filesystem::path(dir) / "ttpu";
+  }
+  return std::filesystem::path(env_or("HOME", "/tmp")) / ".cache" / "ttpu";
+}
+
+std::string env_or(const char* name, std::string_view fallback) {
+  const char* value = std::getenv(name);
+  return value != nullptr && *value != '\0' ? std::string(value) : std::string(fallback);
+}
+
+bool env_flag(const char* name) {
+  const std::string value = env_or(name, "0");
+  return value != "0" && value != "false" && value != "no";
+}
+
+}  // namespace ttpu
