@@ -17,14 +17,14 @@ struct DTypeInfo {
 };
 
 constexpr std::array kInfo = {
-    DTypeInfo{DType::kPred, "i1", 8},        DTypeInfo{DType::kS4, "i4", 4},
-    DTypeInfo{DType::kS8, "i8", 8},          DTypeInfo{DType::kS16, "i16", 16},
-    DTypeInfo{DType::kS32, "i32", 32},       DTypeInfo{DType::kS64, "i64", 64},
-    DTypeInfo{DType::kU4, "ui4", 4},         DTypeInfo{DType::kU8, "ui8", 8},
-    DTypeInfo{DType::kU16, "ui16", 16},      DTypeInfo{DType::kU32, "ui32", 32},
-    DTypeInfo{DType::kU64, "ui64", 64},      DTypeInfo{DType::kF8E4M3FN, "f8E4M3FN", 8},
-    DTypeInfo{DType::kF8E5M2, "f8E5M2", 8},  DTypeInfo{DType::kBF16, "bf16", 16},
-    DTypeInfo{DType::kF16, "f16", 16},       DTypeInfo{DType::kF32, "f32", 32},
+    DTypeInfo{DType::kPred, "i1", 8},       DTypeInfo{DType::kS4, "i4", 4},
+    DTypeInfo{DType::kS8, "i8", 8},         DTypeInfo{DType::kS16, "i16", 16},
+    DTypeInfo{DType::kS32, "i32", 32},      DTypeInfo{DType::kS64, "i64", 64},
+    DTypeInfo{DType::kU4, "ui4", 4},        DTypeInfo{DType::kU8, "ui8", 8},
+    DTypeInfo{DType::kU16, "ui16", 16},     DTypeInfo{DType::kU32, "ui32", 32},
+    DTypeInfo{DType::kU64, "ui64", 64},     DTypeInfo{DType::kF8E4M3FN, "f8E4M3FN", 8},
+    DTypeInfo{DType::kF8E5M2, "f8E5M2", 8}, DTypeInfo{DType::kBF16, "bf16", 16},
+    DTypeInfo{DType::kF16, "f16", 16},      DTypeInfo{DType::kF32, "f32", 32},
     DTypeInfo{DType::kF64, "f64", 64},
 };
 

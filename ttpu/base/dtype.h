@@ -9,9 +9,22 @@ namespace ttpu {
 
 enum class DType : uint8_t {
   kPred,
-  kS4, kS8, kS16, kS32, kS64,
-  kU4, kU8, kU16, kU32, kU64,
-  kF8E4M3FN, kF8E5M2, kBF16, kF16, kF32, kF64,
+  kS4,
+  kS8,
+  kS16,
+  kS32,
+  kS64,
+  kU4,
+  kU8,
+  kU16,
+  kU32,
+  kU64,
+  kF8E4M3FN,
+  kF8E5M2,
+  kBF16,
+  kF16,
+  kF32,
+  kF64,
 };
 
 // Bits one element takes: 4 for kS4 and kU4, 8 for kPred.

@@ -36,7 +36,8 @@ Encoding parse_encoding(std::string_view name) {
     if (kInfo[i].name == name) return static_cast<Encoding>(i);
     known += fmt::format(" {}", kInfo[i].name);
   }
-  fail(Code::kInvalidArgument, "[encoding] '{}' is not a weight encoding; known are:{}", name, known);
+  fail(Code::kInvalidArgument, "[encoding] '{}' is not a weight encoding; known are:{}", name,
+       known);
 }
 
 }  // namespace ttpu

@@ -9,8 +9,16 @@ namespace ttpu {
 
 enum class Encoding : uint8_t {
   kDense,  // plain elements of some DType
-  kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0,
-  kQ2_K, kQ3_K, kQ4_K, kQ5_K, kQ6_K,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ8_0,
+  kQ2_K,
+  kQ3_K,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
 };
 
 // Elements one block holds (32 or 256) and the bytes it takes. 0 for kDense.

@@ -91,7 +91,8 @@ Json read_json(const std::filesystem::path& path) {
   return parse_json(read_file(path), "'" + path.string() + "'");
 }
 
-JsonView::JsonView(const Json& object, std::string what) : object_(&object), what_(std::move(what)) {
+JsonView::JsonView(const Json& object, std::string what)
+    : object_(&object), what_(std::move(what)) {
   if (!object.is_object()) {
     fail(Code::kInvalidArgument, "[json] {} is {}, expected an object", what_, object.type_name());
   }

@@ -20,7 +20,8 @@ using Json = nlohmann::ordered_json;
 Json parse_json(std::string_view text, std::string_view what);
 Json read_json(const std::filesystem::path& path);
 
-// A view of one object for typed reads: JsonView(config, "config.json").get<int64_t>("hidden_size").
+// A view of one object for typed reads: JsonView(config,
+// "config.json").get<int64_t>("hidden_size").
 class JsonView {
  public:
   // `object` must outlive the view and be a JSON object, else kInvalidArgument.
