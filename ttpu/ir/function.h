@@ -1,0 +1,100 @@
+// A function under construction: arguments, results, body, and the point where operators go.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ttpu/ir/operation.h"
+
+namespace ttpu::ir {
+
+class Module;
+
+struct ArgumentInfo {
+  std::string name;
+  std::optional<Sharding> sharding;
+  std::optional<int> aliases_result;  // tf.aliasing_output
+  bool donated = false;               // jax.buffer_donor: the plugin may reuse it for any output
+};
+
+struct ResultInfo {
+  std::string name;
+  std::optional<Sharding> sharding;
+};
+
+class Function {
+ public:
+  Function(Module* module, std::string name);
+  Function(const Function&) = delete;
+  Function& operator=(const Function&) = delete;
+
+  const std::string& name() const { return name_; }
+  Module& module() const { return *module_; }
+
+  Value add_argument(Shape shape, std::string name = "");
+  // Closes the body. Throws if it is closed already, or inside an open region.
+  void set_results(const Values& values, std::vector<std::string> names = {});
+  bool is_finished() const { return finished_; }
+
+  // The argument's memory becomes that of result `result_index`. Shapes must be equal (checked when
+  // the results are known, and by verify).
+  void alias(Value argument, int result_index);
+  void donate(Value argument);
+  void set_sharding(Value argument, Sharding sharding);
+  void set_result_sharding(int result_index, Sharding sharding);
+
+  const Values& arguments() const { return body_.arguments; }
+  const Values& results() const;
+  const ArgumentInfo& argument_info(size_t index) const { return arguments_.at(index); }
+  // Its name, sharding and donation; entries exist for all results once they are set.
+  ResultInfo result_info(size_t index) const;
+
+  Region& body() { return body_; }
+  const Region& body() const { return body_; }
+
+  // The general way to add an operator, for passes; the builders of each family are for people.
+  // Checks the operands, infers the results (result_shapes: only for operators whose results do not
+  // follow from operands and attributes) and appends to the innermost open region.
+  Operation& append(OpKind kind, Values operands, Attributes attributes = {},
+                    std::vector<std::unique_ptr<Region>> regions = {},
+                    std::vector<Shape> result_shapes = {});
+
+  // Builds a region: opens it, calls `build` with its arguments, closes it with what `build`
+  // returns. `op` begins messages.
+  std::unique_ptr<Region> build_region(const std::vector<Shape>& argument_shapes, bool isolated,
+                                       const std::function<Values(const Values&)>& build);
+
+  // Whether code at the insertion point may use `value`.
+  bool is_visible(Value value) const;
+  // For each value id the operators that use it (one entry a use).
+  std::vector<std::vector<Operation*>> users() const;
+  size_t num_values() const { return values_.size(); }
+
+  const Shape& shape_of(int32_t id) const { return values_.at(static_cast<size_t>(id)).shape; }
+  Operation* producer_of(int32_t id) const { return values_.at(static_cast<size_t>(id)).producer; }
+  const Region* region_of(int32_t id) const { return values_.at(static_cast<size_t>(id)).region; }
+
+ private:
+  struct ValueData {
+    Shape shape;
+    Operation* producer = nullptr;
+    const Region* region = nullptr;
+  };
+
+  Value new_value(Shape shape, Operation* producer, const Region* region);
+  size_t argument_index(Value argument, const char* what) const;
+
+  Module* module_;
+  std::string name_;
+  std::deque<ValueData> values_;  // stable references
+  Region body_;
+  std::vector<Region*> open_;  // innermost last
+  std::vector<ArgumentInfo> arguments_;
+  std::vector<ResultInfo> results_;
+  bool finished_ = false;
+};
+
+}  // namespace ttpu::ir

@@ -1,0 +1,21 @@
+// Operators that move elements.
+#pragma once
+
+#include "ttpu/ir/value.h"
+
+namespace ttpu::ir {
+
+Value reshape(Value x, Dims dims);
+Value transpose(Value x, Dims permutation);
+// Dimension i of x becomes dimension broadcast_dimensions[i] of the result; sizes are equal or 1.
+Value broadcast_in_dim(Value x, Dims dims, Dims broadcast_dimensions);
+Value slice(Value x, Dims start, Dims limit, Dims strides = {});
+// starts: one integer scalar for each dimension; clamped so that the slice is inside.
+Value dynamic_slice(Value x, const Values& starts, Dims sizes);
+Value dynamic_update_slice(Value x, Value update, const Values& starts);
+Value concatenate(const Values& values, int64_t axis);  // axis may be negative
+// low and high may be negative, which crops; interior puts padding between elements.
+Value pad(Value x, Value padding_value, Dims low, Dims high, Dims interior = {});
+Value reverse(Value x, Dims dims);
+
+}  // namespace ttpu::ir
