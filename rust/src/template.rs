@@ -55,11 +55,14 @@ fn raise_exception(message: &Value) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message.clone()).with_source(Raised(message)))
 }
 
+/// An argument given by its name or its place; undefined when it is not given.
+fn argument(args: &[Value], kwargs: &Kwargs, index: usize, name: &str) -> Result<Value, Error> {
+    Ok(kwargs.get::<Option<Value>>(name)?.or_else(|| args.get(index).cloned()).unwrap_or_default())
+}
+
 /// transformers' own filter: `json.dumps`, and no escaping of HTML.
 fn tojson(value: &Value, args: Rest<Value>, kwargs: Kwargs) -> Result<Value, Error> {
-    let argument = |index: usize, name: &str| -> Result<Value, Error> {
-        Ok(kwargs.get::<Option<Value>>(name)?.or_else(|| args.get(index).cloned()).unwrap_or_default())
-    };
+    let argument = |index: usize, name: &str| argument(&args, &kwargs, index, name);
     let indent = argument(1, "indent")?;
     let indent = match indent.kind() {
         ValueKind::String => Some(str_of(&indent)),
@@ -113,6 +116,31 @@ fn float_filter(value: &Value, default: Option<Value>) -> Value {
     parsed.map(Value::from).unwrap_or_else(|| default.unwrap_or_else(|| Value::from(0.0)))
 }
 
+/// Jinja's `truncate`: text up to `leeway` characters longer than `length` is left whole.
+fn truncate(text: &str, args: Rest<Value>, kwargs: Kwargs) -> Result<String, Error> {
+    let number = |index: usize, name: &str, default: usize| -> Result<usize, Error> {
+        let value = argument(&args, &kwargs, index, name)?;
+        if value.is_undefined() { Ok(default) } else { usize::try_from(value) }
+    };
+    let (length, leeway) = (number(0, "length", 255)?, number(3, "leeway", 5)?);
+    let kill_words = argument(&args, &kwargs, 1, "killwords")?.is_true();
+    let end = argument(&args, &kwargs, 2, "end")?;
+    let end = if end.is_undefined() { "...".to_string() } else { str_of(&end) };
+    kwargs.assert_all_used()?;
+    if text.chars().count() <= length.saturating_add(leeway) {
+        return Ok(text.into());
+    }
+    let kept = length.saturating_sub(end.chars().count());
+    let cut: String = text.chars().take(kept).collect();
+    let whole_words = cut.rsplit_once(' ').map_or(cut.as_str(), |(words, _)| words);
+    Ok(if kill_words { cut } else { whole_words.to_string() } + &end)
+}
+
+/// A character of `\w`.
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
 fn is_sequence(value: &Value) -> bool {
     matches!(value.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Map | ValueKind::Undefined)
 }
@@ -135,6 +163,9 @@ fn environment() -> Result<Environment<'static>, Error> {
     env.add_filter("string", |value: &Value| str_of(value));
     env.add_filter("int", int_filter);
     env.add_filter("float", float_filter);
+    env.add_filter("wordcount", |text: &str| text.split(|c| !is_word(c)).filter(|w| !w.is_empty()).count());
+    env.add_filter("truncate", truncate);
+    env.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain);
     env.add_test("sequence", is_sequence);
     env.add_test("iterable", is_iterable);
     env.add_function("raise_exception", raise_exception);
@@ -146,12 +177,6 @@ fn failure(error: &Error, limits: TtpuRenderLimits) -> Failure {
     while let Some(inner) = source {
         if let Some(raised) = inner.downcast_ref::<Raised>() {
             return Failure::invalid(format!("the template refused the conversation: {raised}"));
-        }
-        if inner.downcast_ref::<OutputFull>().is_some() {
-            return Failure::new(
-                TTPU_TEXT_RESOURCE_EXHAUSTED,
-                format!("the template wrote more than {} bytes", limits.output_bytes),
-            );
         }
         source = inner.source();
     }
@@ -165,26 +190,17 @@ fn failure(error: &Error, limits: TtpuRenderLimits) -> Failure {
     Failure::invalid(format!("the template {what}: {line}{}{detail}", error.kind()))
 }
 
-#[derive(Debug)]
-struct OutputFull;
-
-impl fmt::Display for OutputFull {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the output is full")
-    }
-}
-
-impl std::error::Error for OutputFull {}
-
 struct Bounded {
     text: Vec<u8>,
     limit: usize,
+    full: bool,
 }
 
 impl io::Write for Bounded {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
         if self.text.len() + piece.len() > self.limit {
-            return Err(io::Error::other(OutputFull));
+            self.full = true;
+            return Err(io::ErrorKind::StorageFull.into());
         }
         self.text.extend_from_slice(piece);
         Ok(piece.len())
@@ -227,11 +243,15 @@ impl TtpuTemplate {
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(limits.steps));
         environment.add_function("strftime_now", move |format: &str| clock.format(format));
-        let mut out = Bounded { text: Vec::new(), limit: limits.output_bytes };
-        environment
+        let mut out = Bounded { text: Vec::new(), limit: limits.output_bytes, full: false };
+        let result = environment
             .get_template(NAME)
-            .and_then(|template| template.render_captured_to(from_json(context), &mut out).map(|_| ()))
-            .map_err(|error| failure(&error, limits))?;
+            .and_then(|template| template.render_captured_to(from_json(context), &mut out).map(|_| ()));
+        if out.full {
+            let message = format!("the template wrote more than {} bytes", limits.output_bytes);
+            return Err(Failure::new(TTPU_TEXT_RESOURCE_EXHAUSTED, message));
+        }
+        result.map_err(|error| failure(&error, limits))?;
         String::from_utf8(out.text).map_err(|e| Failure::invalid(e.to_string()))
     }
 }

@@ -27,7 +27,7 @@ struct RenderOptions {
   // The time that strftime_now sees (local time); the system's when unset.
   std::optional<std::tm> now;
   // What one rendering may use, beyond which it ends with kResourceExhausted.
-  uint64_t max_steps = 50'000'000;
+  uint64_t max_steps = 10'000'000;
   size_t max_output_bytes = size_t{64} << 20;
 };
 
