@@ -141,10 +141,11 @@ def published_layout(model, case: Case) -> dict[str, torch.Tensor]:
         if name.startswith(case.ignored_weights):
             continue
         name = name.replace("model.language_model.", "language_model.model.") if case.nested else name
+        if case.bare_names:
+            name = name.removeprefix("transformer.")
         fused = re.match(r"(.*)\.mlp\.experts\.(gate_up_proj|down_proj)$", name)
         if not fused or case.fused_experts:
-            if case.block_sparse:
-                name = name.replace(".mlp.", ".block_sparse_moe.")
+            name = name.replace(".mlp.", ".block_sparse_moe.") if case.block_sparse else name
             tensors[name] = tensor
             continue
         layer, part = fused.groups()
@@ -156,6 +157,10 @@ def published_layout(model, case: Case) -> dict[str, torch.Tensor]:
             block = "block_sparse_moe" if case.block_sparse else "mlp"
             for part_name, half in zip(names, halves, strict=True):
                 tensors[f"{layer}.{block}.experts.{index}.{part_name}.weight"] = half
+    if case.bare_names:
+        context = model.config.n_positions
+        mask = torch.tril(torch.ones(context, context)).reshape(1, 1, context, context)
+        tensors |= {f"h.{layer}.attn.bias": mask for layer in range(model.config.n_layer)}
     if model.config.get_text_config().tie_word_embeddings:
         tensors.pop("lm_head.weight", None)
         tensors.pop("embed_out.weight", None)
