@@ -11,7 +11,7 @@ use tokenizers::decoders::DecoderWrapper;
 use tokenizers::{Decoder, Tokenizer};
 
 use crate::tokenizer::TtpuTokenizer;
-use crate::{guard, Failure, Outcome, TtpuBytes};
+use crate::{guard, quietly, Failure, Outcome, TtpuBytes};
 
 enum Stage {
     /// No decoder: tokens joined by spaces.
@@ -267,9 +267,11 @@ pub unsafe extern "C" fn ttpu_detokenizer_new(
 
 #[no_mangle]
 pub unsafe extern "C" fn ttpu_detokenizer_free(detokenizer: *mut TtpuDetokenizer) {
-    if !detokenizer.is_null() {
-        drop(Box::from_raw(detokenizer));
-    }
+    let _ = quietly(|| {
+        if !detokenizer.is_null() {
+            drop(Box::from_raw(detokenizer));
+        }
+    });
 }
 
 /// The new text of one more id. `text` stays valid until the next call on this detokenizer.

@@ -11,7 +11,6 @@ mod template;
 mod template_source;
 mod tokenizer;
 
-use std::cell::RefCell;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Once;
 
@@ -53,26 +52,41 @@ impl Failure {
 
 type Outcome<T> = Result<T, Failure>;
 
-thread_local! {
-    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+/// Runs `body` and catches its panic. Nothing is printed: the message goes back with the status.
+fn quietly<T>(body: impl FnOnce() -> T) -> Result<T, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| std::panic::set_hook(Box::new(|_| {})));
+    catch_unwind(AssertUnwindSafe(body)).map_err(|payload| match payload.downcast::<String>() {
+        Ok(text) => *text,
+        Err(other) => other.downcast::<&str>().map_or_else(|_| "panic".into(), |text| text.to_string()),
+    })
 }
 
-/// Runs `body`; a failure or a panic becomes a status and a message. Nothing is printed.
+/// Runs `body`; a failure or a panic becomes a status and a message.
 fn guard(error: *mut TtpuBytes, body: impl FnOnce() -> Outcome<()>) -> i32 {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        std::panic::set_hook(Box::new(|info| PANIC.set(info.to_string())));
-    });
-    let failure = match catch_unwind(AssertUnwindSafe(body)) {
+    let failure = match quietly(body) {
         Ok(Ok(())) => return TTPU_TEXT_OK,
         Ok(Err(failure)) => failure,
-        Err(_) => Failure::new(TTPU_TEXT_INTERNAL, format!("internal error: {}", PANIC.take())),
+        Err(panic) => Failure::new(TTPU_TEXT_INTERNAL, format!("internal error: {panic}")),
     };
     if !error.is_null() {
         // SAFETY: the caller passes a writable TtpuBytes or null.
         unsafe { error.write(bytes_out(failure.message)) };
     }
     failure.status
+}
+
+/// Runs `body` on a stack large enough for the deepest syntax tree of a permitted source and for values
+/// nested one level deeper each step. Pages are only used once they are touched.
+fn on_large_stack<T: Send>(steps: u64, body: impl FnOnce() -> Outcome<T> + Send) -> Outcome<T> {
+    let bytes = (512 << 20) + 256 * steps as usize;
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(bytes).spawn_scoped(scope, body);
+        let thread = thread.map_err(|e| {
+            Failure::new(TTPU_TEXT_RESOURCE_EXHAUSTED, format!("cannot start a thread: {e}"))
+        })?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 fn bytes_out(text: String) -> TtpuBytes {
@@ -103,15 +117,19 @@ unsafe fn text_in<'a>(what: &str, data: *const u8, len: usize) -> Outcome<&'a st
 /// SAFETY: `bytes` came from this library and was not freed.
 #[no_mangle]
 pub unsafe extern "C" fn ttpu_text_bytes_free(bytes: TtpuBytes) {
-    if !bytes.data.is_null() {
-        drop(Vec::from_raw_parts(bytes.data, bytes.len, bytes.capacity));
-    }
+    let _ = quietly(|| {
+        if !bytes.data.is_null() {
+            drop(Vec::from_raw_parts(bytes.data, bytes.len, bytes.capacity));
+        }
+    });
 }
 
 /// SAFETY: `ids` came from this library and was not freed.
 #[no_mangle]
 pub unsafe extern "C" fn ttpu_text_ids_free(ids: TtpuIds) {
-    if !ids.data.is_null() {
-        drop(Vec::from_raw_parts(ids.data, ids.len, ids.capacity));
-    }
+    let _ = quietly(|| {
+        if !ids.data.is_null() {
+            drop(Vec::from_raw_parts(ids.data, ids.len, ids.capacity));
+        }
+    });
 }

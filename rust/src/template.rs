@@ -10,7 +10,7 @@ use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
 use crate::pyvalue::{from_json, str_of, JsonStyle};
 use crate::template_source::prepare;
 use crate::{
-    bytes_out, guard, pymethods, text_in, Failure, Outcome, TtpuBytes, TTPU_TEXT_RESOURCE_EXHAUSTED,
+    bytes_out, guard, on_large_stack, pymethods, quietly, text_in, Failure, Outcome, TtpuBytes, TTPU_TEXT_RESOURCE_EXHAUSTED,
 };
 
 /// Formats the current time as `strftime` does: writes at most `capacity` bytes and returns the length.
@@ -37,6 +37,9 @@ pub struct TtpuTemplate {
 }
 
 const NAME: &str = "chat_template";
+/// Published templates have up to some 20 kB. An expression this long still fits the stack.
+const MAX_SOURCE_BYTES: usize = 512 << 10;
+const MAX_STEPS: u64 = 16_000_000;
 
 /// The message that a template gave to `raise_exception`.
 #[derive(Debug)]
@@ -229,15 +232,25 @@ impl Clock {
 
 impl TtpuTemplate {
     fn new(source: &str) -> Outcome<TtpuTemplate> {
+        if source.len() > MAX_SOURCE_BYTES {
+            let message = format!("the template has {} bytes, more than {MAX_SOURCE_BYTES}", source.len());
+            return Err(Failure::new(TTPU_TEXT_RESOURCE_EXHAUSTED, message));
+        }
         let compile = || {
             let mut environment = environment()?;
             environment.add_template_owned(NAME, prepare(source))?;
             Ok(TtpuTemplate { environment })
         };
-        compile().map_err(|error| failure(&error, TtpuRenderLimits { steps: 0, output_bytes: 0 }))
+        let no_limits = TtpuRenderLimits { steps: 0, output_bytes: 0 };
+        on_large_stack(0, || compile().map_err(|error| failure(&error, no_limits)))
     }
 
     fn render(&self, context: &str, clock: Clock, limits: TtpuRenderLimits) -> Outcome<String> {
+        let limits = TtpuRenderLimits { steps: limits.steps.min(MAX_STEPS), ..limits };
+        on_large_stack(limits.steps, || self.render_here(context, clock, limits))
+    }
+
+    fn render_here(&self, context: &str, clock: Clock, limits: TtpuRenderLimits) -> Outcome<String> {
         let context: serde_json::Value = serde_json::from_str(context)
             .map_err(|e| Failure::invalid(format!("the context is not JSON: {e}")))?;
         let mut environment = self.environment.clone();
@@ -272,9 +285,11 @@ pub unsafe extern "C" fn ttpu_template_new(
 
 #[no_mangle]
 pub unsafe extern "C" fn ttpu_template_free(template: *mut TtpuTemplate) {
-    if !template.is_null() {
-        drop(Box::from_raw(template));
-    }
+    let _ = quietly(|| {
+        if !template.is_null() {
+            drop(Box::from_raw(template));
+        }
+    });
 }
 
 /// `context` is a JSON object: the template's variables.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use tokenizers::Tokenizer;
 
-use crate::{bytes_out, guard, ids_out, slice_in, text_in, Failure, Outcome, TtpuBytes, TtpuIds};
+use crate::{bytes_out, guard, ids_out, quietly, slice_in, text_in, Failure, Outcome, TtpuBytes, TtpuIds};
 
 /// A tokenizer; all functions on it may be called from several threads at once.
 pub struct TtpuTokenizer {
@@ -38,9 +38,11 @@ pub unsafe extern "C" fn ttpu_tokenizer_new(
 
 #[no_mangle]
 pub unsafe extern "C" fn ttpu_tokenizer_free(tokenizer: *mut TtpuTokenizer) {
-    if !tokenizer.is_null() {
-        drop(Box::from_raw(tokenizer));
-    }
+    let _ = quietly(|| {
+        if !tokenizer.is_null() {
+            drop(Box::from_raw(tokenizer));
+        }
+    });
 }
 
 #[no_mangle]
@@ -85,7 +87,7 @@ pub unsafe extern "C" fn ttpu_tokenizer_decode(
 /// Entries of the vocabulary, added tokens included.
 #[no_mangle]
 pub unsafe extern "C" fn ttpu_tokenizer_vocab_size(tokenizer: *const TtpuTokenizer) -> usize {
-    (*tokenizer).inner.get_vocab_size(true)
+    quietly(|| (*tokenizer).inner.get_vocab_size(true)).unwrap_or(0)
 }
 
 /// The id of a token, or -1.
@@ -96,7 +98,7 @@ pub unsafe extern "C" fn ttpu_tokenizer_token_to_id(
     len: usize,
 ) -> i64 {
     let Ok(token) = std::str::from_utf8(slice_in(token, len)) else { return -1 };
-    (*tokenizer).inner.token_to_id(token).map_or(-1, i64::from)
+    quietly(|| (*tokenizer).inner.token_to_id(token).map_or(-1, i64::from)).unwrap_or(-1)
 }
 
 /// Writes the token's text and returns true, or returns false when there is no such id.
@@ -106,13 +108,12 @@ pub unsafe extern "C" fn ttpu_tokenizer_id_to_token(
     id: u32,
     out: *mut TtpuBytes,
 ) -> bool {
-    match (*tokenizer).inner.id_to_token(id) {
-        Some(token) => {
-            out.write(bytes_out(token));
-            true
-        }
-        None => false,
+    let token = quietly(|| (*tokenizer).inner.id_to_token(id)).unwrap_or(None);
+    let found = token.is_some();
+    if let Some(token) = token {
+        out.write(bytes_out(token));
     }
+    found
 }
 
 /// Whether the id is a special token: one that `skip_special_tokens` leaves out.
@@ -120,5 +121,5 @@ pub unsafe extern "C" fn ttpu_tokenizer_id_to_token(
 pub unsafe extern "C" fn ttpu_tokenizer_is_special(tokenizer: *const TtpuTokenizer, id: u32) -> bool {
     let inner = &(*tokenizer).inner;
     let added = inner.get_added_vocabulary();
-    inner.id_to_token(id).is_some_and(|token| added.is_special_token(&token))
+    quietly(|| inner.id_to_token(id).is_some_and(|token| added.is_special_token(&token))).unwrap_or(false)
 }

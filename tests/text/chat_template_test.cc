@@ -123,6 +123,24 @@ TEST(ChatTemplate, endless_recursion_ends_with_an_error) {
   message_of([&] { recursive.render(kUser); }, Code::kInvalidArgument);
 }
 
+std::string repeat(std::string_view text, int count) {
+  std::string result;
+  for (int i = 0; i < count; ++i) result += text;
+  return result;
+}
+
+TEST(ChatTemplate, deeply_nested_sources_and_values_do_not_overflow_the_stack) {
+  message_of([] { ChatTemplate("{{ " + repeat("(", 100'000)); }, Code::kInvalidArgument);
+  message_of([] { ChatTemplate(repeat("{% if 1 %}", 20'000)); }, Code::kInvalidArgument);
+  message_of([] { ChatTemplate(repeat("x", 1'000'000)); }, Code::kResourceExhausted);
+  EXPECT_EQ(ChatTemplate("{{ 1" + repeat("+1", 100'000) + " }}").render(kUser), "100001");
+  EXPECT_EQ(ChatTemplate("{{ 'a'" + repeat("|upper", 50'000) + " }}").render(kUser), "A");
+  const ChatTemplate nested(
+      "{% set ns = namespace(l=[]) %}{% for i in range(9000) %}{% set ns.l = " + repeat("[", 40) +
+      "ns.l" + repeat("]", 40) + " %}{% endfor %}done");
+  EXPECT_EQ(nested.render(kUser), "done");
+}
+
 TEST(ChatTemplate, an_error_while_rendering_names_the_line) {
   const ChatTemplate broken("{{ messages[0].content }}\n\n{{ missing.attribute }}");
   const std::string message = message_of([&] { broken.render(kUser); }, Code::kInvalidArgument);

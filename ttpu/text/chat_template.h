@@ -26,8 +26,10 @@ struct RenderOptions {
   Json variables;
   // The time that strftime_now sees (local time); the system's when unset.
   std::optional<std::tm> now;
-  // What one rendering may use, beyond which it ends with kResourceExhausted.
-  uint64_t max_steps = 10'000'000;
+  // What one rendering may use, beyond which it ends with kResourceExhausted. A step is an
+  // operation of the template or 64 bytes of text that it makes; more than 16 million are never
+  // granted.
+  uint64_t max_steps = 4'000'000;
   size_t max_output_bytes = size_t{64} << 20;
 };
 
