@@ -103,14 +103,19 @@ def word_level():
 
 def write(folder):
     folder.mkdir(parents=True, exist_ok=True)
-    made = {"byte_level_gpt2": byte_level([GPT2]), "byte_level_llama3": byte_level([LLAMA3]), "byte_level_qwen2": byte_level([QWEN2]),
-            "byte_level_o200k": byte_level([O200K]), "byte_level_deepseek": byte_level(DEEPSEEK), "byte_level_digits": byte_level([], digits=True),
-            "byte_fallback_strip": byte_fallback(True), "byte_fallback": byte_fallback(False), "word_piece": word_piece(), "unigram": unigram(),
-            "word_suffix": word_suffix(), "word_level": word_level()}
+    made = {
+        "byte_level_gpt2": lambda: byte_level([GPT2]), "byte_level_llama3": lambda: byte_level([LLAMA3]),
+        "byte_level_qwen2": lambda: byte_level([QWEN2]), "byte_level_o200k": lambda: byte_level([O200K]),
+        "byte_level_deepseek": lambda: byte_level(DEEPSEEK), "byte_level_digits": lambda: byte_level([], digits=True),
+        "byte_fallback_strip": lambda: byte_fallback(True), "byte_fallback": lambda: byte_fallback(False),
+        "word_piece": word_piece, "unigram": unigram, "word_suffix": word_suffix, "word_level": word_level}
     numbers = random.Random(0)
-    for name, tokenizer in made.items():
-        text = json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, separators=(",", ":"))
-        (folder / f"{name}.tokenizer.json").write_text(text + "\n")
+    for name, train in made.items():
+        path = folder / f"{name}.tokenizer.json"
+        if not path.exists():  # training depends on the order of hash tables: each run gives other merges
+            text = json.dumps(json.loads(train().to_str()), ensure_ascii=False, separators=(",", ":"))
+            path.write_text(text + "\n")
+        tokenizer = Tokenizer.from_file(str(path))
         tokenizer.no_truncation()
         tokenizer.no_padding()
         size = tokenizer.get_vocab_size()
@@ -122,4 +127,25 @@ def write(folder):
         scrambled = [{"ids": ids, "decoded": tokenizer.decode(ids, skip_special_tokens=False)} for ids in rows]
         content = {"vocab_size": size, "cases": cases, "random": scrambled}
         (folder / f"{name}.cases.json").write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")
-        print(f"{name}: {size} tokens, {len(text)} bytes")
+        print(f"{name}: {size} tokens, {path.stat().st_size} bytes")
+
+
+def smollm2(gguf, folder):
+    """SmolLM2's own tokenizer from its GGUF (too large to commit): `folder`/tokenizer.json and cases.json."""
+    from gguf import GGUFReader
+
+    fields = GGUFReader(gguf).fields
+    strings = lambda key: [bytes(fields[key].parts[i]).decode() for i in fields[key].data]
+    tokens, merges = strings("tokenizer.ggml.tokens"), strings("tokenizer.ggml.merges")
+    kinds = [int(fields["tokenizer.ggml.token_type"].parts[i][0]) for i in fields["tokenizer.ggml.token_type"].data]
+    special = [token for token, kind in zip(tokens, kinds) if kind == 3]
+    pairs = [tuple(merge.split(" ")) for merge in merges]
+    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=pairs))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(special)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_text(tokenizer.to_str())
+    cases = [{"text": text, "ids": tokenizer.encode(text).ids} for text in TEXTS + CORPUS]
+    (folder / "cases.json").write_text(json.dumps(cases))

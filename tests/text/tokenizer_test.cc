@@ -138,6 +138,28 @@ TEST(Tokenizer, a_file_that_is_no_tokenizer_is_refused) {
   EXPECT_THROW(Tokenizer::from_file("/nonexistent/tokenizer.json"), Error);
 }
 
+// tools/make_template_fixtures.py --smollm2 FOLDER writes what this needs; it is too large to
+// commit.
+TEST(Tokenizer, the_tokenizer_of_smollm2_agrees_with_the_reference) {
+  const std::filesystem::path folder = env_or("TTPU_SMOLLM2_TOKENIZER");
+  if (folder.empty()) GTEST_SKIP() << "TTPU_SMOLLM2_TOKENIZER names no folder";
+  const Tokenizer tokenizer = Tokenizer::from_file(folder / "tokenizer.json");
+  EXPECT_EQ(tokenizer.vocab_size(), 49152);
+  EXPECT_EQ(tokenizer.encode("The capital of France is"),
+            (std::vector<int32_t>{504, 3575, 282, 4649, 314}));
+  for (const Json& one : read_json(folder / "cases.json")) {
+    const std::vector<int32_t> ids = one["ids"];
+    EXPECT_EQ(tokenizer.encode(one["text"].get<std::string>()), ids) << one["text"];
+    Detokenizer detokenizer(tokenizer, false);
+    EXPECT_EQ(stream(detokenizer, ids), tokenizer.decode(ids, false));
+  }
+  std::mt19937 random(5);
+  Detokenizer detokenizer(tokenizer);
+  std::vector<int32_t> ids(20'000);
+  for (int32_t& id : ids) id = static_cast<int32_t>(random() % 49152);
+  EXPECT_EQ(stream(detokenizer, ids), tokenizer.decode(ids));
+}
+
 TEST(Tokenizer, negative_ids_are_refused) {
   const Tokenizer tokenizer = sample();
   EXPECT_THROW(tokenizer.decode(std::vector<int32_t>{1, -1}), Error);
