@@ -33,9 +33,8 @@ enum Stage {
 }
 
 fn one(decoder: &DecoderWrapper, tokens: Vec<String>, index: usize) -> Outcome<String> {
-    let mut decoded = decoder
-        .decode_chain(tokens)
-        .map_err(|e| Failure::invalid(format!("cannot decode a token: {e}")))?;
+    let mut decoded =
+        decoder.decode_chain(tokens).map_err(|e| Failure::invalid(format!("cannot decode a token: {e}")))?;
     Ok(if index < decoded.len() { decoded.swap_remove(index) } else { String::new() })
 }
 

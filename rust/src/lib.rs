@@ -5,6 +5,7 @@
 //! Pointers must be valid for their lengths; a null pointer is allowed where the length is zero.
 
 mod detokenizer;
+mod percent_format;
 mod pymethods;
 mod pyvalue;
 mod template;
@@ -82,9 +83,8 @@ fn on_large_stack<T: Send>(steps: u64, body: impl FnOnce() -> Outcome<T> + Send)
     let bytes = (512 << 20) + 256 * steps as usize;
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(bytes).spawn_scoped(scope, body);
-        let thread = thread.map_err(|e| {
-            Failure::new(TTPU_TEXT_RESOURCE_EXHAUSTED, format!("cannot start a thread: {e}"))
-        })?;
+        let thread = thread
+            .map_err(|e| Failure::new(TTPU_TEXT_RESOURCE_EXHAUSTED, format!("cannot start a thread: {e}")))?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

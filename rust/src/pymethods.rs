@@ -8,7 +8,12 @@ pub fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }
 
-pub fn unknown_method(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+pub fn unknown_method(
+    state: &mut State,
+    value: &Value,
+    method: &str,
+    args: &[Value],
+) -> Result<Value, Error> {
     let ours = match value.kind() {
         ValueKind::String => string_method(state, value.as_str().unwrap_or(""), method, args)?,
         ValueKind::Seq => list_method(value, method, args)?,
@@ -107,13 +112,18 @@ fn split<'a>(s: &'a str, separator: Option<&str>, limit: usize, from_right: bool
     while parts.len() < limit {
         // Without a separator, runs of white space separate, and none is kept at the ends.
         if separator.is_none() {
-            rest = if from_right { rest.trim_end_matches(is_space) } else { rest.trim_start_matches(is_space) };
+            rest =
+                if from_right { rest.trim_end_matches(is_space) } else { rest.trim_start_matches(is_space) };
         }
         let found = match (separator, from_right) {
             (Some(text), false) => rest.find(text).map(|at| (at, at + text.len())),
             (Some(text), true) => rest.rfind(text).map(|at| (at, at + text.len())),
-            (None, false) => rest.char_indices().find(|(_, c)| is_space(*c)).map(|(at, c)| (at, at + c.len_utf8())),
-            (None, true) => rest.char_indices().rfind(|(_, c)| is_space(*c)).map(|(at, c)| (at, at + c.len_utf8())),
+            (None, false) => {
+                rest.char_indices().find(|(_, c)| is_space(*c)).map(|(at, c)| (at, at + c.len_utf8()))
+            }
+            (None, true) => {
+                rest.char_indices().rfind(|(_, c)| is_space(*c)).map(|(at, c)| (at, at + c.len_utf8()))
+            }
         };
         let Some((start, end)) = found else { break };
         parts.push(if from_right { &rest[end..] } else { &rest[..start] });
@@ -137,7 +147,11 @@ fn split_lines(s: &str, keep_ends: bool) -> Vec<&str> {
     };
     let (mut lines, mut rest) = (Vec::new(), s);
     while let Some(at) = rest.find(ends) {
-        let width = if rest[at..].starts_with("\r\n") { 2 } else { rest[at..].chars().next().map_or(1, char::len_utf8) };
+        let width = if rest[at..].starts_with("\r\n") {
+            2
+        } else {
+            rest[at..].chars().next().map_or(1, char::len_utf8)
+        };
         lines.push(&rest[..if keep_ends { at + width } else { at }]);
         rest = &rest[at + width..];
     }
@@ -151,7 +165,11 @@ fn split_lines(s: &str, keep_ends: bool) -> Vec<&str> {
 fn title(s: &str) -> String {
     let (mut out, mut in_word) = (String::with_capacity(s.len()), false);
     for c in s.chars() {
-        if in_word { out.extend(c.to_lowercase()) } else { out.extend(c.to_uppercase()) }
+        if in_word {
+            out.extend(c.to_lowercase())
+        } else {
+            out.extend(c.to_uppercase())
+        }
         in_word = c.is_lowercase() || c.is_uppercase();
     }
     out
@@ -166,7 +184,11 @@ fn capitalize(s: &str) -> String {
 fn swap_case(s: &str) -> String {
     let mut out = String::with_capacity(s.len());
     for c in s.chars() {
-        if c.is_uppercase() { out.extend(c.to_lowercase()) } else { out.extend(c.to_uppercase()) }
+        if c.is_uppercase() {
+            out.extend(c.to_lowercase())
+        } else {
+            out.extend(c.to_uppercase())
+        }
     }
     out
 }

@@ -7,10 +7,12 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
 
+use crate::percent_format::percent_format;
 use crate::pyvalue::{from_json, str_of, JsonStyle};
 use crate::template_source::prepare;
 use crate::{
-    bytes_out, guard, on_large_stack, pymethods, quietly, text_in, Failure, Outcome, TtpuBytes, TTPU_TEXT_RESOURCE_EXHAUSTED,
+    bytes_out, guard, on_large_stack, pymethods, quietly, text_in, Failure, Outcome, TtpuBytes,
+    TTPU_TEXT_RESOURCE_EXHAUSTED,
 };
 
 /// Formats the current time as `strftime` does: writes at most `capacity` bytes and returns the length.
@@ -111,7 +113,9 @@ fn int_filter(value: &Value, default: Option<Value>, base: Option<u32>) -> Value
 
 fn float_filter(value: &Value, default: Option<Value>) -> Value {
     let parsed = match value.kind() {
-        ValueKind::String => value.as_str().and_then(|text| text.trim_matches(pymethods::is_space).parse().ok()),
+        ValueKind::String => {
+            value.as_str().and_then(|text| text.trim_matches(pymethods::is_space).parse().ok())
+        }
         ValueKind::Bool => Some(value.is_true() as u8 as f64),
         ValueKind::Number => f64::try_from(value.clone()).ok(),
         _ => None,
@@ -123,7 +127,11 @@ fn float_filter(value: &Value, default: Option<Value>) -> Value {
 fn truncate(text: &str, args: Rest<Value>, kwargs: Kwargs) -> Result<String, Error> {
     let number = |index: usize, name: &str, default: usize| -> Result<usize, Error> {
         let value = argument(&args, &kwargs, index, name)?;
-        if value.is_undefined() { Ok(default) } else { usize::try_from(value) }
+        if value.is_undefined() {
+            Ok(default)
+        } else {
+            usize::try_from(value)
+        }
     };
     let (length, leeway) = (number(0, "length", 255)?, number(3, "leeway", 5)?);
     let kill_words = argument(&args, &kwargs, 1, "killwords")?.is_true();
@@ -158,10 +166,9 @@ fn environment() -> Result<Environment<'static>, Error> {
     env.set_undefined_behavior(UndefinedBehavior::Lenient);
     env.set_unknown_method_callback(pymethods::unknown_method);
     env.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    env.set_formatter(|out, _, value| {
-        fmt::Write::write_str(out, &str_of(value)).map_err(Error::from)
-    });
+    env.set_formatter(|out, _, value| fmt::Write::write_str(out, &str_of(value)).map_err(Error::from));
     env.set_debug(true);
+    env.add_filter("percent_format", percent_format);
     env.add_filter("tojson", tojson);
     env.add_filter("string", |value: &Value| str_of(value));
     env.add_filter("int", int_filter);

@@ -1,4 +1,5 @@
-//! Prepares a chat template's source: line ends as Jinja reads them, and the `generation` tag.
+//! Prepares a chat template's source: line ends as Jinja reads them, the `generation` tag, and `%` on strings.
+use crate::percent_format;
 
 /// `{% generation %}` marks the assistant's own words for training masks and prints its body; its body is
 /// a scope of its own, so it becomes `{% with %}`. Comments, raw blocks and strings are left alone.
@@ -17,6 +18,7 @@ pub fn prepare(source: &str) -> String {
         let (tag, after) = tail.split_at(length);
         match tag.strip_prefix("{%").and_then(|inner| inner.strip_suffix("%}")) {
             Some(inner) => push_block_tag(inner, tag, &mut raw, &mut out),
+            None if tag.starts_with("{{") => out.push_str(&percent_format::rewrite(tag)),
             None => out.push_str(tag),
         }
         rest = after;
@@ -27,24 +29,15 @@ pub fn prepare(source: &str) -> String {
 
 fn push_block_tag(inner: &str, tag: &str, raw: &mut bool, out: &mut String) {
     let word = inner.trim_matches(|c: char| c == '-' || c == '+' || c.is_whitespace());
-    let replacement = match word {
-        "endraw" => {
-            *raw = false;
-            None
-        }
-        _ if *raw => None,
-        "raw" => {
-            *raw = true;
-            None
-        }
-        "generation" => Some("with"),
-        "endgeneration" => Some("endwith"),
-        _ => None,
-    };
-    match replacement {
-        Some(new) => out.push_str(&tag.replacen(word, new, 1)),
-        None => out.push_str(tag),
+    match word {
+        "endraw" => *raw = false,
+        _ if *raw => {}
+        "raw" => *raw = true,
+        "generation" => return out.push_str(&tag.replacen(word, "with", 1)),
+        "endgeneration" => return out.push_str(&tag.replacen(word, "endwith", 1)),
+        _ => return out.push_str(&percent_format::rewrite(tag)),
     }
+    out.push_str(tag);
 }
 
 /// The length of a tag up to and with `close`, which does not count inside a string.
