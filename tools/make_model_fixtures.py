@@ -17,7 +17,7 @@ Every weight and every option named in a case must change the logits; the tool f
 import argparse
 import copy
 import json
-import re
+import tempfile
 from pathlib import Path
 
 import torch
@@ -135,36 +135,45 @@ def check_options_matter(case: Case, model, input_ids: torch.Tensor, logits: tor
 
 
 def published_layout(model, case: Case) -> dict[str, torch.Tensor]:
-    """The checkpoint as published: one tensor an expert where the memory holds them fused, no tied copies."""
-    tensors = {}
-    for name, tensor in model.state_dict().items():
-        if name.startswith(case.ignored_weights):
-            continue
-        name = name.replace("model.language_model.", "language_model.model.") if case.nested else name
-        if case.bare_names:
-            name = name.removeprefix("transformer.")
-        fused = re.match(r"(.*)\.mlp\.experts\.(gate_up_proj|down_proj)$", name)
-        if not fused or case.fused_experts:
-            name = name.replace(".mlp.", ".block_sparse_moe.") if case.block_sparse else name
-            tensors[name] = tensor
-            continue
-        layer, part = fused.groups()
-        for index, expert in enumerate(tensor):
-            halves = expert.chunk(2) if part == "gate_up_proj" else (expert,)
-            names = ("gate_proj", "up_proj") if part == "gate_up_proj" else ("down_proj",)
-            if case.block_sparse:
-                names = ("w1", "w3") if part == "gate_up_proj" else ("w2",)
-            block = "block_sparse_moe" if case.block_sparse else "mlp"
-            for part_name, half in zip(names, halves, strict=True):
-                tensors[f"{layer}.{block}.experts.{index}.{part_name}.weight"] = half
-    if case.bare_names:
-        context = model.config.n_positions
-        mask = torch.tril(torch.ones(context, context)).reshape(1, 1, context, context)
-        tensors |= {f"h.{layer}.attn.bias": mask for layer in range(model.config.n_layer)}
-    if model.config.get_text_config().tie_word_embeddings:
-        tensors.pop("lm_head.weight", None)
-        tensors.pop("embed_out.weight", None)
-    return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+    """The checkpoint as published. save_pretrained splits what the memory holds fused and restores the published names."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        tensors = load_file(Path(folder) / "model.safetensors")
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(case.ignored_in_file)}
+    if not case.bare_names:
+        return tensors
+    context = model.config.n_positions
+    mask = torch.tril(torch.ones(context, context)).reshape(1, 1, context, context)
+    masks = {f"h.{layer}.attn.bias": mask.clone() for layer in range(model.config.n_layer)}
+    return {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()} | masks
+
+
+def published_config(config: dict, case: Case) -> dict:
+    """Where the case asks for it, the rotary settings as configurations before transformers 5 have them."""
+    if not case.old_config:
+        return config
+    if "text_config" in config:
+        return config | {"text_config": published_config(config["text_config"], case)}
+    config = dict(config)
+    rope = config.pop("rope_parameters")
+    if "full_attention" in rope:
+        config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        config["sliding_window_pattern"] = config.pop("layer_types").index("full_attention") + 1
+        config.pop("_sliding_window_pattern", None)
+        rope = rope["full_attention"]
+    rope = dict(rope)
+    theta, factor = rope.pop("rope_theta"), rope.pop("partial_rotary_factor", None)
+    if config["model_type"] == "gpt_neox":
+        config |= {"rotary_emb_base": theta, "rotary_pct": factor}
+    else:
+        config["rope_theta"] = theta
+        if factor is not None:
+            config["partial_rotary_factor"] = factor
+    kind = rope.pop("rope_type")
+    if "original_max_position_embeddings" in config:
+        rope.pop("original_max_position_embeddings", None)
+    config["rope_scaling"] = None if kind == "default" else rope | {case.old_config: kind}
+    return config
 
 
 def check_reload(case: Case, folder: Path, input_ids: torch.Tensor, logits: torch.Tensor) -> None:
@@ -205,8 +214,9 @@ def make(case: Case, out: Path) -> None:
     save_file(published_layout(model, case), folder / "model.safetensors", metadata={"format": "pt"})
     model.config.save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
-    config["architectures"] = [case.architecture or type(model).__name__]
+    config["architectures"] = [type(model).__name__]
     config["dtype"] = "float32"
+    config = published_config(config, case)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     expected = {"input_ids": input_ids, "logits": logits, "greedy_ids": greedy_ids, "decode_logits": decode_logits}
     save_file({name: tensor.contiguous() for name, tensor in expected.items()}, folder / "expected.safetensors")

@@ -10,11 +10,9 @@ class Case:
     config: dict
     options: list[dict] = field(default_factory=list)  # each, put over `config`, must change the logits
     model_class: str | None = None  # the transformers class, where AutoModelForCausalLM would take another
-    architecture: str | None = None
-    ignored_weights: tuple[str, ...] = ("lm_head.never",)  # prefixes of tensors that are neither saved nor used
-    nested: bool = False  # text weights below `language_model.`
-    block_sparse: bool = False  # Mixtral's names of experts
-    fused_experts: bool = False  # published with one tensor for all experts
+    ignored_weights: tuple[str, ...] = ("none",)  # prefixes of tensors that the logits do not need
+    ignored_in_file: tuple[str, ...] = ("none",)  # and of their names in the file: those are not saved
+    old_config: str | None = None  # config.json as before transformers 5, with this key for the kind of rotary scaling
     bare_names: bool = False  # GPT-2's names without `transformer.`, with the mask buffers that old checkpoints hold
     rope_depends_on_length: bool = False  # cached keys keep the rotation of the length that they were made at
 
@@ -56,8 +54,9 @@ LLAMA = [
                                      "original_max_position_embeddings": 32} | {key: value}))
            for key, value in (("factor", 4.0), ("low_freq_factor", 0.5), ("high_freq_factor", 6.0),
                               ("original_max_position_embeddings", 16))],
+        old_config="rope_type",
     ),
-    Case("llama_rope_linear", "llama", TINY | rope(100.0, "linear", factor=4.0), [rope(100.0)]),
+    Case("llama_rope_linear", "llama", TINY | rope(100.0, "linear", factor=4.0), [rope(100.0)], old_config="type"),
     Case(
         "llama_rope_dynamic", "llama", TINY | rope(100.0, "dynamic", factor=4.0) | {"max_position_embeddings": 16},
         [rope(100.0), rope(100.0, "dynamic", factor=2.0)], rope_depends_on_length=True,
@@ -125,8 +124,10 @@ GEMMA = [
             "num_attention_heads": 1, "image_size": 8, "patch_size": 4},
          "mm_tokens_per_image": 4, "image_token_index": 95, "boi_token_index": 93, "eoi_token_index": 94,
          "tie_word_embeddings": True},
-        model_class="Gemma3ForConditionalGeneration", nested=True,
+        model_class="Gemma3ForConditionalGeneration",
+        old_config="rope_type",
         ignored_weights=("model.vision_tower", "model.multi_modal_projector"),
+        ignored_in_file=("vision_tower", "multi_modal_projector"),
     ),
 ]
 
@@ -151,6 +152,7 @@ DENSE = [
             [rope(100.0, "longrope", partial_rotary_factor=0.75, short_factor=LONGROPE["short_factor"][:6],
                   long_factor=LONGROPE["long_factor"][1:7]),
              {"max_position_embeddings": 2 * original}],
+            old_config="type",
         )
         for suffix, original in (("", 16), ("_short", 64))
     ),
@@ -170,6 +172,7 @@ DENSE = [
             | rope(100.0, partial_rotary_factor=0.25) | {"num_attention_heads": 2, "use_parallel_residual": parallel},
             [{"use_parallel_residual": not parallel}, rope(1000.0, partial_rotary_factor=0.25),
              rope(100.0, partial_rotary_factor=0.5)],
+            old_config="type",
         )
         for name, parallel in (("gpt_neox", True), ("gpt_neox_sequential", False))
     ),
@@ -202,7 +205,7 @@ MOE = [
     Case(
         "mixtral", "mixtral",
         TINY | rope(100.0) | {"intermediate_size": 24, "num_local_experts": 4, "num_experts_per_tok": 2},
-        [{"num_experts_per_tok": 1}], block_sparse=True,
+        [{"num_experts_per_tok": 1}], old_config="rope_type",
     ),
     Case(
         "qwen2_moe", "qwen2_moe",
@@ -228,7 +231,7 @@ MOE = [
          {"rope_parameters": GPT_OSS_ROPE | {"truncate": True}},
          {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}},
          {"layer_types": ["full_attention", "sliding_attention"]}],
-        fused_experts=True,
+        old_config="rope_type",
     ),
 ]
 
@@ -270,6 +273,7 @@ DEEPSEEK = [
                "num_nextn_predict_layers": 0, "rope_parameters": DEEPSEEK_YARN},
         [*YARN_OPTIONS, {"topk_group": 3}, {"routed_scaling_factor": 1.0}, {"norm_topk_prob": False},
          {"rope_interleave": False}],
+        old_config="type",
     ),
 ]
 
