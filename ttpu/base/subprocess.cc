@@ -1,0 +1,238 @@
+#include "ttpu/base/subprocess.h"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "ttpu/base/error.h"
+
+extern char** environ;
+
+namespace ttpu {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+class Descriptor {
+ public:
+  Descriptor() = default;
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() { close(); }
+  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Descriptor& operator=(Descriptor&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  int get() const { return fd_; }
+  void close() {
+    if (fd_ >= 0) ::close(fd_);
+    fd_ = -1;
+  }
+
+ private:
+  int fd_ = -1;
+};
+
+struct Channel {
+  Descriptor ours;
+  Descriptor child;
+};
+
+// A socket pair and not a pipe: writing to a child that has closed its end then fails instead of
+// raising SIGPIPE.
+Channel make_channel() {
+  std::array<int, 2> fds{};
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds.data()) != 0) {
+    fail(Code::kResourceExhausted, "[subprocess] cannot create a channel: {}",
+         std::strerror(errno));
+  }
+  Channel channel{Descriptor(fds[0]), Descriptor(fds[1])};
+  ::fcntl(channel.ours.get(), F_SETFL, O_NONBLOCK);
+  return channel;
+}
+
+// The part of a child's standard error that says why it ended.
+std::string tail(const std::string& text) {
+  constexpr size_t kLimit = 2000;
+  if (text.empty()) return "It wrote nothing to standard error.";
+  return "It wrote: " + (text.size() <= kLimit ? text : "..." + text.substr(text.size() - kLimit));
+}
+
+class Child {
+ public:
+  Child(const std::vector<std::string>& argv, const SubprocessOptions& options)
+      : name_(argv[0]), input_(make_channel()), output_(make_channel()), errors_(make_channel()) {
+    spawn(argv, options);
+    input_.child.close();
+    output_.child.close();
+    errors_.child.close();
+    pid_fd_ = Descriptor(static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0)));
+    if (pid_fd_.get() < 0) {
+      const int error = errno;
+      kill();
+      fail(Code::kInternal, "[subprocess] cannot watch '{}': {}", name_, std::strerror(error));
+    }
+  }
+  ~Child() { kill(); }
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+
+  // False when the deadline came first.
+  bool run(const std::string& input, std::optional<Clock::time_point> deadline,
+           SubprocessResult& result) {
+    size_t written = 0;
+    if (input.empty()) input_.ours.close();
+    while (true) {
+      int wait_ms = -1;
+      if (deadline) {
+        const auto left =
+            std::chrono::duration_cast<std::chrono::milliseconds>(*deadline - Clock::now()).count();
+        if (left <= 0) return false;
+        wait_ms = static_cast<int>(std::min<int64_t>(left, 1 << 30));
+      }
+      std::array<pollfd, 4> fds = {{{pid_fd_.get(), POLLIN, 0},
+                                    {output_.ours.get(), POLLIN, 0},
+                                    {errors_.ours.get(), POLLIN, 0},
+                                    {input_.ours.get(), POLLOUT, 0}}};
+      if (::poll(fds.data(), fds.size(), wait_ms) < 0 && errno != EINTR) {
+        fail(Code::kInternal, "[subprocess] poll: {}", std::strerror(errno));
+      }
+      if (fds[3].revents != 0) feed(input, written);
+      // Read even when the child has ended: what it wrote last is still in the channels. What its
+      // own children still write later is not waited for.
+      drain(output_.ours, result.output);
+      drain(errors_.ours, result.errors);
+      if ((fds[0].revents & POLLIN) != 0) {
+        drain(output_.ours, result.output);
+        drain(errors_.ours, result.errors);
+        return true;
+      }
+    }
+  }
+
+  int wait() {
+    int status = 0;
+    while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
+    }
+    pid_ = -1;
+    return status;
+  }
+
+  void kill() {
+    if (pid_ <= 0) return;
+    ::kill(pid_, SIGKILL);
+    wait();
+  }
+
+ private:
+  void spawn(const std::vector<std::string>& argv, const SubprocessOptions& options) {
+    std::vector<std::string> variables;
+    for (char** it = environ; *it != nullptr; ++it) {
+      const std::string_view entry = *it;
+      const bool replaced =
+          std::any_of(options.environment.begin(), options.environment.end(),
+                      [&](const auto& item) { return entry.starts_with(item.first + "="); });
+      if (!replaced) variables.emplace_back(entry);
+    }
+    for (const auto& [key, value] : options.environment) variables.push_back(key + "=" + value);
+    const std::vector<char*> c_argv = pointers(argv);
+    const std::vector<char*> c_environment = pointers(variables);
+
+    posix_spawn_file_actions_t actions;
+    ::posix_spawn_file_actions_init(&actions);
+    ::posix_spawn_file_actions_adddup2(&actions, input_.child.get(), STDIN_FILENO);
+    ::posix_spawn_file_actions_adddup2(&actions, output_.child.get(), STDOUT_FILENO);
+    ::posix_spawn_file_actions_adddup2(&actions, errors_.child.get(), STDERR_FILENO);
+    const int error =
+        ::posix_spawnp(&pid_, c_argv[0], &actions, nullptr, c_argv.data(), c_environment.data());
+    ::posix_spawn_file_actions_destroy(&actions);
+    if (error != 0) {
+      pid_ = -1;
+      fail(Code::kNotFound, "[subprocess] cannot start '{}': {}; check that it is installed", name_,
+           std::strerror(error));
+    }
+  }
+
+  static std::vector<char*> pointers(const std::vector<std::string>& strings) {
+    std::vector<char*> result;
+    for (const std::string& text : strings) result.push_back(const_cast<char*>(text.c_str()));
+    result.push_back(nullptr);
+    return result;
+  }
+
+  void feed(const std::string& input, size_t& written) {
+    while (written < input.size()) {
+      const ssize_t count =
+          ::send(input_.ours.get(), input.data() + written, input.size() - written, MSG_NOSIGNAL);
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0 && errno == EAGAIN) return;
+      if (count < 0) break;  // the child no longer reads
+      written += static_cast<size_t>(count);
+    }
+    input_.ours.close();
+  }
+
+  static void drain(Descriptor& from, std::string& to) {
+    std::array<char, 65536> block;
+    while (from.get() >= 0) {
+      const ssize_t count = ::read(from.get(), block.data(), block.size());
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0 && errno == EAGAIN) return;
+      if (count <= 0) {
+        from.close();
+        return;
+      }
+      to.append(block.data(), static_cast<size_t>(count));
+    }
+  }
+
+  std::string name_;
+  Channel input_;
+  Channel output_;
+  Channel errors_;
+  pid_t pid_ = -1;
+  Descriptor pid_fd_;
+};
+
+}  // namespace
+
+SubprocessResult run_subprocess(const std::vector<std::string>& argv,
+                                const SubprocessOptions& options) {
+  require(!argv.empty(), "[subprocess] no command was given");
+  std::optional<Clock::time_point> deadline;
+  if (options.timeout) deadline = Clock::now() + *options.timeout;
+  Child child(argv, options);
+  SubprocessResult result;
+  if (!child.run(options.input, deadline, result)) {
+    child.kill();
+    fail(Code::kDeadlineExceeded,
+         "[subprocess] '{}' was stopped after {} ms; give it more time. {}", argv[0],
+         options.timeout->count(), tail(result.errors));
+  }
+  const int status = child.wait();
+  if (WIFSIGNALED(status)) {
+    const int signal = WTERMSIG(status);
+    if (signal == SIGKILL) {
+      fail(Code::kResourceExhausted,
+           "[subprocess] '{}' was killed, as happens when memory runs out; use a machine with more "
+           "memory or a smaller program. {}",
+           argv[0], tail(result.errors));
+    }
+    fail(Code::kAborted, "[subprocess] '{}' died of signal {} ({}). {}", argv[0], signal,
+         ::strsignal(signal), tail(result.errors));
+  }
+  result.exit_code = WEXITSTATUS(status);
+  return result;
+}
+
+}  // namespace ttpu

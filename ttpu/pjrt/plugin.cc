@@ -1,0 +1,116 @@
+#include "ttpu/pjrt/plugin.h"
+
+#include <cstdlib>
+#include <map>
+#include <mutex>
+
+#include <dlfcn.h>
+
+#include "ttpu/pjrt/capi.h"
+
+namespace ttpu::pjrt {
+namespace {
+
+static_assert(PJRT_API_MAJOR == kApiMajor && PJRT_API_MINOR == kApiMinor,
+              "the C header is another version than plugin.h says");
+
+constexpr const char* kNextStep =
+    "run `ttpu plugin install cpu` (or tpu, cuda) for one that fits, or point TTPU_PLUGIN_PATH to "
+    "it";
+
+using GetPjrtApi = const PJRT_Api* (*)();
+
+// libtpu reads these when it is loaded: without a TPU it would ask the cloud's metadata server for
+// minutes, and two processes that hold libtpu would abort over its lock file.
+void prepare_environment(const std::filesystem::path& path) {
+  if (path.filename().string().find("libtpu") == std::string::npos) return;
+  ::setenv("TPU_SKIP_MDS_QUERY", "1", /*overwrite=*/0);
+  ::setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1", /*overwrite=*/0);
+}
+
+const PJRT_Api* open_library(const std::filesystem::path& path) {
+  if (std::error_code error; !std::filesystem::is_regular_file(path, error)) {
+    fail(Code::kNotFound, "[plugin] there is no file '{}'; {}", path.string(), kNextStep);
+  }
+  prepare_environment(path);
+  void* library = ::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) {
+    fail(Code::kInvalidArgument, "[plugin] '{}' cannot be loaded as a shared library: {}; {}",
+         path.string(), ::dlerror(), kNextStep);
+  }
+  const auto get_api = reinterpret_cast<GetPjrtApi>(::dlsym(library, "GetPjrtApi"));
+  const PJRT_Api* api = get_api == nullptr ? nullptr : get_api();
+  if (api == nullptr) {
+    ::dlclose(library);
+    fail(Code::kInvalidArgument, "[plugin] '{}' is a shared library but not a PJRT plugin ({}); {}",
+         path.string(),
+         get_api == nullptr ? "it has no function GetPjrtApi" : "GetPjrtApi gave nothing",
+         kNextStep);
+  }
+  return api;
+}
+
+// The table's size comes first and its version next, in every version of the C API.
+void check_version(const PJRT_Api* api, const std::filesystem::path& path) {
+  if (api->struct_size < PJRT_STRUCT_SIZE(PJRT_Api, pjrt_api_version)) {
+    fail(Code::kFailedPrecondition,
+         "[plugin] '{}' says that its function table has {} bytes, too few to hold even a version; "
+         "TTPU is written against PJRT API {}.{}; {}",
+         path.string(), api->struct_size, kApiMajor, kApiMinor, kNextStep);
+  }
+  const int major = api->pjrt_api_version.major_version;
+  const int minor = api->pjrt_api_version.minor_version;
+  if (major != kApiMajor || minor < kApiMinor) {
+    fail(Code::kFailedPrecondition,
+         "[plugin] '{}' implements PJRT API {}.{}, but TTPU needs {}.{} or a later minor version; "
+         "{}",
+         path.string(), major, minor, kApiMajor, kApiMinor, kNextStep);
+  }
+  if (api->struct_size < PJRT_Api_STRUCT_SIZE) {
+    fail(Code::kFailedPrecondition,
+         "[plugin] '{}' says it implements PJRT API {}.{}, but its function table has {} bytes and "
+         "that "
+         "of {}.{}, which TTPU needs, has {}: the file is broken; {}",
+         path.string(), major, minor, api->struct_size, kApiMajor, kApiMinor,
+         static_cast<size_t>(PJRT_Api_STRUCT_SIZE), kNextStep);
+  }
+}
+
+}  // namespace
+
+std::shared_ptr<const Plugin> load_plugin(const std::filesystem::path& path) {
+  static std::mutex mutex;
+  // Never destroyed: plugins' threads outlive the end of main.
+  static auto& loaded = *new std::map<std::filesystem::path, std::shared_ptr<const Plugin>>();
+  const std::lock_guard lock(mutex);
+  std::error_code ignored;
+  const std::filesystem::path canonical = std::filesystem::weakly_canonical(path, ignored);
+  const std::filesystem::path key = canonical.empty() ? path : canonical;
+  if (const auto found = loaded.find(key); found != loaded.end()) return found->second;
+
+  const PJRT_Api* api = open_library(key);
+  check_version(api, key);
+  TTPU_PJRT_ARGS(PJRT_Plugin_Initialize_Args, initialize);
+  check(api, api->PJRT_Plugin_Initialize(&initialize), "plugin '" + key.string() + "'");
+  TTPU_PJRT_ARGS(PJRT_Plugin_Attributes_Args, attributes);
+  check(api, api->PJRT_Plugin_Attributes(&attributes), "plugin '" + key.string() + "'");
+
+  const std::shared_ptr<Plugin> plugin(new Plugin());
+  plugin->path_ = key;
+  plugin->api_ = api;
+  plugin->api_major_ = api->pjrt_api_version.major_version;
+  plugin->api_minor_ = api->pjrt_api_version.minor_version;
+  plugin->attributes_ = from_named_values(attributes.attributes, attributes.num_attributes);
+  loaded.emplace(key, plugin);
+  return plugin;
+}
+
+std::string Plugin::stablehlo_version() const {
+  const auto found = attributes_.find("stablehlo_current_version");
+  if (found == attributes_.end()) return "";
+  const auto* parts = std::get_if<std::vector<int64_t>>(&found->second);
+  if (parts == nullptr) return option_to_string(found->second);
+  return fmt::format("{}", fmt::join(*parts, "."));
+}
+
+}  // namespace ttpu::pjrt
