@@ -2,7 +2,6 @@
 #pragma once
 
 #include <deque>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -59,13 +58,12 @@ class Function {
   // Checks the operands, infers the results (result_shapes: only for operators whose results do not
   // follow from operands and attributes) and appends to the innermost open region.
   Operation& append(OpKind kind, Values operands, Attributes attributes = {},
-                    std::vector<std::unique_ptr<Region>> regions = {},
-                    std::vector<Shape> result_shapes = {});
+                    std::vector<Region*> regions = {}, std::vector<Shape> result_shapes = {});
 
   // Builds a region: opens it, calls `build` with its arguments, closes it with what `build`
   // returns. `op` begins messages.
-  std::unique_ptr<Region> build_region(const std::vector<Shape>& argument_shapes, bool isolated,
-                                       const std::function<Values(const Values&)>& build);
+  Region* build_region(const std::vector<Shape>& argument_shapes, bool isolated,
+                       const std::function<Values(const Values&)>& build);
 
   // Whether code at the insertion point may use `value`.
   bool is_visible(Value value) const;
@@ -90,6 +88,8 @@ class Function {
   Module* module_;
   std::string name_;
   std::deque<ValueData> values_;  // stable references
+  std::deque<Operation> operations_;
+  std::deque<Region> regions_;
   Region body_;
   std::vector<Region*> open_;  // innermost last
   std::vector<ArgumentInfo> arguments_;

@@ -1,8 +1,7 @@
-// Operators and regions: the body of a function as data, to be walked.
+// Operators and regions: the body of a function as data, to be walked. The Function owns them all.
 #pragma once
 
 #include <functional>
-#include <memory>
 #include <vector>
 
 #include "ttpu/ir/attribute.h"
@@ -18,7 +17,7 @@ struct Operation {
   Values operands;
   Values results;
   Attributes attributes;
-  std::vector<std::unique_ptr<Region>> regions;
+  std::vector<Region*> regions;
   Region* parent = nullptr;  // the region that holds this operator
 
   Value result(size_t index = 0) const { return results.at(index); }
@@ -27,7 +26,7 @@ struct Operation {
 // One block. A finished region ends with a kReturn whose operands are what the region yields.
 struct Region {
   Values arguments;
-  std::vector<std::unique_ptr<Operation>> operations;
+  std::vector<Operation*> operations;
   Region* parent = nullptr;  // the region that was being built around this one; null for a body
   // Sees only its own arguments (bodies of reduce, sort, scatter, manual_computation ...). Regions
   // of control flow also see the values around them.
