@@ -114,7 +114,8 @@ unsafe fn text_in<'a>(what: &str, data: *const u8, len: usize) -> Outcome<&'a st
     })
 }
 
-/// SAFETY: `bytes` came from this library and was not freed.
+/// # Safety
+/// `bytes` came from this library and was not freed.
 #[no_mangle]
 pub unsafe extern "C" fn ttpu_text_bytes_free(bytes: TtpuBytes) {
     let _ = quietly(|| {
@@ -124,7 +125,8 @@ pub unsafe extern "C" fn ttpu_text_bytes_free(bytes: TtpuBytes) {
     });
 }
 
-/// SAFETY: `ids` came from this library and was not freed.
+/// # Safety
+/// `ids` came from this library and was not freed.
 #[no_mangle]
 pub unsafe extern "C" fn ttpu_text_ids_free(ids: TtpuIds) {
     let _ = quietly(|| {

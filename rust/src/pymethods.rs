@@ -194,7 +194,7 @@ fn swap_case(s: &str) -> String {
 }
 
 fn pad(s: &str, method: &str, missing: usize, fill: char) -> String {
-    let run = |count: usize, fill: char| std::iter::repeat(fill).take(count).collect::<String>();
+    let run = |count: usize, fill: char| std::iter::repeat_n(fill, count).collect::<String>();
     match method {
         "ljust" => s.to_string() + &run(missing, fill),
         "rjust" => run(missing, fill) + s,
