@@ -1,0 +1,64 @@
+// The table of inner kernels which each instruction set fills. Weights, activations and results are
+// those of kernel.h; shapes were checked by the caller.
+#pragma once
+
+#include "ttpu/kernels/linear/cpu/kernel.h"
+
+namespace ttpu::kernels::cpu {
+
+// How a kernel wants its activations.
+enum class Form : int { kF32 = 0, kBf16 = 1, kInt8 = 2 };
+inline constexpr int kForms = 3;
+
+// Activations rounded to 8 bits in blocks of 32: x ≈ scale * code.
+struct Int8Rows {
+  const int8_t* codes;     // [rows, in]
+  const float* scales;     // [rows, in / 32]
+  const float* sums;       // [rows, in / 32]: scale * (sum of the block's codes)
+  const float* half_sums;  // [rows, in / 16]: the same for each half of a block
+};
+
+// A few rows of activations in every form that the call's weights need.
+struct FewRows {
+  int64_t rows = 0;
+  int64_t in = 0;
+  const float* f32 = nullptr;      // [rows, in]
+  const uint16_t* bf16 = nullptr;  // [rows, in]
+  Int8Rows int8{};
+};
+
+struct IsaKernels {
+  // The form that few rows of activations take for this weight.
+  Form (*few_rows_form)(const Weight& weight, DType x_dtype);
+  // The form (kF32 or kBf16) that tiles and many rows of activations take.
+  Form (*many_rows_form)(const Weight& weight, DType x_dtype);
+  void (*f32_from_bf16)(const uint16_t* from, int64_t count, float* to);
+  // Rounds rows [rows, in] of bf16 to 8 bits; in is a multiple of 32.
+  void (*quantize)(const uint16_t* x, int64_t rows, int64_t in, int8_t* codes, float* scales,
+                   float* sums, float* half_sums);
+  // y[r * y_stride + j] = x[r] · W[first + j] for j < count, x.rows <= 4.
+  void (*few_rows)(const Weight& weight, Form form, const FewRows& x, int64_t first, int64_t count,
+                   float* y, int64_t y_stride);
+  int64_t panel;      // columns of a panel of a tile
+  int64_t row_block;  // rows the tile kernel takes at once
+  // Expands rows first .. first + count of the weight into panels, padded with zeros to whole
+  // panels. A tile takes tile_bytes(form, in) * (whole panels).
+  int64_t (*panel_bytes)(Form form, int64_t in);
+  void (*pack)(const Weight& weight, Form form, int64_t first, int64_t count, void* tile);
+  // y[r * y_stride + j] = x[r] · tile[j] for rows <= row_block and panels whole panels. x is
+  // [rows, in] of f32 or bf16, rows x_stride elements apart.
+  void (*many_rows)(Form form, const void* x, int64_t x_stride, int64_t rows, int64_t in,
+                    const void* tile, int64_t panels, float* y, int64_t y_stride);
+  // Adds the bias, applies gate (values *= activation... see kernel.h) and stores one row.
+  void (*store)(const float* values, const float* up, Activation gate, const void* bias,
+                const void* up_bias, DType bias_dtype, DType up_bias_dtype, int64_t count, void* y,
+                DType y_dtype);
+};
+
+extern const IsaKernels kPortableKernels;
+#if defined(__x86_64__)
+extern const IsaKernels kAvx2Kernels;
+extern const IsaKernels kAvx512Kernels;
+#endif
+
+}  // namespace ttpu::kernels::cpu
