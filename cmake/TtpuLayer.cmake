@@ -1,10 +1,29 @@
 # Flags every target of ours gets. Dependencies come in as SYSTEM and are not held to them.
 add_library(ttpu_flags INTERFACE)
-target_compile_options(ttpu_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow=local -Wnon-virtual-dtor -Werror)
+target_compile_options(ttpu_flags INTERFACE -Wall -Wextra -Wpedantic -Wnon-virtual-dtor -Werror
+                       $<$<CXX_COMPILER_ID:GNU>:-Wshadow=local>)
 target_include_directories(ttpu_flags INTERFACE ${CMAKE_SOURCE_DIR})
 if(TTPU_SANITIZE)
   add_compile_options(-fsanitize=${TTPU_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${TTPU_SANITIZE})
+endif()
+
+# A cache of compilations and a quick linker, where the machine has them.
+find_program(TTPU_CCACHE ccache)
+if(TTPU_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${TTPU_CCACHE})
+endif()
+find_program(TTPU_MOLD mold)
+if(TTPU_MOLD)
+  add_link_options(-fuse-ld=mold)
+endif()
+
+# Coverage feedback for libFuzzer; tests/fuzz adds its main function.
+if(TTPU_BUILD_FUZZERS)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR "TTPU_BUILD_FUZZERS needs clang; configure with -DCMAKE_CXX_COMPILER=clang++")
+  endif()
+  add_compile_options(-fsanitize=fuzzer-no-link)
 endif()
 
 # ttpu_layer(NAME [DEPENDS target ...]): the static library ttpu_NAME from ttpu/NAME/**.cc.

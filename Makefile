@@ -1,0 +1,99 @@
+# The commands of this repository. `make help` lists them.
+#
+# Every command does the set-up that it needs, once: see tools/setup.sh.
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+JOBS ?= $(shell nproc)
+BUILD ?= build
+FUZZ_SECONDS ?= 10
+QUESTION ?= What is the capital of France?
+
+CACHE := $(or $(TTPU_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME)/ttpu,$(HOME)/.cache/ttpu))
+PYTHON := $(CACHE)/venv/bin/python
+SMOLLM2 := $(CACHE)/models/smollm2-135m-instruct-q4_1.gguf
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+SOURCES = $(shell git ls-files --cached --others --exclude-standard '*.h' '*.cc' '*.cpp')
+CMAKE_FLAGS ?=
+# One cargo folder for all builds: the Rust library is the same in each of them.
+CONFIGURE = cmake -S . -G Ninja -DTTPU_CARGO_TARGET_DIR=$(CURDIR)/build/rust $(CMAKE_FLAGS)
+CTEST = ctest --output-on-failure --no-tests=error -j $(JOBS)
+
+.DEFAULT_GOAL := build
+.PHONY: help setup test-setup build demo test ctest pytest check lint format tidy layers \
+        sanitize sanitize-address sanitize-thread fuzz bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "make %-17s %s\n", $$1, $$2 }'
+
+setup: ## install what a build needs
+	@tools/setup.sh system rust
+
+test-setup: setup
+	@tools/setup.sh python plugins models
+
+build: setup ## build/ttpu and the tests
+	@$(CONFIGURE) -B $(BUILD) >$(BUILD).configure.log 2>&1 || { cat $(BUILD).configure.log; exit 1; }
+	@rm -f $(BUILD).configure.log
+	cmake --build $(BUILD) -j $(JOBS)
+
+demo: build ## a real model answers, and is compiled for a TPU
+	@tools/setup.sh plugins models
+	$(BUILD)/ttpu generate $(SMOLLM2) --chat --prompt '$(QUESTION)' --stats
+	$(BUILD)/ttpu compile $(SMOLLM2) --topology v5e:2x2
+
+test: layers format-check build test-setup ## everything: set-up, build, tests, checks
+	$(MAKE) ctest pytest tidy
+
+ctest: build test-setup ## the C++ tests
+	cd $(BUILD) && $(CTEST)
+
+pytest: build test-setup ## the Python tests
+	$(PYTHON) -m pytest -q tests/python tests/tools
+
+check: lint ## the same as lint
+lint: layers format-check tidy ## layers, format and clang-tidy
+
+layers: ## the order of the layers
+	python3 tools/check_layers.py
+
+format-check: setup ## is every file formatted?
+	@clang-format --dry-run -Werror $(SOURCES)
+
+format: setup ## format every file
+	clang-format -i $(SOURCES)
+
+tidy: build ## clang-tidy, on what has changed
+	python3 tools/tidy.py $(BUILD) --jobs $(JOBS) ttpu cli python
+
+sanitize: sanitize-address sanitize-thread ## the tests under the sanitizers
+
+ASAN = ASAN_OPTIONS=detect_leaks=1:detect_odr_violation=0:abort_on_error=0 \
+       UBSAN_OPTIONS=print_stacktrace=1 LSAN_OPTIONS=suppressions=$(CURDIR)/tools/sanitizers/lsan.supp:print_suppressions=0
+sanitize-address: test-setup ## with the address and undefined-behaviour sanitizers, in build-asan
+	$(CONFIGURE) -B build-asan -DTTPU_SANITIZE=address,undefined >/dev/null
+	$(ASAN) cmake --build build-asan -j $(JOBS)
+	cd build-asan && $(ASAN) $(CTEST) $(SANITIZE_CTEST)
+
+# The tests that start threads.
+THREADED ?= ^(base|pjrt|parallel|kernels|engine|server)\.
+TSAN = TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1:suppressions=$(CURDIR)/tools/sanitizers/tsan.supp
+sanitize-thread: test-setup ## with the thread sanitizer, in build-tsan
+	$(CONFIGURE) -B build-tsan -DTTPU_SANITIZE=thread >/dev/null
+	$(TSAN) cmake --build build-tsan -j $(JOBS)
+	cd build-tsan && $(TSAN) $(CTEST) -R '$(THREADED)'
+
+fuzz: setup ## each fuzz target for FUZZ_SECONDS (10)
+	$(CONFIGURE) -B build-fuzz -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DTTPU_BUILD_TESTS=OFF \
+	  -DTTPU_BUILD_FUZZERS=ON -DTTPU_SANITIZE=address,undefined >/dev/null
+	cmake --build build-fuzz -j $(JOBS) --target fuzzers
+	tools/fuzz.sh build-fuzz $(FUZZ_SECONDS)
+
+bench: setup ## the micro benchmarks, in build-bench
+	$(CONFIGURE) -B build-bench -DTTPU_BUILD_TESTS=OFF -DTTPU_BUILD_BENCHMARKS=ON -DCMAKE_BUILD_TYPE=Release >/dev/null
+	cmake --build build-bench -j $(JOBS)
+
+clean: ## remove the build folders (the cache of downloads stays)
+	rm -rf build build-asan build-tsan build-fuzz build-bench
