@@ -1,0 +1,221 @@
+#include "ttpu/io/checkpoint.h"
+
+#include <algorithm>
+#include <numeric>
+#include <regex>
+#include <set>
+
+#include <fmt/ranges.h>
+
+#include "ttpu/base/error.h"
+#include "ttpu/base/json.h"
+#include "ttpu/io/gguf_names.h"
+#include "ttpu/io/safetensors.h"
+
+namespace ttpu::io {
+namespace {
+
+namespace fs = std::filesystem;
+
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i);
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t change = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, change}));
+    }
+  }
+  return row[b.size()];
+}
+
+bool is_pickle(const fs::path& file) {
+  static const std::set<std::string> kExtensions = {".bin", ".pt", ".pth", ".ckpt", ".pkl"};
+  return kExtensions.contains(file.extension().string());
+}
+
+[[noreturn]] void refuse_pickle(const fs::path& file) {
+  fail(Code::kUnimplemented,
+       "[checkpoint] '{}' is a Python pickle: reading it runs whatever code it carries, so TTPU "
+       "does not. Take the model's safetensors or GGUF files (most repositories have them), or "
+       "convert it on a machine where you trust it: "
+       "AutoModelForCausalLM.from_pretrained(...).save_pretrained(FOLDER)",
+       file.string());
+}
+
+[[noreturn]] void fail_without_weights(const fs::path& folder) {
+  std::vector<std::string> gguf;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    if (is_pickle(entry.path())) refuse_pickle(entry.path());
+    if (entry.path().extension() == ".gguf") gguf.push_back(entry.path().filename().string());
+  }
+  std::sort(gguf.begin(), gguf.end());
+  if (!gguf.empty()) {
+    fail(Code::kNotFound,
+         "[checkpoint] '{}' has no model.safetensors but GGUF files ({}); name one of them",
+         folder.string(), fmt::join(gguf, ", "));
+  }
+  fail(Code::kNotFound,
+       "[checkpoint] '{}' has neither model.safetensors nor model.safetensors.index.json; give a "
+       "folder in Hugging Face layout or a .gguf file",
+       folder.string());
+}
+
+}  // namespace
+
+std::vector<std::string> nearest_names(std::string_view name,
+                                       const std::vector<std::string>& candidates, size_t limit) {
+  std::vector<std::pair<size_t, const std::string*>> scored;
+  for (const std::string& candidate : candidates) {
+    const size_t longer = std::max(name.size(), candidate.size());
+    const size_t distance = edit_distance(name, candidate);
+    if (distance * 2 <= longer) scored.emplace_back(distance, &candidate);
+  }
+  std::sort(scored.begin(), scored.end(), [](const auto& a, const auto& b) {
+    return std::tie(a.first, *a.second) < std::tie(b.first, *b.second);
+  });
+  std::vector<std::string> names;
+  for (size_t i = 0; i < std::min(limit, scored.size()); ++i) names.push_back(*scored[i].second);
+  return names;
+}
+
+std::vector<fs::path> gguf_parts(const fs::path& file) {
+  static const std::regex kSplit(R"((.*)-(\d{5})-of-(\d{5})\.gguf)");
+  const std::string name = file.filename().string();
+  std::smatch match;
+  if (!std::regex_match(name, match, kSplit)) return {file};
+  const int count = std::stoi(match[3]);
+  require(count > 0 && std::stoi(match[2]) >= 1 && std::stoi(match[2]) <= count,
+          "[checkpoint] '{}' is named as part {} of {}", file.string(), match[2].str(),
+          match[3].str());
+  std::vector<fs::path> parts;
+  for (int i = 1; i <= count; ++i) {
+    parts.push_back(file.parent_path() /
+                    fmt::format("{}-{:05}-of-{:05}.gguf", match[1].str(), i, count));
+    if (!fs::exists(parts.back())) {
+      fail(Code::kNotFound, "[checkpoint] '{}' is one of {} parts and '{}' is missing; fetch it",
+           file.string(), count, parts.back().string());
+    }
+  }
+  return parts;
+}
+
+std::unique_ptr<Checkpoint> Checkpoint::open(const fs::path& path) {
+  auto checkpoint = std::make_unique<Checkpoint>();
+  std::error_code error;
+  if (fs::is_directory(path, error)) {
+    checkpoint->open_folder(path);
+  } else if (!fs::exists(path, error)) {
+    fail(Code::kNotFound, "[checkpoint] '{}' does not exist; give a model's folder or .gguf file",
+         path.string());
+  } else if (is_pickle(path)) {
+    refuse_pickle(path);
+  } else if (path.extension() == ".safetensors") {
+    checkpoint->open_safetensors(path);
+  } else if (path.extension() == ".gguf") {
+    checkpoint->open_gguf(path);
+  } else {
+    fail(Code::kInvalidArgument,
+         "[checkpoint] '{}' is neither a folder in Hugging Face layout nor a .safetensors or .gguf "
+         "file",
+         path.string());
+  }
+  return checkpoint;
+}
+
+void Checkpoint::open_folder(const fs::path& folder) {
+  if (fs::exists(folder / "model.safetensors")) {
+    return open_safetensors(folder / "model.safetensors");
+  }
+  const fs::path index = folder / "model.safetensors.index.json";
+  if (!fs::exists(index)) fail_without_weights(folder);
+  const Json json = read_json(index);
+  const JsonView map = JsonView(json, "'" + index.string() + "'").child("weight_map");
+  std::set<std::string> shards;
+  std::vector<std::pair<std::string, std::string>> wanted;
+  for (const auto& [tensor, value] : map.json().items()) {
+    const auto shard = map.get<std::string>(tensor);
+    require(!shard.empty() && shard.find('/') == std::string::npos && shard != ".." &&
+                shard.ends_with(".safetensors"),
+            "[checkpoint] {} puts tensor '{}' into '{}'; expected the name of a .safetensors file "
+            "beside it",
+            map.what(), tensor, shard);
+    shards.insert(shard);
+    wanted.emplace_back(tensor, shard);
+  }
+  for (const std::string& shard : shards) {
+    if (!fs::exists(folder / shard)) {
+      fail(Code::kNotFound, "[checkpoint] {} names the shard '{}', which is missing; fetch it",
+           map.what(), (folder / shard).string());
+    }
+    open_safetensors(folder / shard);
+  }
+  for (const auto& [tensor, shard] : wanted) {
+    const Tensor* found = find(tensor);
+    require(found != nullptr && found->file->path().filename() == shard,
+            "[checkpoint] {} promises tensor '{}' in '{}', which does not have it; index and "
+            "shards are not of one model, fetch them again",
+            map.what(), tensor, shard);
+  }
+}
+
+void Checkpoint::open_safetensors(const fs::path& file) {
+  Safetensors contents = read_safetensors(map(file));
+  for (Tensor& tensor : contents.tensors) add(std::move(tensor));
+}
+
+void Checkpoint::open_gguf(const fs::path& file) {
+  std::vector<Tensor> stored;
+  for (const fs::path& part : gguf_parts(file)) {
+    const MappedFile& mapped = map(part);
+    Gguf gguf = Gguf::parse(mapped.bytes(), "'" + part.string() + "'", &mapped);
+    stored.insert(stored.end(), gguf.tensors().begin(), gguf.tensors().end());
+    if (gguf_ == nullptr) gguf_ = std::make_unique<Gguf>(std::move(gguf));
+  }
+  for (Tensor& tensor : transformers_tensors(*gguf_, stored)) add(std::move(tensor));
+}
+
+void Checkpoint::add(Tensor tensor) {
+  require(index_.emplace(tensor.name, tensors_.size()).second,
+          "[checkpoint] tensor '{}' comes twice, the second time in '{}'; the files are not of one "
+          "model",
+          tensor.name, tensor.file->path().string());
+  tensors_.push_back(std::move(tensor));
+}
+
+const MappedFile& Checkpoint::map(const fs::path& file) {
+  files_.push_back(std::make_unique<MappedFile>(file));
+  return *files_.back();
+}
+
+const Tensor* Checkpoint::find(std::string_view name) const {
+  const auto found = index_.find(std::string(name));
+  return found == index_.end() ? nullptr : &tensors_[found->second];
+}
+
+const Tensor& Checkpoint::at(std::string_view name) const {
+  if (const Tensor* tensor = find(name)) return *tensor;
+  std::vector<std::string> names;
+  for (const Tensor& tensor : tensors_) names.push_back(tensor.name);
+  const std::vector<std::string> nearest = nearest_names(name, names);
+  fail(Code::kNotFound,
+       "[checkpoint] missing tensor '{}'{}{}; check that the config fits the "
+       "weights",
+       name, nearest.empty() ? "" : "; nearest names are ", fmt::join(nearest, ", "));
+}
+
+void Checkpoint::release(const Tensor& tensor) {
+  if (tensor.file == nullptr || tensor.bytes.empty()) return;
+  tensor.file->release(static_cast<size_t>(tensor.bytes.data() - tensor.file->bytes().data()),
+                       tensor.bytes.size());
+}
+
+int64_t Checkpoint::total_bytes() const {
+  int64_t total = 0;
+  for (const Tensor& tensor : tensors_) total += static_cast<int64_t>(tensor.bytes.size());
+  return total;
+}
+
+}  // namespace ttpu::io
