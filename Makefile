@@ -15,14 +15,14 @@ PYTHON := $(CACHE)/venv/bin/python
 SMOLLM2 := $(CACHE)/models/smollm2-135m-instruct-q4_1.gguf
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-SOURCES = $(shell git ls-files --cached --others --exclude-standard '*.h' '*.cc' '*.cpp')
+SOURCES = $(shell find ttpu cli python tests benchmarks examples -name '*.h' -o -name '*.cc' -o -name '*.cpp')
 CMAKE_FLAGS ?=
 # One cargo folder for all builds: the Rust library is the same in each of them.
 CONFIGURE = cmake -S . -G Ninja -DTTPU_CARGO_TARGET_DIR=$(CURDIR)/build/rust $(CMAKE_FLAGS)
 CTEST = ctest --output-on-failure --no-tests=error -j $(JOBS)
 
 .DEFAULT_GOAL := build
-.PHONY: help setup test-setup build demo test ctest pytest check lint format tidy layers \
+.PHONY: help setup test-setup build demo test ctest pytest check lint format format-check tidy layers \
         sanitize sanitize-address sanitize-thread fuzz bench clean
 
 help: ## this list
@@ -51,7 +51,7 @@ ctest: build test-setup ## the C++ tests
 	cd $(BUILD) && $(CTEST)
 
 pytest: build test-setup ## the Python tests
-	$(PYTHON) -m pytest -q tests/python tests/tools
+	$(PYTHON) -m pytest -q $(wildcard tests/python) tests/tools
 
 check: lint ## the same as lint
 lint: layers format-check tidy ## layers, format and clang-tidy
