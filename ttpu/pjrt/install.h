@@ -32,8 +32,8 @@ std::filesystem::path installed_path(const Wheel& wheel);
 // download), kDataLoss (another hash, a broken archive), kResourceExhausted (disk full).
 std::filesystem::path install_plugin(const Wheel& wheel);
 
-// The steps, for tests: check `file` against the wheel's hash; unpack its members into `folder`,
-// which appears whole or not at all.
+// The steps, for tests: check `file` against the wheel's hash; unpack its libraries into
+// `folder`, which appears whole or not at all.
 void verify_wheel(const Wheel& wheel, const std::filesystem::path& file);
 void unpack_wheel(const Wheel& wheel, const std::filesystem::path& file,
                   const std::filesystem::path& folder);

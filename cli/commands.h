@@ -1,0 +1,10 @@
+// The subcommands of `ttpu`, one file each. Each adds itself to the application.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+void add_chat_command(CLI::App& app);
+void add_compile_command(CLI::App& app);
+void add_doctor_command(CLI::App& app);
+void add_generate_command(CLI::App& app);
+void add_plugin_command(CLI::App& app);

@@ -1,0 +1,84 @@
+// ttpu plugin install NAME... | list [--json]
+#include "ttpu/pjrt/plugin.h"
+
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include "cli/commands.h"
+#include "ttpu/base/json.h"
+#include "ttpu/pjrt/install.h"
+
+namespace ttpu::cli {
+namespace {
+
+void install(const std::vector<std::string>& names) {
+  for (const std::string& name : names)
+    pjrt::pinned_plugin(name);  // all are known before any is fetched
+  for (const std::string& name : names) {
+    const pjrt::Wheel& wheel = pjrt::pinned_plugin(name);
+    std::cerr << fmt::format("{} {} ...\n", wheel.name, wheel.version) << std::flush;
+    std::cout << pjrt::install_plugin(wheel).string() << "\n";
+  }
+}
+
+Json to_json(const pjrt::PluginInfo& info) {
+  Json json;
+  json["name"] = info.location.name;
+  json["path"] = info.location.path.string();
+  json["source"] = info.location.source;
+  if (!info.problem.empty()) {
+    json["problem"] = info.problem;
+    return json;
+  }
+  json["api_version"] = fmt::format("{}.{}", info.api_major, info.api_minor);
+  json["stablehlo_version"] = info.stablehlo_version;
+  return json;
+}
+
+void list(bool as_json) {
+  const std::vector<pjrt::PluginInfo> infos = pjrt::list_plugins();
+  if (as_json) {
+    Json all = Json::array();
+    for (const pjrt::PluginInfo& info : infos) all.push_back(to_json(info));
+    std::cout << all.dump(2) << "\n";
+    return;
+  }
+  if (infos.empty()) {
+    std::cout << "No plugin was found. Run `ttpu plugin install cpu`.\n";
+    return;
+  }
+  constexpr const char* kRow = "{:<10} {:<7} {:<10} {:<19} {}\n";
+  std::cout << fmt::format(kRow, "NAME", "API", "STABLEHLO", "FROM", "PATH");
+  for (const pjrt::PluginInfo& info : infos) {
+    const bool good = info.problem.empty();
+    const std::string api = good ? fmt::format("{}.{}", info.api_major, info.api_minor) : "-";
+    std::cout << fmt::format(kRow, info.location.name, api, good ? info.stablehlo_version : "-",
+                             info.location.source, info.location.path.string());
+    if (!good) std::cout << "  " << info.problem << "\n";
+  }
+}
+
+}  // namespace
+
+void add_plugin_command(CLI::App& app) {
+  CLI::App* plugin = app.add_subcommand("plugin", "Install or list the PJRT plugins");
+  plugin->require_subcommand(1);
+
+  CLI::App* install_command =
+      plugin->add_subcommand("install", "Download pinned plugins into TTPU's cache");
+  auto names = std::make_shared<std::vector<std::string>>();
+  install_command->add_option("names", *names, "cpu, cpu-0.81, tpu or cuda")->required();
+  install_command->callback([names] { install(*names); });
+
+  CLI::App* list_command = plugin->add_subcommand("list", "Show the plugins that were found");
+  auto as_json = std::make_shared<bool>(false);
+  list_command->add_flag("--json", *as_json, "Print JSON");
+  list_command->callback([as_json] { list(*as_json); });
+}
+
+}  // namespace ttpu::cli
