@@ -11,11 +11,13 @@ count=0
 for program in "$build"/fuzz/*_fuzz; do
   [ -x "$program" ] || continue
   name=$(basename "$program" _fuzz)
-  mkdir -p "$build/fuzz/found/$name" "$build/fuzz/crashes" "$corpora/$name"
+  mkdir -p "$build/fuzz/found/$name" "$build/fuzz/crashes"
+  seeds=$corpora/$name
+  [ -d "$seeds" ] || seeds=
   log=$build/fuzz/$name.log
   if "$program" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=4096 -max_len=65536 \
     -artifact_prefix="$build/fuzz/crashes/$name-" \
-    "$build/fuzz/found/$name" "$corpora/$name" >"$log" 2>&1; then
+    "$build/fuzz/found/$name" ${seeds:+"$seeds"} >"$log" 2>&1; then
     echo "fuzz: $name: $(grep -E '^Done ' "$log" | tail -1)"
   else
     tail -60 "$log"
