@@ -1,5 +1,6 @@
 #include "ttpu/pjrt/capi.h"
 
+#include <algorithm>
 #include <array>
 
 namespace ttpu::pjrt {
@@ -35,7 +36,9 @@ Error take_error(const PJRT_Api* api, PJRT_Error* error, std::string_view what) 
   TTPU_PJRT_ARGS(PJRT_Error_Message_Args, message);
   message.error = error;
   api->PJRT_Error_Message(&message);
-  const std::string text(message.message, message.message_size);
+  std::string text(message.message, message.message_size);
+  // Places in the plugin's source say nothing to our users.
+  text.resize(std::min(text.size(), text.find("\n=== Source Location Trace")));
 
   TTPU_PJRT_ARGS(PJRT_Error_GetCode_Args, code);
   code.error = error;

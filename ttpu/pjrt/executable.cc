@@ -141,7 +141,10 @@ std::string Executable::fingerprint() const {
     if (ours.code() == Code::kUnimplemented) return "";
     throw ours;
   }
-  return std::string(args.executable_fingerprint, args.executable_fingerprint_size);
+  const std::string_view bytes(args.executable_fingerprint, args.executable_fingerprint_size);
+  std::string text;
+  for (const char byte : bytes) text += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+  return text;
 }
 
 }  // namespace ttpu::pjrt

@@ -61,7 +61,7 @@ class Executable {
   Options cost_analysis() const;
   OptimizedProgram optimized_program() const;
   std::string serialize() const;
-  // Equal for equal programs. "" when the plugin has none.
+  // In hexadecimal; equal for equal programs. "" when the plugin has none.
   std::string fingerprint() const;
 
  private:

@@ -14,7 +14,6 @@ struct TtpuFfiRegisterHandlerArgs {
   size_t struct_size;
   const char* target_name;
   size_t target_name_size;
-  int api_version;  // 1: typed
   void* handler;
   const char* platform_name;
   size_t platform_name_size;
@@ -31,7 +30,12 @@ struct TtpuFfiExtension {
 namespace ttpu::pjrt {
 namespace {
 
+// Handlers are built against the FFI headers that belong to this version of the C API. An older
+// plugin drops them without a word when they are registered (0.81 does), so they are not offered.
+constexpr int kOldestMinor = 115;
+
 const TtpuFfiExtension* find_extension(const Plugin& plugin) {
+  if (plugin.api_minor() < kOldestMinor) return nullptr;
   for (const PJRT_Extension_Base* it = plugin.api()->extension_start; it != nullptr;
        it = it->next) {
     if (it->type != PJRT_Extension_Type_FFI) continue;
@@ -50,11 +54,11 @@ void register_ffi_handler(const Plugin& plugin, std::string_view target, void* h
                           std::string_view platform) {
   const TtpuFfiExtension* extension = find_extension(plugin);
   if (extension == nullptr) {
-    fail(Code::kUnimplemented,
-         "[ffi] the plugin '{}' takes no custom calls, so '{}' cannot be registered; use the "
-         "operator's "
-         "reference implementation",
-         plugin.path().string(), target);
+    fail(
+        Code::kUnimplemented,
+        "[ffi] the plugin '{}' (PJRT API {}.{}) takes no custom calls as TTPU builds them, so '{}' "
+        "cannot be registered; use the operator's reference, or a plugin of API 0.{} or later",
+        plugin.path().string(), plugin.api_major(), plugin.api_minor(), target, kOldestMinor);
   }
   require(handler != nullptr, "[ffi] no handler was given for '{}'", target);
 
@@ -72,7 +76,6 @@ void register_ffi_handler(const Plugin& plugin, std::string_view target, void* h
   args.struct_size = sizeof(args);
   args.target_name = target.data();
   args.target_name_size = target.size();
-  args.api_version = 1;
   args.handler = handler;
   args.platform_name = platform.data();
   args.platform_name_size = platform.size();

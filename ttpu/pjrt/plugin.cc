@@ -20,12 +20,15 @@ constexpr const char* kNextStep =
 
 using GetPjrtApi = const PJRT_Api* (*)();
 
-// libtpu reads these when it is loaded: without a TPU it would ask the cloud's metadata server for
-// minutes, and two processes that hold libtpu would abort over its lock file.
+// What plugins read from the environment when they are loaded; what is set already stays.
 void prepare_environment(const std::filesystem::path& path) {
+  // Their errors reach the caller as exceptions; a second copy on standard error is noise.
+  ::setenv("TF_CPP_MIN_LOG_LEVEL", "3", /*overwrite=*/0);
   if (path.filename().string().find("libtpu") == std::string::npos) return;
-  ::setenv("TPU_SKIP_MDS_QUERY", "1", /*overwrite=*/0);
-  ::setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1", /*overwrite=*/0);
+  // Without a TPU libtpu would ask the cloud's metadata server for minutes, and two processes that
+  // hold it would abort over its lock file.
+  ::setenv("TPU_SKIP_MDS_QUERY", "1", 0);
+  ::setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1", 0);
 }
 
 const PJRT_Api* open_library(const std::filesystem::path& path) {
