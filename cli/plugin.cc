@@ -13,21 +13,20 @@
 #include "ttpu/base/json.h"
 #include "ttpu/pjrt/install.h"
 
-namespace ttpu::cli {
 namespace {
 
 void install(const std::vector<std::string>& names) {
   for (const std::string& name : names)
-    pjrt::pinned_plugin(name);  // all are known before any is fetched
+    ttpu::pjrt::pinned_plugin(name);  // all are known before any is fetched
   for (const std::string& name : names) {
-    const pjrt::Wheel& wheel = pjrt::pinned_plugin(name);
+    const ttpu::pjrt::Wheel& wheel = ttpu::pjrt::pinned_plugin(name);
     std::cerr << fmt::format("{} {} ...\n", wheel.name, wheel.version) << std::flush;
-    std::cout << pjrt::install_plugin(wheel).string() << "\n";
+    std::cout << ttpu::pjrt::install_plugin(wheel).string() << "\n";
   }
 }
 
-Json to_json(const pjrt::PluginInfo& info) {
-  Json json;
+ttpu::Json to_json(const ttpu::pjrt::PluginInfo& info) {
+  ttpu::Json json;
   json["name"] = info.location.name;
   json["path"] = info.location.path.string();
   json["source"] = info.location.source;
@@ -41,10 +40,10 @@ Json to_json(const pjrt::PluginInfo& info) {
 }
 
 void list(bool as_json) {
-  const std::vector<pjrt::PluginInfo> infos = pjrt::list_plugins();
+  const std::vector<ttpu::pjrt::PluginInfo> infos = ttpu::pjrt::list_plugins();
   if (as_json) {
-    Json all = Json::array();
-    for (const pjrt::PluginInfo& info : infos) all.push_back(to_json(info));
+    ttpu::Json all = ttpu::Json::array();
+    for (const ttpu::pjrt::PluginInfo& info : infos) all.push_back(to_json(info));
     std::cout << all.dump(2) << "\n";
     return;
   }
@@ -54,7 +53,7 @@ void list(bool as_json) {
   }
   constexpr const char* kRow = "{:<10} {:<7} {:<10} {:<19} {}\n";
   std::cout << fmt::format(kRow, "NAME", "API", "STABLEHLO", "FROM", "PATH");
-  for (const pjrt::PluginInfo& info : infos) {
+  for (const ttpu::pjrt::PluginInfo& info : infos) {
     const bool good = info.problem.empty();
     const std::string api = good ? fmt::format("{}.{}", info.api_major, info.api_minor) : "-";
     std::cout << fmt::format(kRow, info.location.name, api, good ? info.stablehlo_version : "-",
@@ -80,5 +79,3 @@ void add_plugin_command(CLI::App& app) {
   list_command->add_flag("--json", *as_json, "Print JSON");
   list_command->callback([as_json] { list(*as_json); });
 }
-
-}  // namespace ttpu::cli
