@@ -1,0 +1,52 @@
+#include "ttpu/kernels/ragged_paged_attention/ragged_paged_attention.h"
+
+#include "ttpu/base/error.h"
+#include "ttpu/ir/ir.h"
+#include "ttpu/kernels/ragged_paged_attention/reference.h"
+
+namespace ttpu::kernels {
+namespace {
+
+constexpr const char* kOp = "ragged_paged_attention";
+
+void check(ir::Value q, ir::Value k, ir::Value v, ir::Value cache, const RaggedBatch& batch,
+           const AttentionOptions& options) {
+  require(q.rank() == 3 && k.rank() == 3 && cache.rank() == 4,
+          "[{}] q is {}, k {}, cache {}; expected 3, 3 and 4 dimensions", kOp,
+          q.shape().to_string(), k.shape().to_string(), cache.shape().to_string());
+  check_batch(kOp, batch, q, cache);
+  const int64_t heads = q.dim(1);
+  const int64_t kv_heads = k.dim(1);
+  require(kv_heads > 0 && heads % kv_heads == 0,
+          "[{}] {} query heads are no multiple of {} key heads", kOp, heads, kv_heads);
+  require(k.dims() == Dims({q.dim(0), kv_heads, q.dim(2)}) && k.shape() == v.shape() &&
+              k.dtype() == q.dtype(),
+          "[{}] k is {} and v {}; q is {}", kOp, k.shape().to_string(), v.shape().to_string(),
+          q.shape().to_string());
+  require(cache.dim(2) == 2 * kv_heads && cache.dim(3) == q.dim(2),
+          "[{}] cache is {}, expected [pages, page_size, {}, {}]", kOp, cache.shape().to_string(),
+          2 * kv_heads, q.dim(2));
+  require(!options.sliding_window || *options.sliding_window > 0,
+          "[{}] the sliding window is {}, expected 1 or more", kOp,
+          options.sliding_window.value_or(0));
+  require(!options.soft_cap || *options.soft_cap > 0,
+          "[{}] the soft cap is {}, expected more than 0", kOp, options.soft_cap.value_or(0));
+  require(!options.sinks || options.sinks->dims() == Dims({heads}),
+          "[{}] sinks do not have one number for each of {} heads", kOp, heads);
+}
+
+}  // namespace
+
+AttentionResult ragged_paged_attention(const Target&, ir::Value q, ir::Value k, ir::Value v,
+                                       ir::Value cache, const RaggedBatch& batch,
+                                       const AttentionOptions& options) {
+  check(q, k, v, cache, batch, options);
+  const int64_t kv_heads = k.dim(1);
+  const int64_t head_dim = k.dim(2);
+  const ir::Value pairs = ir::concatenate({ir::expand_dims(k, 2), ir::expand_dims(v, 2)}, 2);
+  const ir::Value rows = ir::reshape(pairs, {q.dim(0), 2 * kv_heads * head_dim});
+  const CacheLayout layout{kv_heads, head_dim, head_dim, false};
+  return reference::paged_attention(q, rows, cache, layout, batch, options);
+}
+
+}  // namespace ttpu::kernels

@@ -1,0 +1,44 @@
+// Attention of a flat batch of tokens over a paged cache, with the interface of the TPU kernels
+// known as ragged paged attention v3 (tpu-inference): prefill, chunked prefill, decode and mixtures
+// are all this one call.
+#pragma once
+
+#include <optional>
+
+#include "ttpu/ir/value.h"
+#include "ttpu/kernels/registry.h"
+
+namespace ttpu::kernels {
+
+// All i32. Sequences from distribution[2] on, and tokens from cu_q_lens[distribution[2]] on, are
+// padding.
+struct RaggedBatch {
+  ir::Value kv_lens;       // [sequences]: length with the new tokens
+  ir::Value page_indices;  // [sequences * pages_per_sequence]: which page holds the k-th part
+  ir::Value cu_q_lens;     // [sequences + 1]: the tokens of sequence s are cu[s] to cu[s + 1]
+  ir::Value distribution;  // [3]: ends of the decode-only, prefill-only and mixed sequences
+};
+
+struct AttentionOptions {
+  double scale = 1;
+  std::optional<int64_t> sliding_window;  // position j is seen by i iff i - window < j <= i
+  std::optional<double> soft_cap;         // cap * tanh(score / cap), as Gemma 2
+  std::optional<ir::Value> sinks;         // [q_heads]: a logit without a value, as GPT-OSS
+  bool causal = true;                     // false: every position of the sequence is seen
+};
+
+struct AttentionResult {
+  ir::Value output;  // [tokens, q_heads, head_dim of the values], dtype of q; 0 for padding
+  ir::Value cache;   // updated
+};
+
+// q [tokens, q_heads, head_dim]; k, v [tokens, kv_heads, head_dim]; cache [pages, page_size,
+// 2 * kv_heads, head_dim], key of head h at 2h and value at 2h + 1, bf16 or f32 whatever q is.
+// Token i of a sequence stands at position kv_len - q_len + i; its key and value are written there
+// first. Donate the cache: it is then updated in place. Throws kInvalidArgument for shapes that do
+// not fit.
+AttentionResult ragged_paged_attention(const Target& target, ir::Value q, ir::Value k, ir::Value v,
+                                       ir::Value cache, const RaggedBatch& batch,
+                                       const AttentionOptions& options);
+
+}  // namespace ttpu::kernels

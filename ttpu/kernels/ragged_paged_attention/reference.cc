@@ -1,0 +1,252 @@
+#include "ttpu/kernels/ragged_paged_attention/reference.h"
+
+#include "ttpu/base/error.h"
+#include "ttpu/ir/ir.h"
+
+namespace ttpu::kernels {
+
+void check_batch(const char* op, const RaggedBatch& batch, ir::Value q, ir::Value cache) {
+  require(batch.kv_lens && batch.page_indices && batch.cu_q_lens && batch.distribution,
+          "[{}] the batch lacks a part", op);
+  const auto vector_of = [&](const char* name, ir::Value value, int64_t size) {
+    require(value.shape() == Shape(DType::kS32, {size}), "[{}] {} is {}, expected {}", op, name,
+            value.shape().to_string(), Shape(DType::kS32, {size}).to_string());
+  };
+  require(batch.kv_lens.rank() == 1 && batch.kv_lens.dim(0) > 0,
+          "[{}] kv_lens is {}, expected i32 [sequences]", op, batch.kv_lens.shape().to_string());
+  const int64_t sequences = batch.kv_lens.dim(0);
+  vector_of("kv_lens", batch.kv_lens, sequences);
+  vector_of("cu_q_lens", batch.cu_q_lens, sequences + 1);
+  vector_of("distribution", batch.distribution, 3);
+  require(batch.page_indices.rank() == 1 && batch.page_indices.dim(0) > 0 &&
+              batch.page_indices.dim(0) % sequences == 0,
+          "[{}] page_indices is {}, expected i32 [{} sequences * pages]", op,
+          batch.page_indices.shape().to_string(), sequences);
+  vector_of("page_indices", batch.page_indices, batch.page_indices.dim(0));
+  require(is_float(q.dtype()) && is_float(cache.dtype()), "[{}] q is {} and cache {}; not floats",
+          op, q.shape().to_string(), cache.shape().to_string());
+  require(cache.dim(0) > 0 && cache.dim(1) > 0, "[{}] the cache {} has no pages", op,
+          cache.shape().to_string());
+}
+
+namespace reference {
+namespace {
+
+using ir::ComparisonDirection;
+using ir::Value;
+
+// Queries are taken so many at a time: the scores of all would not fit.
+constexpr int64_t kSharedBlock = 256;  // one sequence, one context for all
+constexpr int64_t kRaggedBlock = 16;   // every token brings its own context
+
+struct Positions {
+  Value sequence;  // [tokens]
+  Value position;  // [tokens], any number for padding
+  Value real;      // [tokens] i1
+};
+
+Value index_full(Value like, Dims dims, int64_t value) {
+  return ir::full(like.function(), Shape(DType::kS32, std::move(dims)), static_cast<double>(value));
+}
+
+Positions positions_of(const RaggedBatch& batch, int64_t tokens) {
+  ir::Function& function = batch.kv_lens.function();
+  const int64_t sequences = batch.kv_lens.dim(0);
+  const Value token = ir::iota(function, Shape(DType::kS32, {tokens}), 0);
+  const Value count = ir::reshape(ir::slice(batch.distribution, {2}, {3}), {});
+  const Value ends = ir::slice(batch.cu_q_lens, {1}, {sequences + 1});
+  const Dims grid = {tokens, sequences};
+  // A sequence that ends at or before the token lies wholly before it.
+  const Value ended = ir::compare(ir::broadcast_in_dim(token, grid, {0}),
+                                  ir::broadcast_in_dim(ends, grid, {1}), ComparisonDirection::kGe);
+  const Value known = ir::compare(ir::iota(function, Shape(DType::kS32, grid), 1),
+                                  ir::broadcast_in_dim(count, grid, {}), ComparisonDirection::kLt);
+  const Value before = ir::reduce_sum(ir::convert(ir::and_(ended, known), DType::kS32), {1});
+  const Value real =
+      ir::compare(before, ir::broadcast_in_dim(count, {tokens}, {}), ComparisonDirection::kLt);
+  const Value sequence = ir::minimum(before, index_full(before, {tokens}, sequences - 1));
+  const Value position = ir::take(batch.kv_lens, sequence, 0) - ir::take(ends, sequence, 0) + token;
+  return {sequence, position, real};
+}
+
+// [tokens, pages]: the pages of each token's sequence; one row when there is one sequence.
+Value page_rows(const RaggedBatch& batch, Value sequence) {
+  const int64_t sequences = batch.kv_lens.dim(0);
+  const Value table =
+      ir::reshape(batch.page_indices, {sequences, batch.page_indices.dim(0) / sequences});
+  return sequences == 1 ? table : ir::take(table, sequence, 0);
+}
+
+Value write_rows(Value rows, Value cache, const RaggedBatch& batch, const Positions& at) {
+  const int64_t tokens = rows.dim(0);
+  const int64_t page_size = cache.dim(1);
+  const int64_t slots = cache.dim(0) * page_size;
+  const int64_t pages = batch.page_indices.dim(0) / batch.kv_lens.dim(0);
+  const Value size = index_full(at.position, {tokens}, page_size);
+  const Value entry = at.sequence * static_cast<double>(pages) + ir::divide(at.position, size);
+  const Value page = ir::take(batch.page_indices, entry, 0);
+  const Value slot = page * static_cast<double>(page_size) + ir::remainder(at.position, size);
+  // A scatter skips what is out of bounds.
+  const Value target = ir::select(at.real, slot, index_full(slot, {tokens}, slots));
+  const Value flat = ir::reshape(cache, {slots, rows.dim(1)});
+  const Value written = ir::scatter({flat}, target, {ir::convert(rows, cache.dtype())},
+                                    {.update_window_dims = {1},
+                                     .inserted_window_dims = {0},
+                                     .scatter_dims_to_operand_dims = {0},
+                                     .index_vector_dim = 1},
+                                    [](const ir::Values& v) -> ir::Values { return {v[1]}; })[0];
+  return ir::reshape(written, cache.dims());
+}
+
+struct Block {
+  Value q;         // [block, q_heads, key_dim]
+  Value position;  // [block]
+  Value length;    // [block]: of the tokens' sequences
+  Value pages;     // [block or 1, pages]
+};
+
+// [block, context] i1.
+Value visible(const Block& block, int64_t context, const AttentionOptions& options) {
+  const Dims grid = {block.q.dim(0), context};
+  const Value j = ir::iota(block.q.function(), Shape(DType::kS32, grid), 1);
+  const auto rows = [&](Value v) { return ir::broadcast_in_dim(v, grid, {0}); };
+  Value seen = ir::compare(j, rows(block.length), ComparisonDirection::kLt);
+  if (options.causal) {
+    seen = ir::and_(seen, ir::compare(j, rows(block.position), ComparisonDirection::kLe));
+  }
+  if (options.sliding_window) {
+    const Value first = block.position - static_cast<double>(*options.sliding_window);
+    seen = ir::and_(seen, ir::compare(j, rows(first), ComparisonDirection::kGt));
+  }
+  return seen;
+}
+
+// Softmax over the last dimension of [.., .., groups, context].
+Value probabilities(Value scores, std::optional<Value> sink) {
+  Value most = ir::reduce_max(scores, {3}, true);
+  if (sink) most = ir::maximum(most, *sink);
+  const Value weights = ir::exponential(scores - most);
+  Value total = ir::reduce_sum(weights, {3}, true);
+  if (sink) total = total + ir::exponential(*sink - most);
+  return weights / total;
+}
+
+// [block, q_heads, value_dim]
+Value attend(const Block& block, Value cache, const CacheLayout& layout,
+             const AttentionOptions& options) {
+  const int64_t tokens = block.q.dim(0);
+  const int64_t heads = block.q.dim(1);
+  const int64_t kv_heads = layout.kv_heads;
+  const int64_t groups = heads / kv_heads;
+  const int64_t contexts = block.pages.dim(0);
+  const bool one = contexts == 1;  // all queries share it
+  const int64_t context = block.pages.dim(1) * cache.dim(1);
+  const DType dtype = block.q.dtype();
+  ir::Function& function = block.q.function();
+
+  int64_t width = 1;
+  for (int axis = 2; axis < cache.rank(); ++axis) width *= cache.dim(axis);
+  Value rows = ir::convert(ir::take(cache, block.pages, 0), dtype);
+  rows = ir::reshape(rows, {contexts, context, width});
+  // What lies behind the end may be anything, and 0 * NaN is no 0.
+  const Value length = ir::slice(block.length, {0}, {contexts});
+  const Value used =
+      ir::compare(ir::iota(function, Shape(DType::kS32, rows.dims()), 1),
+                  ir::broadcast_in_dim(length, rows.dims(), {0}), ComparisonDirection::kLt);
+  rows = ir::select(used, rows, ir::full(function, rows.shape(), 0));
+
+  Value keys;
+  Value values;
+  if (layout.shared) {
+    keys = ir::reshape(rows, {contexts, context, 1, width});
+    values = ir::slice(keys, {0, 0, 0, 0}, {contexts, context, 1, layout.value_dim});
+  } else {
+    const Value pairs = ir::reshape(rows, {contexts, context, kv_heads, 2 * layout.key_dim});
+    keys = ir::slice(pairs, {0, 0, 0, 0}, {contexts, context, kv_heads, layout.key_dim});
+    values = ir::slice(pairs, {0, 0, 0, layout.key_dim}, pairs.dims());
+  }
+  const auto precision = dtype == DType::kF32 ? ir::Precision::kHighest : ir::Precision::kDefault;
+  const Value q = ir::reshape(block.q, {tokens, kv_heads, groups, layout.key_dim});
+  Value scores;  // one: [kv_heads, tokens, groups, context], else [tokens, kv_heads, ...]
+  if (one) {
+    keys = ir::squeeze(keys, 0);
+    values = ir::squeeze(values, 0);
+    scores = ir::dot_general(q, keys, {{1}, {1}, {3}, {2}}, DType::kF32, precision);
+  } else {
+    scores = ir::dot_general(q, keys, {{0, 1}, {0, 2}, {3}, {3}}, DType::kF32, precision);
+  }
+  scores = scores * options.scale;
+  if (options.soft_cap) scores = ir::tanh(scores / *options.soft_cap) * *options.soft_cap;
+  const Value seen =
+      ir::broadcast_in_dim(visible(block, context, options), scores.dims(), {one ? 1 : 0, 3});
+  scores = ir::select(seen, scores, ir::full(function, scores.shape(), -1e30));
+  std::optional<Value> sink;
+  if (options.sinks) {
+    const Value grouped = ir::reshape(ir::convert(*options.sinks, DType::kF32), {kv_heads, groups});
+    const Dims dims = {scores.dim(0), scores.dim(1), groups, 1};
+    sink = ir::broadcast_in_dim(grouped, dims, {one ? 0 : 1, 2});
+  }
+  const Value weights = ir::convert(probabilities(scores, sink), dtype);
+  if (one) {
+    const Value out =
+        ir::dot_general(weights, values, {{0}, {1}, {3}, {0}}, DType::kF32, precision);
+    return ir::reshape(ir::transpose(out, {1, 0, 2, 3}), {tokens, heads, layout.value_dim});
+  }
+  const Value out =
+      ir::dot_general(weights, values, {{0, 1}, {0, 2}, {3}, {1}}, DType::kF32, precision);
+  return ir::reshape(out, {tokens, heads, layout.value_dim});
+}
+
+Value rows_from(Value x, Value start, int64_t count) {
+  ir::Values starts(static_cast<size_t>(x.rank()), ir::scalar_like(start, 0));
+  starts[0] = start;
+  Dims sizes = x.dims();
+  sizes[0] = count;
+  return ir::dynamic_slice(x, starts, sizes);
+}
+
+// `attend` for all tokens, some at a time.
+Value attend_all(const Block& all, Value cache, const CacheLayout& layout,
+                 const AttentionOptions& options) {
+  const int64_t tokens = all.q.dim(0);
+  const bool one = all.pages.dim(0) == 1;
+  const int64_t size = one ? kSharedBlock : kRaggedBlock;
+  if (tokens <= size) return attend(all, cache, layout, options);
+  ir::Function& function = all.q.function();
+  const Shape shape(DType::kF32, {tokens, all.q.dim(1), layout.value_dim});
+  const Value zero = ir::scalar(function, DType::kS32, 0);
+  const auto more = [&](const ir::Values& v) {
+    return ir::compare(v[0], ir::scalar_like(v[0], static_cast<double>(tokens)),
+                       ComparisonDirection::kLt);
+  };
+  const auto step = [&](const ir::Values& v) -> ir::Values {
+    // The last block moves back to end with the tokens and repeats some of them.
+    const Value start =
+        ir::minimum(v[0], ir::scalar_like(v[0], static_cast<double>(tokens - size)));
+    const Block block{rows_from(all.q, start, size), rows_from(all.position, start, size),
+                      rows_from(all.length, start, size),
+                      one ? all.pages : rows_from(all.pages, start, size)};
+    const Value part = attend(block, cache, layout, options);
+    const Value none = ir::scalar_like(start, 0);
+    return {v[0] + static_cast<double>(size),
+            ir::dynamic_update_slice(v[1], part, {start, none, none})};
+  };
+  return ir::while_loop({zero, ir::full(function, shape, 0)}, more, step)[1];
+}
+
+}  // namespace
+
+AttentionResult paged_attention(Value q, Value rows, Value cache, const CacheLayout& layout,
+                                const RaggedBatch& batch, const AttentionOptions& options) {
+  const Positions at = positions_of(batch, q.dim(0));
+  const Value updated = write_rows(rows, cache, batch, at);
+  const Block all{q, at.position, ir::take(batch.kv_lens, at.sequence, 0),
+                  page_rows(batch, at.sequence)};
+  const Value output = attend_all(all, updated, layout, options);
+  const Value real = ir::broadcast_in_dim(at.real, output.dims(), {0});
+  const Value zeros = ir::full(q.function(), output.shape(), 0);
+  return {ir::convert(ir::select(real, output, zeros), q.dtype()), updated};
+}
+
+}  // namespace reference
+}  // namespace ttpu::kernels

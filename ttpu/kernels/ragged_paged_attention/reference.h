@@ -1,0 +1,27 @@
+// Attention over a paged cache in plain StableHLO; shared by the attention operators.
+#pragma once
+
+#include "ttpu/kernels/ragged_paged_attention/ragged_paged_attention.h"
+
+namespace ttpu::kernels {
+
+// How one position of the cache (a row of some width) holds keys and values.
+struct CacheLayout {
+  int64_t kv_heads = 1;
+  int64_t key_dim = 0;
+  int64_t value_dim = 0;
+  bool shared = false;  // values are the first value_dim numbers of the keys (MLA), one head
+};
+
+// Throws kInvalidArgument unless the batch fits the tokens; `op` begins the message.
+void check_batch(const char* op, const RaggedBatch& batch, ir::Value q, ir::Value cache);
+
+namespace reference {
+
+// q [tokens, q_heads, key_dim]; rows [tokens, width]: what is written at the tokens' positions.
+AttentionResult paged_attention(ir::Value q, ir::Value rows, ir::Value cache,
+                                const CacheLayout& layout, const RaggedBatch& batch,
+                                const AttentionOptions& options);
+
+}  // namespace reference
+}  // namespace ttpu::kernels
