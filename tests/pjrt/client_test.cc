@@ -176,6 +176,10 @@ TEST_P(ClientTest, ACallNamesTheArgumentThatIsMissing) {
   const Client on = client();
   const LoadedExecutable program = on.compile(kAdd);
   Call call(program, 2);
+  const std::vector<float> data(6, 1.0f);
+  const Buffer x = on.to_device(data.data(), Shape(DType::kF32, {2, 3}));
+  EXPECT_EQ(error_of([&] { call.set_argument(2, x); }).code(), Code::kInvalidArgument);
+  EXPECT_EQ(error_of([&] { call.set_argument(0, x, 1); }).code(), Code::kInvalidArgument);
   const Error error = error_of([&] { call.run(); });
   EXPECT_TRUE(contains(error, "argument 0")) << error.what();
 }

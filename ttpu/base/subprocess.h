@@ -11,9 +11,10 @@
 namespace ttpu {
 
 struct SubprocessOptions {
-  std::string input;                                             // given to its standard input
-  std::optional<std::chrono::milliseconds> timeout;              // then the child is killed
-  std::vector<std::pair<std::string, std::string>> environment;  // set on top of this process's
+  std::string input = {};                                 // given to its standard input
+  std::optional<std::chrono::milliseconds> timeout = {};  // then the child is killed
+  std::vector<std::pair<std::string, std::string>> environment =
+      {};  // set on top of this process's
 };
 
 struct SubprocessResult {

@@ -88,7 +88,11 @@ class Call {
 
   int64_t num_arguments() const { return num_arguments_; }
   // `device` is the position in LoadedExecutable::devices().
+  // Throws kInvalidArgument if there is no such argument or device.
   void set_argument(int64_t index, const Buffer& buffer, int64_t device = 0) {
+    if (index < 0 || index >= num_arguments_ || device < 0 || device >= num_devices_) {
+      refuse_argument(index, device);
+    }
     arguments_[static_cast<size_t>(device * num_arguments_ + index)] = buffer.get();
   }
   // Starts the program on every device. Donated arguments are deleted by it. Throws
@@ -108,6 +112,7 @@ class Call {
   void start(const ExecuteOptions& options, bool with_events);
   void free_outputs();
   [[noreturn]] void explain(const Error& error) const;
+  [[noreturn]] void refuse_argument(int64_t index, int64_t device) const;
 
   const LoadedExecutable* executable_;
   int64_t num_arguments_;

@@ -184,6 +184,13 @@ void Call::explain(const Error& error) const {
   throw error;
 }
 
+void Call::refuse_argument(int64_t index, int64_t device) const {
+  fail(Code::kInvalidArgument,
+       "[execute] argument {} of device {} was set; this call of '{}' has {} arguments on {} "
+       "devices",
+       index, device, executable_->info().name(), num_arguments_, num_devices_);
+}
+
 Buffer Call::take_output(int64_t index, int64_t device) {
   require(
       index >= 0 && index < num_outputs_ && device >= 0 && device < num_devices_,
