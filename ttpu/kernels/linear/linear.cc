@@ -1,0 +1,198 @@
+#include "ttpu/kernels/linear/linear.h"
+
+#include "ttpu/base/error.h"
+#include "ttpu/ir/ir.h"
+#include "ttpu/kernels/linear/cpu/handlers.h"
+#include "ttpu/kernels/linear/cpu/kernel.h"
+#include "ttpu/kernels/linear/reference.h"
+
+namespace ttpu::kernels {
+namespace {
+
+using ir::Value;
+
+bool is_activation(DType dtype) { return dtype == DType::kBF16 || dtype == DType::kF32; }
+
+void check_weight(const char* op, const WeightOperand& weight, size_t rank) {
+  require(static_cast<bool>(weight.value), "[{}] no weight was given", op);
+  require(weight.dims.size() == rank, "[{}] weight has logical dimensions {}, expected {} of them",
+          op, dims_to_string(weight.dims), rank);
+  Dims stored = weight.dims;
+  if (weight.encoding != Encoding::kDense) {
+    const int64_t elements = block_elements(weight.encoding);
+    require(stored.back() % elements == 0,
+            "[{}] a row of {} elements is no whole number of {} blocks of {}", op, stored.back(),
+            encoding_name(weight.encoding), elements);
+    stored.back() = stored.back() / elements * block_bytes(weight.encoding);
+    require(weight.value.dtype() == DType::kU8, "[{}] {} weight is {}, expected ui8", op,
+            encoding_name(weight.encoding), weight.value.shape().to_string());
+  }
+  require(weight.value.dims() == stored, "[{}] {} weight of {} is stored as {}, expected {}", op,
+          encoding_name(weight.encoding), dims_to_string(weight.dims),
+          dims_to_string(weight.value.dims()), dims_to_string(stored));
+  const bool int8 = weight.encoding == Encoding::kDense && weight.value.dtype() == DType::kS8;
+  require(int8 == static_cast<bool>(weight.scales), "[{}] {}", op,
+          int8 ? "an i8 weight needs f32 scales, one a row" : "scales belong to i8 weights only");
+  if (!int8) return;
+  const Dims rows(weight.dims.begin(), weight.dims.end() - 1);
+  require(weight.scales.shape() == Shape(DType::kF32, rows), "[{}] scales are {}, expected {}", op,
+          weight.scales.shape().to_string(), Shape(DType::kF32, rows).to_string());
+}
+
+void check_operands(const char* op, Value x, const WeightOperand& weight,
+                    const std::optional<Value>& bias, size_t rank) {
+  check_weight(op, weight, rank);
+  require(x.rank() >= 1 && x.dim(-1) == weight.dims.back(),
+          "[{}] activations {} and weight {} differ in the last dimension", op,
+          x.shape().to_string(), dims_to_string(weight.dims));
+  if (!bias) return;
+  const Dims expected(weight.dims.begin(), weight.dims.end() - 1);
+  require(bias->dims() == expected, "[{}] bias is {}, expected {}", op, bias->shape().to_string(),
+          dims_to_string(expected));
+}
+
+bool has_kernel(const Target& target, Value x, const WeightOperand& weight,
+                const std::optional<Value>& bias) {
+  if (!target.cpu_kernels() || !is_activation(x.dtype())) return false;
+  if (bias && !is_activation(bias->dtype())) return false;
+  if (weight.encoding != Encoding::kDense) return true;
+  const DType dtype = weight.value.dtype();
+  return is_activation(dtype) || dtype == DType::kF16 || dtype == DType::kS8;
+}
+
+// Appends a product's operands and returns its flags.
+int64_t add_operands(const WeightOperand& weight, const std::optional<Value>& bias,
+                     ir::Values& operands) {
+  int64_t flags = static_cast<int64_t>(weight.encoding);
+  operands.push_back(weight.value);
+  if (weight.scales) {
+    flags |= kHasScales;
+    operands.push_back(weight.scales);
+  }
+  if (bias) {
+    flags |= kHasBias;
+    operands.push_back(*bias);
+  }
+  return flags;
+}
+
+Shape result_shape(Value x, int64_t out, DType dtype) {
+  Dims dims = x.dims();
+  dims.back() = out;
+  return {dtype, dims};
+}
+
+ir::Values call(Value x, const std::vector<const WeightOperand*>& weights,
+                const std::vector<std::optional<Value>>& biases, std::vector<Shape> results,
+                cpu::Activation gate) {
+  ir::Values operands = {x};
+  Dims products;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    products.push_back(add_operands(*weights[i], biases[i], operands));
+  }
+  ir::CustomCallOptions options;
+  options.backend_config = {{"gate", static_cast<int64_t>(gate)}, {"products", products}};
+  return ir::custom_call(x.function(), kLinearTarget, operands, std::move(results), options);
+}
+
+cpu::Activation cpu_activation(Activation activation) {
+  switch (activation) {
+    case Activation::kSilu:
+      return cpu::Activation::kSilu;
+    case Activation::kGeluTanh:
+      return cpu::Activation::kGeluTanh;
+    case Activation::kGelu:
+      return cpu::Activation::kGelu;
+  }
+  return cpu::Activation::kNone;
+}
+
+}  // namespace
+
+Value linear(const Target& target, Value x, const WeightOperand& weight, std::optional<Value> bias,
+             std::optional<DType> result) {
+  check_operands("linear", x, weight, bias, 2);
+  const DType dtype = result.value_or(x.dtype());
+  if (!has_kernel(target, x, weight, bias) || !is_activation(dtype)) {
+    return reference::linear(x, weight, bias, dtype);
+  }
+  const Shape shape = result_shape(x, weight.dims[0], dtype);
+  return call(x, {&weight}, {bias}, {shape}, cpu::Activation::kNone)[0];
+}
+
+std::vector<Value> linear_group(const Target& target, Value x,
+                                const std::vector<WeightOperand>& weights,
+                                const std::vector<std::optional<Value>>& biases) {
+  require(biases.empty() || biases.size() == weights.size(),
+          "[linear_group] {} weights and {} biases", weights.size(), biases.size());
+  std::vector<std::optional<Value>> given(weights.size());
+  if (!biases.empty()) given = biases;
+  bool kernel = weights.size() <= kMaxProducts;
+  std::vector<const WeightOperand*> list;
+  std::vector<Shape> shapes;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    check_operands("linear_group", x, weights[i], given[i], 2);
+    kernel = kernel && has_kernel(target, x, weights[i], given[i]);
+    list.push_back(&weights[i]);
+    shapes.push_back(result_shape(x, weights[i].dims[0], x.dtype()));
+  }
+  if (kernel) return call(x, list, given, std::move(shapes), cpu::Activation::kNone);
+  std::vector<Value> results;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    results.push_back(linear(target, x, weights[i], given[i]));
+  }
+  return results;
+}
+
+Value gated_linear(const Target& target, Value x, const WeightOperand& gate,
+                   const WeightOperand& up, Activation activation, std::optional<Value> gate_bias,
+                   std::optional<Value> up_bias) {
+  check_operands("gated_linear", x, gate, gate_bias, 2);
+  check_operands("gated_linear", x, up, up_bias, 2);
+  require(gate.dims == up.dims, "[gated_linear] gate is {} and up {}; they must be equal",
+          dims_to_string(gate.dims), dims_to_string(up.dims));
+  if (!has_kernel(target, x, gate, gate_bias) || !has_kernel(target, x, up, up_bias)) {
+    return reference::gated_linear(x, gate, up, activation, gate_bias, up_bias);
+  }
+  const Shape shape = result_shape(x, gate.dims[0], x.dtype());
+  return call(x, {&gate, &up}, {gate_bias, up_bias}, {shape}, cpu_activation(activation))[0];
+}
+
+Value expert_linear(const Target& target, Value x, Value expert_ids, const WeightOperand& stacked,
+                    std::optional<Value> bias) {
+  check_operands("expert_linear", x, stacked, bias, 3);
+  require(x.rank() == 2 && expert_ids.shape() == Shape(DType::kS32, {x.dim(0)}),
+          "[expert_linear] activations are {} and expert ids {}; expected [rows, in] and [rows] "
+          "of i32",
+          x.shape().to_string(), expert_ids.shape().to_string());
+  if (!has_kernel(target, x, stacked, bias)) {
+    return reference::expert_linear(x, expert_ids, stacked, bias);
+  }
+  ir::Values operands = {x, expert_ids};
+  const Dims products = {add_operands(stacked, bias, operands)};
+  ir::CustomCallOptions options;
+  options.backend_config = {{"products", products}};
+  const Shape shape = result_shape(x, stacked.dims[1], x.dtype());
+  return ir::custom_call(x.function(), kExpertLinearTarget, operands, {shape}, options)[0];
+}
+
+Value embedding(const Target&, const WeightOperand& table, Value tokens, DType dtype) {
+  check_weight("embedding", table, 2);
+  require(is_signed_int(tokens.dtype()) || is_unsigned_int(tokens.dtype()),
+          "[embedding] tokens are {}, expected integers", tokens.shape().to_string());
+  WeightOperand rows = table;
+  rows.value = ir::take(table.value, tokens, 0);
+  if (table.scales) rows.scales = ir::take(table.scales, tokens, 0);
+  rows.dims = tokens.dims();
+  rows.dims.push_back(table.dims[1]);
+  return dense(rows, dtype);
+}
+
+Value dense(const WeightOperand& weight, DType dtype) {
+  if (weight.encoding != Encoding::kDense) return dequantize(weight.value, weight.encoding, dtype);
+  if (!weight.scales) return ir::convert(weight.value, dtype);
+  const Value numbers = ir::convert(weight.value, DType::kF32);
+  return ir::convert(numbers * ir::expand_dims(weight.scales, -1), dtype);
+}
+
+}  // namespace ttpu::kernels

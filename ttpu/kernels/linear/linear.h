@@ -1,0 +1,64 @@
+// y = x Wᵀ (+ bias), with W row-major [out, in] as checkpoints store it, dense or in ggml's blocks.
+// One custom call where the target has the CPU kernel, else StableHLO. Sums are f32.
+//
+// The reference computes in f32 when x or a dense W is f32, else in bf16 (f16 weights are widened
+// to f32); blocked weights are expanded to the dtype of x. What the CPU kernels round:
+// linear/cpu/kernel.h.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "ttpu/base/encoding.h"
+#include "ttpu/ir/value.h"
+#include "ttpu/kernels/registry.h"
+
+namespace ttpu::kernels {
+
+struct WeightOperand {
+  // Dense: bf16, f16, f32, or i8 with `scales`, of shape `dims`. Blocked: ui8, the last dimension
+  // being the bytes of a row.
+  ir::Value value;
+  Encoding encoding = Encoding::kDense;
+  Dims dims;              // [out, in], or [experts, out, in]
+  ir::Value scales = {};  // f32, dims without the last: a factor for each row of an i8 weight
+};
+
+enum class Activation { kSilu, kGeluTanh, kGelu };
+
+// x [..., in] -> [..., out] of `result` (the dtype of x unless given; f32 or bf16). bias: [out].
+// Throws kInvalidArgument, with the shapes, where they do not fit.
+ir::Value linear(const Target& target, ir::Value x, const WeightOperand& weight,
+                 std::optional<ir::Value> bias = std::nullopt,
+                 std::optional<DType> result = std::nullopt);
+
+// The products of one x with several weights (q, k and v), in one call. `biases`: empty, or one
+// entry a weight.
+std::vector<ir::Value> linear_group(const Target& target, ir::Value x,
+                                    const std::vector<WeightOperand>& weights,
+                                    const std::vector<std::optional<ir::Value>>& biases = {});
+
+// activation(x gateᵀ + gate_bias) * (x upᵀ + up_bias), in one call.
+ir::Value gated_linear(const Target& target, ir::Value x, const WeightOperand& gate,
+                       const WeightOperand& up, Activation activation,
+                       std::optional<ir::Value> gate_bias = std::nullopt,
+                       std::optional<ir::Value> up_bias = std::nullopt);
+
+// y[t] = x[t] · W[expert_ids[t]]ᵀ (+ bias[expert_ids[t]]) with x [rows, in], expert_ids [rows] i32
+// in any order, stacked dims [experts, out, in], bias [experts, out]. An id outside [0, experts)
+// gives zeros. The reference gathers weights for few rows and computes all experts for many.
+ir::Value expert_linear(const Target& target, ir::Value x, ir::Value expert_ids,
+                        const WeightOperand& stacked, std::optional<ir::Value> bias = std::nullopt);
+
+// Rows of the table [vocab, hidden] for tokens (i32, any shape), as `dtype`; blocked rows are
+// expanded after they were taken.
+ir::Value embedding(const Target& target, const WeightOperand& table, ir::Value tokens,
+                    DType dtype);
+
+// The whole weight, expanded, of shape dims.
+ir::Value dense(const WeightOperand& weight, DType dtype);
+
+// Rows of ggml blocks, ui8 [..., row_bytes], to numbers [..., in], in StableHLO.
+ir::Value dequantize(ir::Value bytes, Encoding encoding, DType dtype);
+
+}  // namespace ttpu::kernels
