@@ -1,0 +1,192 @@
+#include "ttpu/plan/cost.h"
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <unordered_map>
+
+#include "ttpu/base/error.h"
+
+namespace ttpu::plan {
+namespace {
+
+struct Access {
+  Shape shape;
+  bool whole = false;  // read in full by some operator
+  double sliced = 0;   // bytes taken by gathers and slices
+  double written = 0;  // bytes put in place
+};
+
+double bytes_of(ir::Value value) { return static_cast<double>(value.shape().byte_size()); }
+
+double dot_flops(const ir::Operation& op) {
+  const auto& numbers = op.attributes.get<ir::DotDimensionNumbers>("dot_dimension_numbers");
+  double flops = 2.0 * static_cast<double>(op.result().shape().num_elements());
+  for (const int64_t axis : numbers.lhs_contracting) {
+    flops *= static_cast<double>(op.operands.at(0).dim(static_cast<int>(axis)));
+  }
+  return flops;
+}
+
+// Follows the arguments of a function through operators that only rename them or change them in
+// place.
+class Counter {
+ public:
+  explicit Counter(std::vector<Access>* accesses) : accesses_(accesses) {}
+
+  using Roots = std::unordered_map<int32_t, size_t>;  // value id to argument
+
+  void count(const ir::Region& region, Roots* roots) {
+    for (const ir::Operation* op : region.operations) count(*op, roots);
+  }
+
+  double flops = 0;
+  int64_t loops = 0;
+
+ private:
+  static std::optional<size_t> root(const Roots& roots, ir::Value value) {
+    const auto found = roots.find(value.id());
+    return found == roots.end() ? std::nullopt : std::optional(found->second);
+  }
+
+  void count(const ir::Operation& op, Roots* roots) {
+    switch (op.kind) {
+      case ir::OpKind::kReturn:
+        return;
+      case ir::OpKind::kCall:
+        return count_call(op, roots);
+      case ir::OpKind::kWhile:
+        return count_loop(op, roots);
+      case ir::OpKind::kReshape:
+      case ir::OpKind::kOptimizationBarrier:
+      case ir::OpKind::kShardingConstraint:
+        return rename(op, roots);
+      case ir::OpKind::kScatter:
+      case ir::OpKind::kDynamicUpdateSlice:
+        return update(op, roots);
+      case ir::OpKind::kGather:
+      case ir::OpKind::kSlice:
+      case ir::OpKind::kDynamicSlice:
+        return slice(op, *roots);
+      case ir::OpKind::kDotGeneral:
+        flops += dot_flops(op);
+        break;
+      default:
+        break;
+    }
+    read_operands(op, 0, *roots);
+    for (const ir::Region* region : op.regions) count(*region, roots);
+  }
+
+  void read_operands(const ir::Operation& op, size_t first, const Roots& roots) {
+    for (size_t i = first; i < op.operands.size(); ++i) {
+      if (const auto argument = root(roots, op.operands[i])) (*accesses_)[*argument].whole = true;
+    }
+  }
+
+  static void rename(const ir::Operation& op, Roots* roots) {
+    for (size_t i = 0; i < op.results.size() && i < op.operands.size(); ++i) {
+      if (const auto argument = root(*roots, op.operands[i])) {
+        roots->emplace(op.results[i].id(), *argument);
+      }
+    }
+  }
+
+  void update(const ir::Operation& op, Roots* roots) {
+    const size_t updates = op.kind == ir::OpKind::kScatter ? op.operands.size() - 1 : 1;
+    if (const auto argument = root(*roots, op.operands[0])) {
+      (*accesses_)[*argument].written += bytes_of(op.operands[updates]);
+      roots->emplace(op.result().id(), *argument);
+    }
+    read_operands(op, 1, *roots);
+  }
+
+  void slice(const ir::Operation& op, const Roots& roots) {
+    if (const auto argument = root(roots, op.operands[0])) {
+      (*accesses_)[*argument].sliced += bytes_of(op.result());
+    }
+    read_operands(op, 1, roots);
+  }
+
+  void count_loop(const ir::Operation& op, Roots* roots) {
+    ++loops;
+    for (const ir::Region* region : op.regions) {
+      for (size_t i = 0; i < op.operands.size() && i < region->arguments.size(); ++i) {
+        if (const auto argument = root(*roots, op.operands[i])) {
+          roots->emplace(region->arguments[i].id(), *argument);
+        }
+      }
+      count(*region, roots);
+    }
+    rename(op, roots);
+  }
+
+  void count_call(const ir::Operation& op, Roots* roots) {
+    const auto& symbol = op.attributes.get<ir::Symbol>("callee");
+    const ir::Function* callee =
+        op.operands.empty() ? nullptr
+                            : op.operands[0].function().module().find_function(symbol.name);
+    if (callee == nullptr) return;
+    Roots inner;
+    for (size_t i = 0; i < op.operands.size(); ++i) {
+      if (const auto argument = root(*roots, op.operands[i])) {
+        inner.emplace(callee->arguments().at(i).id(), *argument);
+      }
+    }
+    count(callee->body(), &inner);
+    for (size_t i = 0; i < op.results.size(); ++i) {
+      if (const auto argument = root(inner, callee->results().at(i))) {
+        roots->emplace(op.results[i].id(), *argument);
+      }
+    }
+  }
+
+  std::vector<Access>* accesses_;
+};
+
+double read_bytes(const Access& access) {
+  const double size = static_cast<double>(access.shape.byte_size());
+  return access.whole ? size : std::min(size, access.sliced);
+}
+
+}  // namespace
+
+ProgramCost program_cost(const ir::Function& function, std::span<const ArgumentRole> roles) {
+  const ir::Values& arguments = function.arguments();
+  require(roles.size() == arguments.size(), "[cost] {} roles for the {} arguments of @{}",
+          roles.size(), arguments.size(), function.name());
+  std::vector<Access> accesses(arguments.size());
+  Counter::Roots roots;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    accesses[i].shape = arguments[i].shape();
+    roots.emplace(arguments[i].id(), i);
+  }
+  Counter counter(&accesses);
+  counter.count(function.body(), &roots);
+
+  ProgramCost cost;
+  cost.flops = counter.flops;
+  cost.loops = counter.loops;
+  for (size_t i = 0; i < accesses.size(); ++i) {
+    if (roles[i] == ArgumentRole::kWeight) cost.weight_bytes += read_bytes(accesses[i]);
+    if (roles[i] != ArgumentRole::kCache) continue;
+    cost.cache_read_bytes += read_bytes(accesses[i]);
+    cost.cache_written_bytes += accesses[i].written;
+  }
+  return cost;
+}
+
+StepEstimate estimate_step(const Chip& chip, double flops, double hbm_bytes, double ici_bytes) {
+  StepEstimate estimate;
+  estimate.compute_seconds = flops / chip.bf16_flops;
+  estimate.hbm_seconds = hbm_bytes / chip.hbm_bandwidth;
+  estimate.interconnect_seconds = ici_bytes / chip.ici_bandwidth;
+  estimate.seconds =
+      std::max({estimate.compute_seconds, estimate.hbm_seconds, estimate.interconnect_seconds});
+  estimate.bound = estimate.seconds == estimate.hbm_seconds       ? "HBM"
+                   : estimate.seconds == estimate.compute_seconds ? "compute"
+                                                                  : "interconnect";
+  return estimate;
+}
+
+}  // namespace ttpu::plan

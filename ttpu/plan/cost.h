@@ -1,0 +1,42 @@
+// What a program costs: counted from the program itself, and set against a chip's limits (the
+// roofline model: Williams, Waterman, Patterson 2009).
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "ttpu/ir/module.h"
+#include "ttpu/pjrt/executable.h"
+#include "ttpu/plan/chips.h"
+
+namespace ttpu::plan {
+
+enum class ArgumentRole { kInput, kWeight, kCache };
+
+// Of the whole program, all devices together.
+struct ProgramCost {
+  double flops = 0;         // of the matrix products
+  double weight_bytes = 0;  // read; of a table that is only gathered from, the rows that are taken
+  double cache_read_bytes = 0;
+  double cache_written_bytes = 0;
+  int64_t loops = 0;  // whose bodies were counted once, since trip counts are not known here
+};
+
+// `roles`: one for each argument of `function`. Calls are followed.
+ProgramCost program_cost(const ir::Function& function, std::span<const ArgumentRole> roles);
+
+// Bytes that one of `devices` devices sends in the collectives of a compiled program, each as a
+// ring would do it. 0 when the program is not given as HLO.
+double collective_bytes(const pjrt::OptimizedProgram& program, int64_t devices);
+
+// On one device, in seconds.
+struct StepEstimate {
+  double compute_seconds = 0;
+  double hbm_seconds = 0;
+  double interconnect_seconds = 0;
+  double seconds = 0;  // the longest of them
+  std::string bound;   // "compute", "HBM" or "interconnect"
+};
+StepEstimate estimate_step(const Chip& chip, double flops, double hbm_bytes, double ici_bytes);
+
+}  // namespace ttpu::plan

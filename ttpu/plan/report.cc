@@ -1,0 +1,159 @@
+#include "ttpu/plan/report.h"
+
+#include <cmath>
+#include <functional>
+
+namespace ttpu::plan {
+namespace {
+
+// The one list of fields: for writing and for reading.
+template <typename Report, typename Visit>
+void visit_fields(Report& report, const Visit& visit) {
+  visit("phase", report.phase);
+  visit("topology", report.topology);
+  visit("device_kind", report.device_kind);
+  visit("devices", report.devices);
+  visit("tokens", report.tokens);
+  visit("sequences", report.sequences);
+  visit("max_model_len", report.max_model_len);
+  visit("sharding", report.sharding);
+  visit("hbm_bytes", report.hbm_bytes);
+  visit("weight_bytes", report.weight_bytes);
+  visit("cache_bytes", report.cache_bytes);
+  visit("padding_bytes", report.padding_bytes);
+  visit("output_bytes", report.output_bytes);
+  visit("temporary_bytes", report.temporary_bytes);
+  visit("code_bytes", report.code_bytes);
+  visit("total_bytes", report.total_bytes);
+  visit("free_bytes", report.free_bytes);
+  visit("flops", report.flops);
+  visit("weight_read_bytes", report.weight_read_bytes);
+  visit("cache_read_bytes", report.cache_read_bytes);
+  visit("cache_written_bytes", report.cache_written_bytes);
+  visit("temporary_traffic_bytes", report.temporary_traffic_bytes);
+  visit("ici_bytes", report.ici_bytes);
+  visit("loops", report.loops);
+  visit("compiler_flops", report.compiler_flops);
+  visit("compiler_bytes", report.compiler_bytes);
+  visit("compute_seconds", report.estimate.compute_seconds);
+  visit("hbm_seconds", report.estimate.hbm_seconds);
+  visit("interconnect_seconds", report.estimate.interconnect_seconds);
+  visit("step_seconds", report.estimate.seconds);
+  visit("bound", report.estimate.bound);
+  visit("tokens_per_second", report.tokens_per_second);
+  visit("compile_seconds", report.compile_seconds);
+  visit("program_text_bytes", report.program_text_bytes);
+}
+
+std::string scaled(double value, double step, const std::vector<const char*>& units) {
+  size_t unit = 0;
+  while (std::abs(value) >= step && unit + 1 < units.size()) {
+    value /= step;
+    ++unit;
+  }
+  return fmt::format("{:.{}f} {}", value, unit == 0 ? 0 : 2, units[unit]);
+}
+
+std::string bytes(double value) { return scaled(value, 1024, {"B", "KiB", "MiB", "GiB", "TiB"}); }
+
+std::string count(double value) {
+  return value < 0 ? "not given" : scaled(value, 1000, {"", "K", "M", "G", "T", "P"});
+}
+
+std::string seconds(double value) {
+  return value < 1e-3 ? fmt::format("{:.1f} us", value * 1e6)
+                      : fmt::format("{:.2f} ms", value * 1e3);
+}
+
+using Cell = std::function<std::string(const ProgramReport&)>;
+
+Cell memory(int64_t ProgramReport::*field) {
+  return [field](const ProgramReport& report) { return bytes(static_cast<double>(report.*field)); };
+}
+
+Cell traffic(double ProgramReport::*field) {
+  return [field](const ProgramReport& report) { return bytes(report.*field); };
+}
+
+const std::vector<std::pair<const char*, Cell>>& rows() {
+  using R = ProgramReport;
+  static const std::vector<std::pair<const char*, Cell>> kRows = {
+      {"HBM of a device", nullptr},
+      {"  weights", memory(&R::weight_bytes)},
+      {"  cache", memory(&R::cache_bytes)},
+      {"  inputs, padding", memory(&R::padding_bytes)},
+      {"  outputs", memory(&R::output_bytes)},
+      {"  temporaries", memory(&R::temporary_bytes)},
+      {"  code", memory(&R::code_bytes)},
+      {"  total", memory(&R::total_bytes)},
+      {"  free", memory(&R::free_bytes)},
+      {"One step of a device", nullptr},
+      {"  flops", [](const R& r) { return count(r.flops); }},
+      {"  flops (compiler)", [](const R& r) { return count(r.compiler_flops); }},
+      {"  weights read", traffic(&R::weight_read_bytes)},
+      {"  cache read", traffic(&R::cache_read_bytes)},
+      {"  cache written", traffic(&R::cache_written_bytes)},
+      {"  temporaries moved", traffic(&R::temporary_traffic_bytes)},
+      {"  bytes", [](const R& r) { return bytes(r.moved_bytes()); }},
+      {"  bytes (compiler)",
+       [](const R& r) { return r.compiler_bytes < 0 ? "not given" : bytes(r.compiler_bytes); }},
+      {"  sent to others", traffic(&R::ici_bytes)},
+      {"Least time", nullptr},
+      {"  compute", [](const R& r) { return seconds(r.estimate.compute_seconds); }},
+      {"  HBM", [](const R& r) { return seconds(r.estimate.hbm_seconds); }},
+      {"  interconnect", [](const R& r) { return seconds(r.estimate.interconnect_seconds); }},
+      {"  step", [](const R& r) { return seconds(r.estimate.seconds); }},
+      {"  bound", [](const R& r) { return r.estimate.bound; }},
+      {"  tokens/s", [](const R& r) { return fmt::format("{:.0f}", r.tokens_per_second); }},
+      {"Compiled in", [](const R& r) { return fmt::format("{:.1f} s", r.compile_seconds); }},
+  };
+  return kRows;
+}
+
+}  // namespace
+
+Json to_json(const ProgramReport& report) {
+  Json json = Json::object();
+  visit_fields(report, [&json](const char* name, const auto& field) { json[name] = field; });
+  return json;
+}
+
+ProgramReport report_from_json(const Json& json) {
+  const JsonView view(json, "report of a compiled program");
+  ProgramReport report;
+  visit_fields(report, [&view](const char* name, auto& field) {
+    field = view.get<std::remove_reference_t<decltype(field)>>(name);
+  });
+  return report;
+}
+
+std::string to_table(const std::vector<ProgramReport>& reports) {
+  if (reports.empty()) return "";
+  const ProgramReport& first = reports.front();
+  std::string table = fmt::format(
+      "{} ({}, {} HBM each), {} device{}, sequences of up to {} tokens\n{}\n\n", first.topology,
+      first.device_kind, bytes(static_cast<double>(first.hbm_bytes)), first.devices,
+      first.devices == 1 ? "" : "s", first.max_model_len, first.sharding);
+  table += fmt::format("{:<22}", "");
+  for (const ProgramReport& report : reports) table += fmt::format("{:>16}", report.phase);
+  table += fmt::format("\n{:<22}", "  tokens, sequences");
+  for (const ProgramReport& report : reports) {
+    table += fmt::format("{:>16}", fmt::format("{}, {}", report.tokens, report.sequences));
+  }
+  table += "\n";
+  for (const auto& [label, cell] : rows()) {
+    table += fmt::format("{:<22}", label);
+    for (const ProgramReport& report : reports) {
+      if (cell) table += fmt::format("{:>16}", cell(report));
+    }
+    table += "\n";
+  }
+  for (const ProgramReport& report : reports) {
+    if (report.loops == 0) continue;
+    table += fmt::format("The {} program has {} loops, counted as one turn each.\n", report.phase,
+                         report.loops);
+  }
+  return table;
+}
+
+}  // namespace ttpu::plan
