@@ -1,0 +1,84 @@
+#include "cli/model_flags.h"
+
+#include <cstdio>
+
+#include <sys/resource.h>
+
+#include "ttpu/io/hub.h"
+
+namespace ttpu::cli {
+
+void add_model_flags(CLI::App& command, ModelFlags* flags) {
+  command
+      .add_option("model", flags->model,
+                  "A folder in Hugging Face layout, a .gguf file, or a hub id such as "
+                  "HuggingFaceTB/SmolLM2-135M-Instruct")
+      ->required();
+  command.add_option("--device", flags->device, "cpu, tpu, cuda, or the path of a PJRT plugin")
+      ->capture_default_str();
+  command.add_option("--dtype", flags->dtype, "Type of activations")
+      ->check(CLI::IsMember({"bf16", "f32"}))
+      ->capture_default_str();
+  command
+      .add_option("--weights", flags->weights,
+                  "auto keeps GGUF's blocks as they are (bf16 once with --dtype f32); bf16 expands "
+                  "them when they are loaded")
+      ->check(CLI::IsMember({"auto", "bf16"}))
+      ->capture_default_str();
+  command.add_flag("--no-kernels", flags->no_kernels, "Plain XLA, without TTPU's own CPU kernels");
+  command.add_flag("--stats", flags->stats, "Print times, tokens a second and memory");
+  command.add_option("--max-model-len", flags->max_model_len,
+                     "Most tokens of prompt and answer together (0: the model's, to 4096)");
+  engine::SamplingParams& sampling = flags->sampling;
+  command.add_option("--temperature", sampling.temperature, "0 is greedy")->capture_default_str();
+  command.add_option("--top-k", sampling.top_k, "Keep the so many likeliest tokens (0: all)")
+      ->capture_default_str();
+  command.add_option("--top-p", sampling.top_p, "Keep the likeliest tokens up to this probability")
+      ->capture_default_str();
+  command.add_option("--min-p", sampling.min_p, "Drop tokens below this share of the likeliest")
+      ->capture_default_str();
+  command.add_option("--repetition-penalty", sampling.repetition_penalty, "1 is none")
+      ->capture_default_str();
+  command.add_option("--seed", sampling.seed, "The same seed gives the same text")
+      ->capture_default_str();
+  command.add_option("--max-tokens", sampling.max_tokens, "Most tokens of the answer")
+      ->capture_default_str();
+  command.add_option("--stop", flags->stop, "End before this text; may be repeated");
+}
+
+engine::ModelOptions model_options(const ModelFlags& flags) {
+  engine::validate(flags.sampling);
+  engine::ModelOptions options;
+  options.device = flags.device;
+  options.dtype = flags.dtype == "f32" ? DType::kF32 : DType::kBF16;
+  options.expand_weights = flags.weights == "bf16" || options.dtype == DType::kF32;
+  options.custom_calls = !flags.no_kernels;
+  options.max_model_len = flags.max_model_len;
+  return options;
+}
+
+engine::Generator load_generator(const ModelFlags& flags) {
+  const engine::ModelOptions options = model_options(flags);
+  return engine::Generator(io::resolve_model(flags.model), options);
+}
+
+void print_stats(engine::Generator& generator, const engine::GenerationResult& result,
+                 size_t prompt_tokens) {
+  const engine::LoadStats& load = generator.model().stats();
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto decoded = static_cast<double>(result.token_ids.size()) - 1;
+  std::fprintf(stderr,
+               "load       %.2f s (%.1f MB of weights)\n"
+               "compile    %.2f s (%ld programs, %ld compiled now)\n"
+               "prompt     %zu tokens, first token after %.3f s\n"
+               "decode     %zu tokens, %.1f tokens/s\n"
+               "peak RSS   %.1f MB\n",
+               load.load_seconds, static_cast<double>(load.weight_bytes) / 1e6,
+               load.compile_seconds, load.programs, load.compiled, prompt_tokens,
+               result.first_token_seconds, result.token_ids.size(),
+               result.decode_seconds > 0 ? decoded / result.decode_seconds : 0.0,
+               static_cast<double>(usage.ru_maxrss) / 1e3);
+}
+
+}  // namespace ttpu::cli

@@ -1,0 +1,127 @@
+// Every family against transformers: tiny random models, float32, prefill and token by token.
+#include <cstring>
+#include <filesystem>
+
+#include <gtest/gtest.h>
+
+#include "ttpu/engine/model.h"
+#include "ttpu/io/safetensors.h"
+
+namespace ttpu::engine {
+namespace {
+
+const std::filesystem::path kCases =
+    std::filesystem::path(TTPU_SOURCE_DIR) / "tests/fixtures/models";
+
+template <typename T>
+std::vector<T> values(const io::Safetensors& file, const std::string& name) {
+  for (const io::Tensor& tensor : file.tensors) {
+    if (tensor.name != name) continue;
+    std::vector<T> out(tensor.bytes.size() / sizeof(T));
+    std::memcpy(out.data(), tensor.bytes.data(), tensor.bytes.size());
+    return out;
+  }
+  throw Error(Code::kNotFound, name);
+}
+
+struct Expected {
+  std::vector<int32_t> prompt;
+  std::vector<int32_t> greedy;
+  std::vector<float> logits;         // [prompt, vocab]
+  std::vector<float> decode_logits;  // [greedy, vocab]
+};
+
+Expected read_expected(const std::filesystem::path& folder) {
+  const MappedFile file(folder / "expected.safetensors");
+  const io::Safetensors tensors = io::read_safetensors(file);
+  Expected expected;
+  for (const int64_t id : values<int64_t>(tensors, "input_ids")) {
+    expected.prompt.push_back(static_cast<int32_t>(id));
+  }
+  for (const int64_t id : values<int64_t>(tensors, "greedy_ids")) {
+    expected.greedy.push_back(static_cast<int32_t>(id));
+  }
+  expected.logits = values<float>(tensors, "logits");
+  expected.decode_logits = values<float>(tensors, "decode_logits");
+  return expected;
+}
+
+// Normalized mean squared error.
+double nmse(std::span<const float> actual, std::span<const float> expected) {
+  double error = 0;
+  double norm = 0;
+  for (size_t i = 0; i < actual.size(); ++i) {
+    const double difference = static_cast<double>(actual[i]) - static_cast<double>(expected[i]);
+    error += difference * difference;
+    norm += static_cast<double>(expected[i]) * static_cast<double>(expected[i]);
+  }
+  return error / norm;
+}
+
+struct Case {
+  std::string name;
+  bool kernels;
+};
+
+class FamiliesTest : public testing::TestWithParam<Case> {
+ protected:
+  void SetUp() override {
+    folder_ = kCases / GetParam().name;
+    expected_ = read_expected(folder_);
+    ModelOptions options;
+    options.dtype = DType::kF32;
+    options.custom_calls = GetParam().kernels;
+    options.prefill_buckets = {32};
+    options.max_model_len = 32;
+    model_ = std::make_unique<Model>(read_json(folder_ / "config.json"), folder_, options);
+  }
+
+  std::span<const float> row(const std::vector<float>& logits, size_t index) const {
+    const auto vocab = static_cast<size_t>(model_->vocab());
+    return std::span(logits).subspan(index * vocab, vocab);
+  }
+
+  std::filesystem::path folder_;
+  Expected expected_;
+  std::unique_ptr<Model> model_;
+};
+
+TEST_P(FamiliesTest, PrefillThenDecodeGivesTheLogitsOfTransformers) {
+  EXPECT_LT(
+      nmse(model_->append(expected_.prompt), row(expected_.logits, expected_.prompt.size() - 1)),
+      1e-6);
+  for (size_t i = 0; i < expected_.greedy.size(); ++i) {
+    const std::span<float> logits = model_->append(std::span(&expected_.greedy[i], 1));
+    EXPECT_LT(nmse(logits, row(expected_.decode_logits, i)), 1e-6) << "decode step " << i;
+  }
+}
+
+TEST_P(FamiliesTest, TokenByTokenGivesTheLogitsOfThePrompt) {
+  // Dynamic scaling and longrope turn keys by the length at the time, so that one pass and single
+  // steps differ in transformers too.
+  if (GetParam().name == "llama_rope_dynamic" ||
+      GetParam().name.find("longrope") != std::string::npos) {
+    GTEST_SKIP() << "one pass and single steps differ by definition";
+  }
+  for (size_t i = 0; i < expected_.prompt.size(); ++i) {
+    const std::span<float> logits = model_->append(std::span(&expected_.prompt[i], 1));
+    EXPECT_LT(nmse(logits, row(expected_.logits, i)), 1e-6) << "token " << i;
+  }
+}
+
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  for (const auto& entry : std::filesystem::directory_iterator(kCases)) {
+    if (!std::filesystem::exists(entry.path() / "expected.safetensors")) continue;
+    for (const bool kernels : {false, true})
+      all.push_back({entry.path().filename().string(), kernels});
+  }
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, FamiliesTest, testing::ValuesIn(cases()), [](const auto& info) {
+  return info.param.name + (info.param.kernels ? "_kernels" : "_reference");
+});
+
+}  // namespace
+}  // namespace ttpu::engine

@@ -1,0 +1,43 @@
+#include "ttpu/engine/executable_cache.h"
+
+#include <xxhash.h>
+
+#include "ttpu/base/file.h"
+#include "ttpu/base/log.h"
+
+namespace ttpu::engine {
+namespace {
+
+std::filesystem::path entry_path(const pjrt::Client& client, const std::string& program) {
+  const pjrt::Plugin& plugin = client.plugin();
+  std::error_code error;
+  const auto size = std::filesystem::file_size(plugin.path(), error);
+  const std::string identity =
+      fmt::format("{}|{}|{}.{}|{}|{}", plugin.path().string(), error ? 0 : size, plugin.api_major(),
+                  plugin.api_minor(), client.platform_version(), program);
+  const XXH128_hash_t hash = XXH3_128bits(identity.data(), identity.size());
+  return cache_dir() / "executables" / fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+}
+
+}  // namespace
+
+CompiledStep compile_cached(const pjrt::Client& client, const std::string& program) {
+  const std::filesystem::path path = entry_path(client, program);
+  if (std::filesystem::exists(path)) {
+    try {
+      return {client.load(read_file(path)), true};
+    } catch (const Error& error) {
+      spdlog::warn("[cache] '{}' cannot be loaded and is compiled again: {}", path.string(),
+                   error.what());
+    }
+  }
+  CompiledStep step{client.compile(program), false};
+  try {
+    write_file(path, step.executable.info().serialize());
+  } catch (const Error& error) {
+    spdlog::warn("[cache] the compiled program is not kept: {}", error.what());
+  }
+  return step;
+}
+
+}  // namespace ttpu::engine

@@ -1,0 +1,137 @@
+#include "ttpu/engine/weight_loader.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "ttpu/base/error.h"
+
+namespace ttpu::engine {
+namespace {
+
+constexpr size_t kAlignment = 64;
+
+bool reordered(const nn::WeightDecl& decl) { return decl.transposed || decl.row_stride != 1; }
+
+std::shared_ptr<std::byte> aligned_bytes(int64_t size) {
+  const auto rounded = (static_cast<size_t>(size) + kAlignment - 1) / kAlignment * kAlignment;
+  auto* data =
+      static_cast<std::byte*>(std::aligned_alloc(kAlignment, std::max(rounded, kAlignment)));
+  if (data == nullptr) throw std::bad_alloc();
+  return {data, [](std::byte* p) { std::free(p); }};
+}
+
+// [batch, in, out] to [batch, out / stride, in], rows from `offset`.
+void transpose_rows(const nn::WeightDecl& decl, const std::byte* from, std::byte* to,
+                    size_t width) {
+  const auto rank = decl.dims.size();
+  const int64_t out = decl.dims[rank - 2];
+  const int64_t in = decl.dims[rank - 1];
+  const int64_t batch = rank == 3 ? decl.dims[0] : 1;
+  const int64_t stored = out * decl.row_stride;
+  for (int64_t b = 0; b < batch; ++b) {
+    for (int64_t r = 0; r < out; ++r) {
+      for (int64_t c = 0; c < in; ++c) {
+        const int64_t source = (b * in + c) * stored + r * decl.row_stride + decl.row_offset;
+        const int64_t target = (b * out + r) * in + c;
+        std::memcpy(to + static_cast<size_t>(target) * width,
+                    from + static_cast<size_t>(source) * width, width);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+nn::FormatOf dense_format(DType compute) {
+  return [compute](const nn::WeightDecl&) { return nn::WeightFormat{compute, Encoding::kDense}; };
+}
+
+const io::Tensor& WeightLoader::find(const std::string& name) const {
+  if (const io::Tensor* tensor = checkpoint_.find(name); tensor != nullptr) return *tensor;
+  for (const auto& [from, to] : prefixes_) {
+    if (name.compare(0, from.size(), from) != 0) continue;
+    const io::Tensor* tensor = checkpoint_.find(to + name.substr(from.size()));
+    if (tensor != nullptr) return *tensor;
+  }
+  return checkpoint_.at(name);
+}
+
+void WeightLoader::check_dims(const nn::WeightDecl& decl, const io::Tensor& tensor) const {
+  Dims expected = decl.dims;
+  if (decl.names.size() > 1) expected.erase(expected.begin());
+  if (reordered(decl)) {
+    const size_t rank = expected.size();
+    expected[rank - 2] *= decl.row_stride;
+    if (decl.transposed) std::swap(expected[rank - 2], expected[rank - 1]);
+  }
+  require(tensor.dims == expected,
+          "[weights] '{}' is {} in the checkpoint, and config.json makes it {}; the two belong to "
+          "different models or one is damaged",
+          tensor.name, dims_to_string(tensor.dims), dims_to_string(expected));
+}
+
+nn::WeightFormat WeightLoader::format_of(const nn::WeightDecl& decl) const {
+  Encoding encoding = Encoding::kDense;
+  bool first = true;
+  DType stored = compute_;
+  for (const std::string& name : decl.names) {
+    const io::Tensor& tensor = find(name);
+    check_dims(decl, tensor);
+    const bool keep =
+        !expand_ && decl.is_matrix && !reordered(decl) && tensor.transform.keeps_blocks();
+    const Encoding own = keep ? tensor.encoding : Encoding::kDense;
+    if (first) {
+      encoding = own;
+      stored = tensor.encoding == Encoding::kDense ? tensor.dtype : DType::kBF16;
+    }
+    if (own != encoding) encoding = Encoding::kDense;  // experts of different forms: expand all
+    first = false;
+  }
+  if (encoding != Encoding::kDense) return {DType::kU8, encoding};
+  if (checkpoint_.gguf() != nullptr && expand_) return {DType::kBF16, Encoding::kDense};
+  if (!decl.is_matrix) return {stored == DType::kF32 ? DType::kF32 : stored, Encoding::kDense};
+  if (compute_ == DType::kBF16) return {DType::kBF16, Encoding::kDense};
+  return {stored == DType::kBF16 ? DType::kBF16 : DType::kF32, Encoding::kDense};
+}
+
+void WeightLoader::fill(const nn::WeightDecl& decl, std::byte* out) const {
+  const auto total = static_cast<size_t>(nn::argument_shape(decl).byte_size());
+  const size_t part = total / decl.names.size();
+  for (size_t i = 0; i < decl.names.size(); ++i) {
+    const io::Tensor& tensor = find(decl.names[i]);
+    if (decl.encoding != Encoding::kDense) {
+      io::copy_encoded_rows(tensor, 0, tensor.rows(), out + i * part);
+    } else if (reordered(decl)) {
+      const auto width = static_cast<size_t>(bit_width(decl.dtype) / 8);
+      std::vector<std::byte> stored(static_cast<size_t>(tensor.num_elements()) * width);
+      io::copy_tensor(tensor, decl.dtype, stored.data());
+      transpose_rows(decl, stored.data(), out + i * part, width);
+    } else {
+      io::copy_tensor(tensor, decl.dtype, out + i * part);
+    }
+    io::Checkpoint::release(tensor);
+  }
+}
+
+pjrt::Buffer WeightLoader::load(const nn::WeightDecl& decl, const pjrt::Client& client,
+                                const std::shared_ptr<const io::Checkpoint>& keep_alive) const {
+  const Shape shape = nn::argument_shape(decl);
+  if (decl.names.size() == 1 && !reordered(decl)) {
+    const io::Tensor& tensor = find(decl.names[0]);
+    const bool as_stored = tensor.transform == io::Transform{} &&
+                           tensor.encoding == decl.encoding &&
+                           (decl.encoding != Encoding::kDense || tensor.dtype == decl.dtype);
+    const bool aligned = reinterpret_cast<uintptr_t>(tensor.bytes.data()) % kAlignment == 0;
+    if (as_stored && aligned) {
+      return client
+          .transfer(tensor.bytes.data(), shape, pjrt::HostBufferSemantics::kZeroCopy, keep_alive)
+          .buffer;
+    }
+  }
+  const std::shared_ptr<std::byte> bytes = aligned_bytes(shape.byte_size());
+  fill(decl, bytes.get());
+  return client.transfer(bytes.get(), shape, pjrt::HostBufferSemantics::kZeroCopy, bytes).buffer;
+}
+
+}  // namespace ttpu::engine

@@ -1,0 +1,9 @@
+// Llama 1 to 3.x, and what is Llama under another name (SmolLM2).
+#include "ttpu/models/common.h"
+#include "ttpu/models/families.h"
+
+namespace ttpu::models {
+
+nn::DecoderSpec build_llama(const JsonView& config) { return llama_decoder(config); }
+
+}  // namespace ttpu::models

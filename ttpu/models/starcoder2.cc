@@ -1,0 +1,36 @@
+// StarCoder2: layer norms, a plain MLP and biases everywhere.
+#include "ttpu/models/common.h"
+#include "ttpu/models/families.h"
+
+namespace ttpu::models {
+
+nn::DecoderSpec build_starcoder2(const JsonView& config) {
+  nn::DecoderSpec spec = llama_decoder(config, true);
+  const double epsilon = config.get_or<double>("norm_epsilon", 1e-5);
+  const bool bias = config.get_or<bool>("use_bias", true);
+  const auto layer_norm = [&](nn::NormSpec* norm) {
+    norm->kind = nn::NormKind::kLayer;
+    norm->epsilon = epsilon;
+    norm->bias = true;
+  };
+  layer_norm(&spec.final_norm);
+  for (size_t i = 0; i < spec.layers.size(); ++i) {
+    nn::LayerSpec& layer = spec.layers[i];
+    layer_norm(&layer.attention_norm);
+    layer_norm(&layer.mlp_norm);
+    attention_of(layer).qkv_bias = bias;
+    attention_of(layer).o_bias = bias;
+    nn::MlpSpec& mlp = mlp_of(layer);
+    mlp.gate.clear();
+    mlp.up = layer_prefix(i) + "mlp.c_fc";
+    mlp.down = layer_prefix(i) + "mlp.c_proj";
+    mlp.bias = bias;
+    mlp.activation =
+        nn::activation_from_config(config.get_or<std::string>("hidden_act", "gelu_pytorch_tanh"));
+  }
+  set_windows(config, sliding_layers(config, spec.layers.size(), [](size_t) { return true; }),
+              &spec);
+  return spec;
+}
+
+}  // namespace ttpu::models

@@ -1,0 +1,55 @@
+// A decoder-only language model as data, and the function that builds it. A family of ttpu/models
+// fills this in from config.json.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "ttpu/nn/attention.h"
+#include "ttpu/nn/moe.h"
+
+namespace ttpu::nn {
+
+struct LayerSpec {
+  NormSpec attention_norm;       // before the attention
+  NormSpec post_attention_norm;  // on its output, before the residual is added
+  NormSpec mlp_norm;             // before the MLP
+  NormSpec post_mlp_norm;        // on its output
+  std::variant<AttentionSpec, MlaSpec> attention;
+  std::variant<MlpSpec, MoeSpec> mlp;
+  bool parallel = false;  // attention and MLP both read the layer's input
+  double residual_scale = 1;
+};
+
+struct DecoderSpec {
+  int64_t vocab = 0;
+  int64_t hidden = 0;
+  int64_t max_positions = 0;
+  std::string embedding;           // tensor name
+  double embedding_scale = 1;      // rounded to the compute type, as transformers does
+  std::string position_embedding;  // tensor [max_positions, hidden], empty: none
+  std::vector<LayerSpec> layers;
+  NormSpec final_norm;
+  LinearSpec head;  // empty name: tied to the embedding
+  double logit_scale = 1;
+  std::optional<double> logit_soft_cap;
+  // Prefixes under which a checkpoint may hold these names, tried in turn: first is replaced by
+  // second.
+  std::vector<std::pair<std::string, std::string>> name_prefixes = {};
+};
+
+struct DecoderResult {
+  ir::Value logits;               // [rows, vocab] f32
+  std::vector<ir::Value> caches;  // one a layer
+};
+
+// rows: [rows] i32, the tokens whose logits are wanted.
+DecoderResult decoder(Context& context, const DecoderSpec& spec, const StepInputs& inputs,
+                      const std::vector<ir::Value>& caches, ir::Value rows);
+
+// The dimensions of a layer's cache after [pages, page_size].
+Dims cache_dims(const LayerSpec& layer);
+
+}  // namespace ttpu::nn

@@ -1,0 +1,118 @@
+#include "ttpu/nn/layers.h"
+
+#include <cmath>
+#include <numbers>
+
+#include "ttpu/base/error.h"
+#include "ttpu/ir/ir.h"
+
+namespace ttpu::nn {
+
+kernels::WeightOperand linear_weight(Context& context, const LinearSpec& spec) {
+  WeightDecl decl;
+  decl.names = {spec.name + ".weight"};
+  decl.dims = {spec.out, spec.in};
+  decl.axes = spec.axes;
+  decl.transposed = spec.transposed;
+  return context.matrix(std::move(decl));
+}
+
+std::optional<ir::Value> linear_bias(Context& context, const LinearSpec& spec) {
+  if (!spec.bias) return std::nullopt;
+  return context.tensor(spec.name + ".bias", {spec.out},
+                        {spec.axes.empty() ? std::string("mlp") : spec.axes[0]});
+}
+
+ir::Value linear(Context& context, const LinearSpec& spec, ir::Value x,
+                 std::optional<DType> result) {
+  return kernels::linear(context.target(), x, linear_weight(context, spec),
+                         linear_bias(context, spec), result);
+}
+
+ir::Value embedding(Context& context, const std::string& weight, int64_t vocab, int64_t hidden,
+                    ir::Value tokens) {
+  const kernels::WeightOperand table = context.matrix(weight, vocab, hidden, {"vocab", "embed"});
+  return kernels::embedding(context.target(), table, tokens, context.compute());
+}
+
+ir::Value norm(Context& context, const NormSpec& spec, ir::Value x) {
+  if (spec.kind == NormKind::kNone) return x;
+  const DType dtype = x.dtype();
+  const auto parameter = [&](const char* suffix) {
+    return ir::convert(context.tensor(spec.name + suffix, {spec.dim}, {"norm"}), DType::kF32);
+  };
+  ir::Value wide = ir::convert(x, DType::kF32);
+  const auto mean = [&](ir::Value v) {
+    return ir::reduce_sum(v, {-1}, true) * (1.0 / static_cast<double>(spec.dim));
+  };
+  if (spec.kind == NormKind::kLayer) wide = wide - mean(wide);
+  wide = wide * ir::rsqrt(mean(wide * wide) + spec.epsilon);
+  if (spec.kind == NormKind::kLayer) {
+    wide = wide * parameter(".weight");
+    if (spec.bias) wide = wide + parameter(".bias");
+    return ir::convert(wide, dtype);
+  }
+  if (spec.one_plus) return ir::convert(wide * (parameter(".weight") + 1.0), dtype);
+  if (spec.scaled_in_f32) return ir::convert(wide * parameter(".weight"), dtype);
+  return ir::convert(wide, dtype) * ir::convert(parameter(".weight"), dtype);
+}
+
+kernels::Activation activation_from_config(const std::string& name) {
+  if (name == "silu" || name == "swish") return kernels::Activation::kSilu;
+  if (name == "gelu") return kernels::Activation::kGelu;
+  if (name == "gelu_pytorch_tanh" || name == "gelu_new" || name == "gelu_fast") {
+    return kernels::Activation::kGeluTanh;
+  }
+  fail(Code::kInvalidArgument,
+       "[config] the activation '{}' is not known; known are silu, gelu, gelu_pytorch_tanh, "
+       "gelu_new",
+       name);
+}
+
+ir::Value activate(kernels::Activation activation, ir::Value x) {
+  const ir::Value wide = ir::convert(x, DType::kF32);
+  ir::Value out;
+  switch (activation) {
+    case kernels::Activation::kSilu:
+      out = wide * ir::logistic(wide);
+      break;
+    case kernels::Activation::kGelu:
+      out = wide * 0.5 * (ir::erf(wide * std::numbers::sqrt2 * 0.5) + 1.0);
+      break;
+    case kernels::Activation::kGeluTanh: {
+      const double scale = std::sqrt(2.0 / std::numbers::pi);
+      const ir::Value inner = (wide + wide * wide * wide * 0.044715) * scale;
+      out = wide * 0.5 * (ir::tanh(inner) + 1.0);
+      break;
+    }
+  }
+  return ir::convert(out, x.dtype());
+}
+
+ir::Value mlp(Context& context, const MlpSpec& spec, ir::Value x) {
+  const LinearSpec down{spec.down, spec.intermediate, spec.hidden,
+                        spec.bias, {"embed", "mlp"},  spec.transposed};
+  LinearSpec up{spec.up,   spec.hidden,      spec.intermediate,
+                spec.bias, {"mlp", "embed"}, spec.transposed};
+  if (spec.fused) {
+    up.out = 2 * spec.intermediate;
+    const ir::Value both = linear(context, up, x);
+    const Dims rows = {0, 0};
+    const int64_t tokens = x.dim(0);
+    const ir::Value gate = ir::slice(both, rows, {tokens, spec.intermediate});
+    const ir::Value value =
+        ir::slice(both, {0, spec.intermediate}, {tokens, 2 * spec.intermediate});
+    return linear(context, down, activate(spec.activation, gate) * value);
+  }
+  if (spec.gate.empty()) {
+    return linear(context, down, activate(spec.activation, linear(context, up, x)));
+  }
+  LinearSpec gate = up;
+  gate.name = spec.gate;
+  const ir::Value inner = kernels::gated_linear(
+      context.target(), x, linear_weight(context, gate), linear_weight(context, up),
+      spec.activation, linear_bias(context, gate), linear_bias(context, up));
+  return linear(context, down, inner);
+}
+
+}  // namespace ttpu::nn

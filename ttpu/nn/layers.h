@@ -1,0 +1,60 @@
+// The parts that decoders are made of: specifications as plain structs, and functions that build
+// them into a program. x is [tokens, features] throughout.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "ttpu/kernels/linear/linear.h"
+#include "ttpu/nn/weights.h"
+
+namespace ttpu::nn {
+
+struct LinearSpec {
+  std::string name;  // of the module: the weight is name + ".weight"
+  int64_t in = 0;
+  int64_t out = 0;
+  bool bias = false;
+  Axes axes = {};           // of the weight [out, in]
+  bool transposed = false;  // the checkpoint has [in, out] (GPT-2's Conv1D)
+};
+kernels::WeightOperand linear_weight(Context& context, const LinearSpec& spec);
+std::optional<ir::Value> linear_bias(Context& context, const LinearSpec& spec);
+ir::Value linear(Context& context, const LinearSpec& spec, ir::Value x,
+                 std::optional<DType> result = std::nullopt);
+
+// The rows of the table [vocab, hidden] at `tokens` [tokens] i32, in the compute type.
+ir::Value embedding(Context& context, const std::string& weight, int64_t vocab, int64_t hidden,
+                    ir::Value tokens);
+
+enum class NormKind { kNone, kRms, kLayer };
+struct NormSpec {
+  NormKind kind = NormKind::kNone;
+  std::string name;
+  int64_t dim = 0;
+  double epsilon = 1e-6;
+  bool one_plus = false;  // Gemma: the weight is stored less one, and applied in float32
+  bool bias = false;
+  bool scaled_in_f32 = false;  // the weight is applied before rounding to the compute type
+};
+// Over the last dimension, in float32 inside.
+ir::Value norm(Context& context, const NormSpec& spec, ir::Value x);
+
+// "silu", "gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast", "relu" of transformers' ACT2FN.
+kernels::Activation activation_from_config(const std::string& name);
+ir::Value activate(kernels::Activation activation, ir::Value x);
+
+struct MlpSpec {
+  std::string gate;  // empty: no gate
+  std::string up;    // gate and up in one matrix where `fused` is set
+  std::string down;
+  int64_t hidden = 0;
+  int64_t intermediate = 0;
+  kernels::Activation activation = kernels::Activation::kSilu;
+  bool bias = false;
+  bool fused = false;       // `up` holds gate then up: [2 * intermediate, hidden]
+  bool transposed = false;  // GPT-2
+};
+ir::Value mlp(Context& context, const MlpSpec& spec, ir::Value x);
+
+}  // namespace ttpu::nn

@@ -1,0 +1,83 @@
+// Weights, declared once where they are used: the name in the checkpoint, the shape and the logical
+// axes. Loading, sharding, quantization and export read these declarations.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "ttpu/base/encoding.h"
+#include "ttpu/ir/function.h"
+#include "ttpu/kernels/linear/linear.h"
+#include "ttpu/kernels/registry.h"
+
+namespace ttpu::nn {
+
+// Logical axes, as MaxText names them; a sharding strategy maps them to mesh axes.
+using Axes = std::vector<std::string>;
+
+struct WeightDecl {
+  // More than one name: equal tensors that are stacked on a new first dimension (experts).
+  std::vector<std::string> names;
+  Dims dims;  // as the program sees it, the stacking dimension included
+  Axes axes;
+  bool is_matrix = false;   // may stay in the checkpoint's blocks; else it is dense
+  bool transposed = false;  // the checkpoint holds the last two dimensions the other way round
+  // The checkpoint holds [.., 2n, ..] rows that alternate between two weights (GPT-OSS): take every
+  // second row from `row_offset`.
+  int64_t row_stride = 1;
+  int64_t row_offset = 0;
+
+  // The form of the program's argument.
+  DType dtype = DType::kF32;
+  Encoding encoding = Encoding::kDense;
+};
+
+struct WeightFormat {
+  DType dtype = DType::kF32;
+  Encoding encoding = Encoding::kDense;
+};
+
+// Decides the form of a declared weight: from the checkpoint, or from the wish alone when there is
+// none.
+using FormatOf = std::function<WeightFormat(const WeightDecl&)>;
+
+// The shape of the argument: encoded rows are bytes.
+Shape argument_shape(const WeightDecl& decl);
+
+// What the layers of one program share while it is built.
+class Context {
+ public:
+  Context(ir::Function* function, const kernels::Target& target, DType compute, FormatOf format_of)
+      : function_(function), target_(target), compute_(compute), format_of_(std::move(format_of)) {}
+
+  ir::Function& function() const { return *function_; }
+  const kernels::Target& target() const { return target_; }
+  DType compute() const { return compute_; }
+
+  // A small dense weight (norm, bias, table) in the type it is given with.
+  ir::Value tensor(const std::string& name, const Dims& dims, const Axes& axes);
+  // A matrix [out, in], or [experts, out, in].
+  kernels::WeightOperand matrix(WeightDecl decl);
+  kernels::WeightOperand matrix(const std::string& name, int64_t out, int64_t in, const Axes& axes);
+
+  // In the order of the program's arguments. A weight that is used twice stands once.
+  const std::vector<WeightDecl>& weights() const { return weights_; }
+
+ private:
+  struct Entry {
+    ir::Value value;
+    size_t index;
+  };
+  const Entry& declare(WeightDecl decl);
+
+  ir::Function* function_;
+  kernels::Target target_;
+  DType compute_;
+  FormatOf format_of_;
+  std::vector<WeightDecl> weights_;
+  std::map<std::pair<std::string, int64_t>, Entry> by_name_;  // first name and row offset
+};
+
+}  // namespace ttpu::nn
