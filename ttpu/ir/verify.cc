@@ -44,11 +44,12 @@ class Verifier {
     if (region.operations.empty() || region.operations.back()->kind != OpKind::kReturn) {
       reject("a region does not end with a return");
     }
-    for (const Operation* op : region.operations) {
-      if (op->kind == OpKind::kReturn && op != region.operations.back()) {
+    for (size_t i = 0; i < region.operations.size(); ++i) {
+      const Operation& op = *region.operations[i];
+      if (op.kind == OpKind::kReturn && i + 1 != region.operations.size()) {
         reject("a return stands before the end of its region");
       }
-      operation(*op);
+      operation(op);
     }
   }
 
