@@ -59,8 +59,8 @@ Value select(Value pred, Value on_true, Value on_false);
 // `body` maps one scalar of each input to one scalar.
 Value map(const Values& inputs, const std::function<Value(const Values&)>& body);
 
-// The error function from other operators, to the rounding of f32 (f64 gets no more than that). Smaller
-// dtypes are computed in f32.
+// The error function from other operators, to the rounding of f32 (f64 gets no more than that).
+// Smaller dtypes are computed in f32.
 Value erf(Value x);
 
 }  // namespace ttpu::ir
