@@ -1,0 +1,93 @@
+// Through the command itself, with the real TPU compiler.
+#include <filesystem>
+#include <string>
+
+#include <gtest/gtest.h>
+
+#include "ttpu/base/json.h"
+#include "ttpu/base/subprocess.h"
+#include "ttpu/pjrt/plugin.h"
+
+#ifdef TTPU_COMMAND
+namespace ttpu {
+namespace {
+
+const std::string kModel = std::string(TTPU_SOURCE_DIR) + "/tests/fixtures/models/llama";
+
+bool has_tpu_compiler() {
+  for (const pjrt::PluginLocation& location : pjrt::locate_plugins()) {
+    if (location.name == "tpu") return true;
+  }
+  return false;
+}
+
+class CompileCommand : public testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    if (!has_tpu_compiler()) GTEST_SKIP() << "needs `ttpu plugin install tpu`";
+  }
+};
+
+SubprocessResult compile(const std::string& model, const std::string& topology) {
+  return run_subprocess({TTPU_COMMAND, "compile", model, "--topology", topology, "--json",
+                         "--max-model-len", "128", "--prefill-tokens", "32"});
+}
+
+TEST_P(CompileCommand, TellsMemoryAndCostOfBothPrograms) {
+  const SubprocessResult result = compile(kModel, GetParam());
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  const Json report = parse_json(result.output, "report");
+  for (const char* phase : {"prefill", "decode"}) {
+    ASSERT_TRUE(report.contains(phase)) << report;
+    const Json& program = report[phase];
+    EXPECT_EQ(program["devices"], 4);
+    EXPECT_GT(program["weight_bytes"], 0);
+    EXPECT_GT(program["cache_written_bytes"], 0);
+    EXPECT_GT(program["code_bytes"], 0);
+    EXPECT_GT(program["ici_bytes"], 0);
+    EXPECT_GT(program["step_seconds"], 0);
+    EXPECT_LT(program["total_bytes"], program["hbm_bytes"]);
+  }
+  EXPECT_GT(report["prefill"]["flops"], report["decode"]["flops"]);
+}
+INSTANTIATE_TEST_SUITE_P(Topologies, CompileCommand, testing::Values("v5e:2x2", "v6e:2x2"),
+                         [](const auto& info) { return std::string(info.param).substr(0, 3); });
+
+class CompileCommandErrors : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!has_tpu_compiler()) GTEST_SKIP() << "needs `ttpu plugin install tpu`";
+  }
+};
+
+TEST_F(CompileCommandErrors, AnImpossibleTopologyIsExplained) {
+  const SubprocessResult result = compile(kModel, "v5e:3x5x7");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_EQ(result.output, "");
+  EXPECT_NE(result.errors.find("v5e:3x5x7"), std::string::npos) << result.errors;
+  EXPECT_NE(result.errors.find("CHIP:SHAPE"), std::string::npos) << result.errors;
+}
+
+TEST_F(CompileCommandErrors, AModelThatDoesNotFitSaysWhatItNeeds) {
+  const std::string config =
+      std::string(TTPU_SOURCE_DIR) + "/tests/fixtures/configs/llama-3.1-70b.json";
+  const SubprocessResult result = compile(config, "v5e:2x2");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_NE(result.errors.find("does not fit"), std::string::npos) << result.errors;
+  EXPECT_NE(result.errors.find("larger topology"), std::string::npos) << result.errors;
+}
+
+TEST(CompileCommandWithoutPlugin, IsAnError) {
+  const auto empty = std::filesystem::path(testing::TempDir()) / "no_plugins";
+  std::filesystem::create_directories(empty);
+  SubprocessOptions options;
+  options.environment = {{"TTPU_PLUGIN_PATH", "tpu=" + (empty / "libtpu.so").string()}};
+  const SubprocessResult result =
+      run_subprocess({TTPU_COMMAND, "compile", kModel, "--topology", "v5e:2x2"}, options);
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_NE(result.errors.find("tpu"), std::string::npos) << result.errors;
+}
+
+}  // namespace
+}  // namespace ttpu
+#endif

@@ -1,0 +1,98 @@
+#include "ttpu/plan/cost.h"
+
+#include <gtest/gtest.h>
+
+#include "ttpu/ir/dot.h"
+#include "ttpu/ir/elementwise.h"
+#include "ttpu/ir/gather_scatter.h"
+#include "ttpu/ir/shape_ops.h"
+
+namespace ttpu::plan {
+namespace {
+
+TEST(Cost, CountsTwoFlopsForEachProductOfAMatrixProduct) {
+  ir::Module module;
+  ir::Function& f = module.add_function();
+  const ir::Value x = f.add_argument({DType::kBF16, {8, 64}});
+  const ir::Value w = f.add_argument({DType::kBF16, {64, 32}});
+  f.set_results({ir::matmul(x, w)});
+  const ArgumentRole roles[] = {ArgumentRole::kInput, ArgumentRole::kWeight};
+  const ProgramCost cost = program_cost(f, roles);
+  EXPECT_EQ(cost.flops, 2.0 * 8 * 64 * 32);
+  EXPECT_EQ(cost.weight_bytes, 64 * 32 * 2);
+  EXPECT_EQ(cost.loops, 0);
+}
+
+TEST(Cost, CountsOfACacheWhatIsPutInAndWhatIsTaken) {
+  ir::Module module;
+  ir::Function& f = module.add_function();
+  const ir::Value cache = f.add_argument({DType::kF32, {100, 16}});
+  const ir::Value row = f.add_argument({DType::kF32, {1, 16}});
+  const ir::Value at = f.add_argument({DType::kS32, {}});
+  const ir::Value updated = ir::dynamic_update_slice(cache, row, {at, at});
+  const ir::Value taken = ir::slice(updated, {0, 0}, {10, 16}, {1, 1});
+  f.set_results({updated, ir::negate(taken)});
+  const ArgumentRole roles[] = {ArgumentRole::kCache, ArgumentRole::kInput, ArgumentRole::kInput};
+  const ProgramCost cost = program_cost(f, roles);
+  EXPECT_EQ(cost.cache_written_bytes, 1 * 16 * 4);
+  EXPECT_EQ(cost.cache_read_bytes, 10 * 16 * 4);
+}
+
+TEST(Cost, ATableThatIsAlsoMultipliedIsReadOnceInFull) {
+  ir::Module module;
+  ir::Function& f = module.add_function();
+  const ir::Value table = f.add_argument({DType::kF32, {50, 8}});
+  const ir::Value x = f.add_argument({DType::kF32, {4, 50}});
+  const ir::Value rows = ir::slice(table, {0, 0}, {2, 8}, {1, 1});
+  f.set_results({rows, ir::matmul(x, table)});
+  const ArgumentRole roles[] = {ArgumentRole::kWeight, ArgumentRole::kInput};
+  EXPECT_EQ(program_cost(f, roles).weight_bytes, 50 * 8 * 4);
+}
+
+TEST(Cost, RolesMustBeAsManyAsArguments) {
+  ir::Module module;
+  ir::Function& f = module.add_function();
+  const ir::Value x = f.add_argument({DType::kF32, {1}});
+  f.set_results({x});
+  EXPECT_THROW(program_cost(f, {}), Error);
+}
+
+TEST(Estimate, TheLongestTimeIsTheBound) {
+  const Chip chip{"test", 100, 1000, 10, 1};
+  EXPECT_EQ(estimate_step(chip, 1000, 10, 1).bound, "compute");
+  EXPECT_EQ(estimate_step(chip, 1000, 10, 1).seconds, 10);
+  EXPECT_EQ(estimate_step(chip, 100, 1000, 1).bound, "HBM");
+  EXPECT_EQ(estimate_step(chip, 100, 1000, 1).seconds, 100);
+  EXPECT_EQ(estimate_step(chip, 100, 10, 50).bound, "interconnect");
+}
+
+// A message by hand: module { computations(3) { instructions(2) { opcode(2) shape(3) } } }.
+std::string field(int number, const std::string& bytes) {
+  return std::string(1, static_cast<char>(number << 3 | 2)) +
+         std::string(1, static_cast<char>(bytes.size())) + bytes;
+}
+std::string hlo(const std::string& opcode) {
+  const std::string shape = std::string("\x10\x10", 2) + field(3, std::string("\x04\x19", 2));
+  return field(3, field(2, field(2, opcode) + field(3, shape)));
+}
+
+TEST(Collectives, ARingSendsAnAllReduceNearlyTwice) {
+  // bf16[4, 25] is 200 bytes.
+  EXPECT_EQ(collective_bytes({"hlo", hlo("all-reduce")}, 4), 200 * 1.5);
+  EXPECT_EQ(collective_bytes({"hlo", hlo("all-gather")}, 4), 200 * 0.75);
+  EXPECT_EQ(collective_bytes({"hlo", hlo("add")}, 4), 0);
+  EXPECT_EQ(collective_bytes({"hlo", hlo("all-reduce-done")}, 4), 0);
+  EXPECT_EQ(collective_bytes({"hlo_with_config", field(1, hlo("all-reduce"))}, 4), 200 * 1.5);
+}
+
+TEST(Collectives, OneDeviceSendsNothing) {
+  EXPECT_EQ(collective_bytes({"hlo", hlo("all-reduce")}, 1), 0);
+}
+
+TEST(Collectives, ABrokenMessageIsAnError) {
+  const std::string whole = hlo("all-reduce");
+  EXPECT_THROW(collective_bytes({"hlo", whole.substr(0, whole.size() - 1)}, 4), Error);
+}
+
+}  // namespace
+}  // namespace ttpu::plan

@@ -1,0 +1,45 @@
+#include "ttpu/plan/report.h"
+
+#include <gtest/gtest.h>
+
+namespace ttpu::plan {
+namespace {
+
+ProgramReport sample() {
+  ProgramReport report;
+  report.phase = "decode";
+  report.topology = "v5e:2x2";
+  report.weight_bytes = 3 << 20;
+  report.flops = 1.5e9;
+  report.estimate = {1e-6, 2e-3, 0, 2e-3, "HBM"};
+  report.tokens_per_second = 500;
+  return report;
+}
+
+TEST(Report, SurvivesJson) {
+  const Json json = to_json(sample());
+  EXPECT_EQ(json["bound"], "HBM");
+  EXPECT_EQ(to_json(report_from_json(json)), json);
+}
+
+TEST(Report, AMissingFieldIsNamed) {
+  Json json = to_json(sample());
+  json.erase("code_bytes");
+  try {
+    report_from_json(json);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("code_bytes"), std::string::npos);
+  }
+}
+
+TEST(Report, TheTableHasUnits) {
+  const std::string table = to_table({sample()});
+  EXPECT_NE(table.find("3.00 MiB"), std::string::npos) << table;
+  EXPECT_NE(table.find("1.50 G"), std::string::npos) << table;
+  EXPECT_NE(table.find("2.00 ms"), std::string::npos) << table;
+  EXPECT_NE(table.find("not given"), std::string::npos) << table;
+}
+
+}  // namespace
+}  // namespace ttpu::plan
