@@ -51,7 +51,7 @@ TEST_P(CompileCommand, TellsMemoryAndCostOfBothPrograms) {
   EXPECT_GT(report["prefill"]["flops"], report["decode"]["flops"]);
 }
 INSTANTIATE_TEST_SUITE_P(Topologies, CompileCommand, testing::Values("v5e:2x2", "v6e:2x2"),
-                         [](const auto& info) { return std::string(info.param).substr(0, 3); });
+                         [](const auto& test) { return std::string(test.param).substr(0, 3); });
 
 class CompileCommandErrors : public testing::Test {
  protected:
