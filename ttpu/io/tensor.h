@@ -39,9 +39,9 @@ struct Tensor {
   Encoding encoding = Encoding::kDense;
   DType dtype = DType::kF32;  // of the elements when dense; kF32 otherwise
   Dims dims;                  // row-major, outermost first, as PyTorch has them
-  std::span<const std::byte> bytes;
+  std::span<const std::byte> bytes = {};
   const MappedFile* file = nullptr;  // where `bytes` point into, or null
-  Transform transform;
+  Transform transform = {};
 
   int64_t num_elements() const;
   // A row is the innermost dimension; a vector is one row (but a row a value when rows move).
