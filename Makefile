@@ -44,8 +44,8 @@ demo: build ## a real model answers, and is compiled for a TPU
 	$(BUILD)/ttpu generate $(SMOLLM2) --chat --prompt '$(QUESTION)' --stats
 	$(BUILD)/ttpu compile $(SMOLLM2) --topology v5e:2x2
 
-test: layers format-check build test-setup ## everything: set-up, build, tests, checks
-	$(MAKE) ctest pytest tidy
+test: layers format-check build test-setup ## everything: set-up, build, tests, layers and format
+	$(MAKE) ctest pytest
 
 ctest: build test-setup ## the C++ tests
 	cd $(BUILD) && $(CTEST)

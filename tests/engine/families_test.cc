@@ -119,8 +119,8 @@ std::vector<Case> cases() {
   return all;
 }
 
-INSTANTIATE_TEST_SUITE_P(All, FamiliesTest, testing::ValuesIn(cases()), [](const auto& info) {
-  return info.param.name + (info.param.kernels ? "_kernels" : "_reference");
+INSTANTIATE_TEST_SUITE_P(All, FamiliesTest, testing::ValuesIn(cases()), [](const auto& test) {
+  return test.param.name + (test.param.kernels ? "_kernels" : "_reference");
 });
 
 }  // namespace

@@ -41,6 +41,8 @@ nn::DecoderSpec build_gpt_oss(const JsonView& config) {
     moe.hidden = sizes.hidden;
     moe.intermediate = sizes.intermediate;
     moe.combine = nn::MoeSpec::Combine::kGptOss;
+    moe.swiglu_limit = config.get_or<double>("swiglu_limit", 7.0);
+    moe.swiglu_alpha = config.get_or<double>("swiglu_alpha", 1.702);
     moe.gate = stored_transposed(prefix + "experts.gate_up_proj", moe.experts, sizes.intermediate,
                                  sizes.hidden);
     moe.gate.row_stride = 2;

@@ -11,7 +11,8 @@ nn::MoeSpec qwen_experts(const JsonView& config, const std::string& prefix, cons
   nn::MoeSpec moe;
   moe.router = prefix + "gate";
   moe.normalize = config.get_or<bool>("norm_topk_prob", false);
-  moe.experts = positive(config, "num_experts");
+  // Saved by transformers 5 as num_local_experts.
+  moe.experts = positive(config, config.has("num_experts") ? "num_experts" : "num_local_experts");
   moe.top_k = positive(config, "num_experts_per_tok");
   moe.hidden = sizes.hidden;
   moe.intermediate = positive(config, "moe_intermediate_size");

@@ -87,15 +87,14 @@ ir::Value alternate(ir::Value bias, int64_t offset) {
 
 ir::Value combine(const MoeSpec& spec, ir::Value gate, ir::Value up) {
   if (spec.combine == MoeSpec::Combine::kGated) return activate(spec.activation, gate) * up;
-  // GPT-OSS: limit 7, alpha 1.702.
-  constexpr double kLimit = 7.0;
+  const double limit = spec.swiglu_limit;
   const double infinity = std::numeric_limits<double>::infinity();
   const auto bounded = [](ir::Value v, double low, double high) {
     return ir::clamp(ir::scalar_like(v, low), v, ir::scalar_like(v, high));
   };
-  gate = bounded(gate, -infinity, kLimit);
-  up = bounded(up, -kLimit, kLimit);
-  return (up + 1.0) * (gate * ir::logistic(gate * 1.702));
+  gate = bounded(gate, -infinity, limit);
+  up = bounded(up, -limit, limit);
+  return (up + 1.0) * (gate * ir::logistic(gate * spec.swiglu_alpha));
 }
 
 ir::Value run_experts(Context& context, const MoeSpec& spec, ir::Value x, const Routing& routing) {

@@ -30,6 +30,8 @@ struct MoeSpec {
   int64_t intermediate = 0;
   kernels::Activation activation = kernels::Activation::kSilu;
   Combine combine = Combine::kGated;
+  double swiglu_limit = 7.0;  // of GPT-OSS
+  double swiglu_alpha = 1.702;
   // Declarations of the stacked matrices [experts, out, in] and, for GPT-OSS, bias tensors.
   WeightDecl gate, up, down;
   std::string gate_up_bias, down_bias;
