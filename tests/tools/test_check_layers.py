@@ -31,6 +31,7 @@ def test_lower_layers_and_the_own_layer_may_be_included(tmp_path):
     tree(tmp_path, {"ttpu/ir/a.cc": '#include "ttpu/ir/a.h"\n#include "ttpu/base/error.h"\n',
                     "ttpu/pjrt/api.cc": '#include "pjrt_c_api.h"\n',
                     "ttpu/kernels/linear/cpu/k.cc": '#include "xla/ffi/api/c_api.h"\n',
+                    "tests/pjrt/ffi_test.cc": '#include "xla/ffi/api/ffi.h"\n',
                     "cli/run.cc": '#include "ttpu/engine/engine.h"\n'})
     assert run(tmp_path).returncode == 0
 
