@@ -357,6 +357,8 @@ void finish_deepseek(Json& config, const Metadata& meta) {
   const int64_t rotary = meta.need_int("rope.dimension_count");
   const int64_t key =
       meta.get_int("attention.key_length_mla").value_or(meta.need_int("attention.key_length"));
+  require(rotary >= 0 && rotary <= key, "[gguf] {} claims {} rotary values in heads of {}",
+          meta.gguf().what(), rotary, key);
   config["qk_rope_head_dim"] = rotary;
   config["qk_nope_head_dim"] = key - rotary;
   config["v_head_dim"] =

@@ -10,6 +10,8 @@
 namespace ttpu::io {
 namespace {
 
+constexpr int64_t kMaxExperts = 1 << 16;
+
 using Names = std::map<std::string_view, std::string_view>;
 
 // How one architecture's tensors are called and what its converter did to them. Names are without
@@ -301,7 +303,7 @@ class Mapper {
            "for gpt-oss; use the model's safetensors",
            gguf_.what());
     }
-    require(stored.dims.size() >= 2 && stored.dims[0] > 0 &&
+    require(stored.dims.size() >= 2 && stored.dims[0] > 0 && stored.dims[0] <= kMaxExperts &&
                 stored.bytes.size() % static_cast<size_t>(stored.dims[0]) == 0,
             "[gguf] tensor '{}' of {} has shape {}, expected one matrix per expert", stored.name,
             gguf_.what(), dims_to_string(stored.dims));

@@ -1,5 +1,6 @@
 #include "ttpu/io/tensor.h"
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -224,6 +225,8 @@ void copy_transposed(const Tensor& tensor, int64_t begin, int64_t end, DType to,
 }  // namespace
 
 int64_t Tensor::num_elements() const {
+  // Zero first: the product of the others may not fit.
+  if (std::find(dims.begin(), dims.end(), 0) != dims.end()) return 0;
   int64_t count = 1;
   for (const int64_t dim : dims) count *= dim;
   return count;
@@ -252,6 +255,7 @@ void copy_tensor(const Tensor& tensor, DType to, std::byte* out) {
 void copy_rows(const Tensor& tensor, int64_t begin, int64_t end, DType to, std::byte* out) {
   check_range(tensor, begin, end);
   check_conversion(tensor, to);
+  if (begin == end || tensor.bytes.empty()) return;
   if (tensor.transform.transpose) return copy_transposed(tensor, begin, end, to, out);
   const auto row_elements = static_cast<size_t>(tensor.row_elements());
   const auto stride = static_cast<size_t>(encoded_row_bytes(tensor));
@@ -275,6 +279,7 @@ void copy_encoded_rows(const Tensor& tensor, int64_t begin, int64_t end, std::by
          "first; copy it as dense rows",
          tensor.name, encoding_name(tensor.encoding));
   }
+  if (begin == end || tensor.bytes.empty()) return;
   const auto stride = static_cast<size_t>(encoded_row_bytes(tensor));
   if (!tensor.transform.moves_rows()) {
     std::memcpy(out, tensor.bytes.data() + static_cast<size_t>(begin) * stride,
