@@ -209,6 +209,13 @@ TEST_F(HubTest, APartialSnapshotOfAnotherProgramIsCompleted) {
   EXPECT_EQ(read_file(resolve_model("org/model") / "model.safetensors"), weights_);
 }
 
+TEST_F(HubTest, ARevisionWithASlashIsAskedForAsOneName) {
+  const fs::path model = resolve_model("org/model", "refs/pr/1");
+  EXPECT_EQ(read_file(model / "model.safetensors"), weights_);
+  EXPECT_NE(log().find("/revision/refs%2Fpr%2F1 "), std::string::npos) << log();
+  EXPECT_EQ(read_file(folder() / "refs" / "refs" / "pr" / "1"), kCommit);
+}
+
 TEST_F(HubTest, LocalPathsAreThemselvesAndTypingErrorsAreNotAskedFor) {
   EXPECT_EQ(resolve_model(repository_.string()), repository_);
   for (const char* name : {"./absent", "/absent", "a/b/c", "", "org/../x", "m.gguf",

@@ -256,6 +256,12 @@ class Mapper {
   }
 
   std::string full_name(const Tensor& stored, const ParsedName& name) const {
+    if (name.key == "blk.attn_k_b" || name.key == "blk.attn_v_b") {
+      fail(Code::kUnimplemented,
+           "[gguf] {} stores kv_b_proj in two parts ('{}'), as llama.cpp does since April 2025, "
+           "which is not read here; use the model's safetensors or an older GGUF",
+           gguf_.what(), stored.name);
+    }
     if (architecture_.model_type == "gpt_oss" && name.key == "blk.attn_sinks") {
       return fmt::format("{}{}.self_attn.sinks", architecture_.layer, name.layer);
     }

@@ -147,8 +147,12 @@ class Download {
   fs::path snapshot() const { return repository_ / "snapshots" / commit_; }
 
   std::vector<std::string> list_files() {
-    const std::string url = fmt::format("{}/api/models/{}/revision/{}", endpoint(),
-                                        request_.repository, request_.revision);
+    std::string revision = request_.revision;  // "refs/pr/1" is one part of the path
+    for (size_t at = 0; (at = revision.find('/', at)) != std::string::npos; at += 3) {
+      revision.replace(at, 1, "%2F");
+    }
+    const std::string url =
+        fmt::format("{}/api/models/{}/revision/{}", endpoint(), request_.repository, revision);
     const HttpResponse response = http_get(url, token_);
     if (response.status != 200) fail_status(request_, response, url);
     const Json json = parse_json(response.body, "the answer of " + url);
