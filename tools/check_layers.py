@@ -5,7 +5,7 @@
 
 - A layer (ttpu/<layer>/) includes only itself and the layers before it, by "ttpu/<layer>/<file>".
 - pjrt_c_api.h is included in ttpu/pjrt alone, xla/ffi/ in ttpu/kernels alone, the header of the Rust
-  library in ttpu/text alone (of the layers; a test may look behind them). Tests and benchmarks may include all of them.
+  library in ttpu/text alone. Tests and benchmarks may include all of them.
 - A header begins with #pragma once (after its comment); no file has more than 600 lines.
 """
 
@@ -31,7 +31,7 @@ def check_include(place: str, layer: str | None, quote: str, header: str) -> lis
         return []
     found = []
     for part, owner in ONLY_IN.items():
-        if header.startswith(part) and layer is not None and layer != owner:
+        if header.startswith(part) and layer != owner:
             found.append(f"{place}: '{header}' may be included in ttpu/{owner} alone; use what "
                          f"ttpu/{owner} offers")
     if layer is None:
