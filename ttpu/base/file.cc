@@ -10,27 +10,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "ttpu/base/atomic_file.h"
 #include "ttpu/base/error.h"
 
 namespace ttpu {
 namespace {
-
-[[noreturn]] void fail_errno(const char* what, const std::filesystem::path& path) {
-  const int error = errno;
-  Code code = Code::kUnknown;
-  const char* hint = "";
-  if (error == ENOENT || error == ENOTDIR) {
-    code = Code::kNotFound;
-    hint = "; check the path";
-  } else if (error == EACCES || error == EPERM) {
-    code = Code::kPermissionDenied;
-    hint = "; check the permissions";
-  } else if (error == ENOSPC || error == EDQUOT) {
-    code = Code::kResourceExhausted;
-    hint = "; free some space or choose another folder, then try again";
-  }
-  fail(code, "[file] cannot {} '{}': {}{}", what, path.string(), std::strerror(error), hint);
-}
 
 class Descriptor {
  public:
@@ -76,31 +60,9 @@ std::string read_file(const std::filesystem::path& path) {
 }
 
 void write_file(const std::filesystem::path& path, std::string_view contents) {
-  if (path.has_parent_path()) {
-    std::error_code error;
-    std::filesystem::create_directories(path.parent_path(), error);
-    if (error) {
-      fail(Code::kPermissionDenied, "[file] cannot create the folder '{}': {}",
-           path.parent_path().string(), error.message());
-    }
-  }
-  std::filesystem::path beside = path;
-  beside += fmt::format(".{}.tmp", ::getpid());
-  try {
-    const Descriptor file(beside, O_WRONLY | O_CREAT | O_TRUNC, "write");
-    size_t done = 0;
-    while (done < contents.size()) {
-      const ssize_t count = ::write(file.get(), contents.data() + done, contents.size() - done);
-      if (count < 0 && errno == EINTR) continue;
-      if (count < 0) fail_errno("write", beside);
-      done += static_cast<size_t>(count);
-    }
-    if (::fsync(file.get()) != 0) fail_errno("write", beside);
-    if (::rename(beside.c_str(), path.c_str()) != 0) fail_errno("rename to", path);
-  } catch (...) {
-    ::unlink(beside.c_str());
-    throw;
-  }
+  AtomicFile file(path);
+  file.write(std::as_bytes(std::span(contents)));
+  file.commit();
 }
 
 MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {

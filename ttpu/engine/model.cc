@@ -130,16 +130,18 @@ std::span<float> Model::append(std::span<const int32_t> tokens) {
          "--max-model-len (the model allows {})",
          total, max_model_len_, spec_.max_positions);
   }
+  pjrt::Buffer logits;
   while (!tokens.empty()) {
     Step& step = step_for(tokens.size());
     const size_t count = std::min(tokens.size(), static_cast<size_t>(step.shape.tokens));
-    run(step, tokens.first(count));
+    logits = run(step, tokens.first(count));
     tokens = tokens.subspan(count);
   }
+  logits.to_host(logits_.data(), static_cast<int64_t>(logits_.size() * sizeof(float))).wait();
   return logits_;
 }
 
-void Model::run(Step& step, std::span<const int32_t> tokens) {
+pjrt::Buffer Model::run(Step& step, std::span<const int32_t> tokens) {
   const auto count = static_cast<int32_t>(tokens.size());
   const auto bucket = static_cast<size_t>(step.shape.tokens);
   std::vector<int32_t> padded(bucket, 0);
@@ -170,9 +172,8 @@ void Model::run(Step& step, std::span<const int32_t> tokens) {
   for (size_t i = 0; i < caches_.size(); ++i) {
     caches_[i] = step.call->take_output(static_cast<int64_t>(1 + i));
   }
-  const pjrt::Buffer logits = step.call->take_output(0);
-  logits.to_host(logits_.data(), static_cast<int64_t>(logits_.size() * sizeof(float))).wait();
   length_ += count;
+  return step.call->take_output(0);
 }
 
 }  // namespace ttpu::engine

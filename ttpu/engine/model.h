@@ -58,7 +58,8 @@ class Model {
   void compile_steps(const ModelOptions& options, const WeightLoader& loader);
   void load_weights(const std::vector<nn::WeightDecl>& decls, const WeightLoader& loader);
   void reset_caches(const std::vector<Shape>& shapes);
-  void run(Step& step, std::span<const int32_t> tokens);
+  // Gives the logits, still on the device.
+  pjrt::Buffer run(Step& step, std::span<const int32_t> tokens);
   Step& step_for(size_t tokens);
 
   nn::DecoderSpec spec_;

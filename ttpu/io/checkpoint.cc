@@ -1,12 +1,12 @@
 #include "ttpu/io/checkpoint.h"
 
 #include <algorithm>
-#include <numeric>
 #include <regex>
 #include <set>
 
 #include <fmt/ranges.h>
 
+#include "ttpu/base/edit_distance.h"
 #include "ttpu/base/error.h"
 #include "ttpu/base/json.h"
 #include "ttpu/io/gguf_names.h"
@@ -16,19 +16,6 @@ namespace ttpu::io {
 namespace {
 
 namespace fs = std::filesystem;
-
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = std::exchange(row[0], i);
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t change = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, change}));
-    }
-  }
-  return row[b.size()];
-}
 
 bool is_pickle(const fs::path& file) {
   static const std::set<std::string> kExtensions = {".bin", ".pt", ".pth", ".ckpt", ".pkl"};

@@ -13,8 +13,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "ttpu/base/atomic_file.h"
 #include "ttpu/base/error.h"
-#include "ttpu/io/atomic_file.h"
 
 namespace ttpu::io {
 namespace {

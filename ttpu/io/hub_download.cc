@@ -15,10 +15,10 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include "ttpu/base/atomic_file.h"
 #include "ttpu/base/error.h"
 #include "ttpu/base/file.h"
 #include "ttpu/base/json.h"
-#include "ttpu/io/atomic_file.h"
 #include "ttpu/io/http.h"
 
 namespace ttpu::io {

@@ -5,9 +5,9 @@
 #include <cstring>
 #include <set>
 
+#include "ttpu/base/atomic_file.h"
 #include "ttpu/base/error.h"
 #include "ttpu/base/json.h"
-#include "ttpu/io/atomic_file.h"
 
 namespace ttpu::io {
 namespace {

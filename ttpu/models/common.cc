@@ -139,15 +139,21 @@ void add_head_norms(const Sizes& sizes, bool one_plus, nn::DecoderSpec* spec) {
   }
 }
 
-nn::WeightDecl expert_matrix(const std::string& prefix, const std::string& suffix, int64_t experts,
-                             int64_t out, int64_t in, const nn::Axes& axes) {
-  nn::WeightDecl decl;
-  for (int64_t i = 0; i < experts; ++i)
-    decl.names.push_back(fmt::format("{}{}{}", prefix, i, suffix));
-  decl.dims = {experts, out, in};
-  decl.axes = axes;
-  decl.is_matrix = true;
-  return decl;
+void declare_experts(const std::string& prefix, const std::array<const char*, 3>& names,
+                     nn::MoeSpec* moe) {
+  const auto stacked = [&](const char* name, int64_t out, int64_t in) {
+    nn::WeightDecl decl;
+    for (int64_t i = 0; i < moe->experts; ++i) {
+      decl.names.push_back(fmt::format("{}{}.{}.weight", prefix, i, name));
+    }
+    decl.dims = {moe->experts, out, in};
+    decl.axes = {"experts", "mlp", "embed"};
+    decl.is_matrix = true;
+    return decl;
+  };
+  moe->gate = stacked(names[0], moe->intermediate, moe->hidden);
+  moe->up = stacked(names[1], moe->intermediate, moe->hidden);
+  moe->down = stacked(names[2], moe->hidden, moe->intermediate);
 }
 
 }  // namespace ttpu::models

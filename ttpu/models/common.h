@@ -1,6 +1,7 @@
 // What most families share: the sizes of a config and the Llama layer that they vary.
 #pragma once
 
+#include <array>
 #include <optional>
 #include <string>
 #include <vector>
@@ -47,8 +48,12 @@ void set_windows(const JsonView& config, const std::vector<bool>& sliding, nn::D
 // Per-head RMS norms of q and k, named q_norm and k_norm.
 void add_head_norms(const Sizes& sizes, bool one_plus, nn::DecoderSpec* spec);
 
-// The stacked matrix of `experts` tensors, named prefix + index + suffix.
-nn::WeightDecl expert_matrix(const std::string& prefix, const std::string& suffix, int64_t experts,
-                             int64_t out, int64_t in, const nn::Axes& axes);
+// Declares gate, up and down of moe.experts experts, whose tensors are prefix + index + "." + name
+// +
+// ".weight"; names: of gate, up and down.
+void declare_experts(const std::string& prefix, const std::array<const char*, 3>& names,
+                     nn::MoeSpec* moe);
+inline constexpr std::array<const char*, 3> kExpertProjections = {"gate_proj", "up_proj",
+                                                                  "down_proj"};
 
 }  // namespace ttpu::models

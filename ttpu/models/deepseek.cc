@@ -38,13 +38,7 @@ nn::MoeSpec experts(const JsonView& config, const std::string& prefix, const Siz
   moe.hidden = sizes.hidden;
   moe.intermediate = positive(config, "moe_intermediate_size");
   moe.activation = dense.activation;
-  const auto matrix = [&](const char* name, int64_t out, int64_t in) {
-    return expert_matrix(prefix + "experts.", name, moe.experts, out, in,
-                         {"experts", "mlp", "embed"});
-  };
-  moe.gate = matrix(".gate_proj.weight", moe.intermediate, sizes.hidden);
-  moe.up = matrix(".up_proj.weight", moe.intermediate, sizes.hidden);
-  moe.down = matrix(".down_proj.weight", sizes.hidden, moe.intermediate);
+  declare_experts(prefix + "experts.", kExpertProjections, &moe);
   const int64_t shared = config.get_or<int64_t>("n_shared_experts", 0);
   if (shared > 0) {
     moe.shared = dense;

@@ -17,13 +17,7 @@ nn::MoeSpec qwen_experts(const JsonView& config, const std::string& prefix, cons
   moe.hidden = sizes.hidden;
   moe.intermediate = positive(config, "moe_intermediate_size");
   moe.activation = nn::activation_from_config(config.get_or<std::string>("hidden_act", "silu"));
-  const auto matrix = [&](const char* name, int64_t out, int64_t in) {
-    return expert_matrix(prefix + "experts.", name, moe.experts, out, in,
-                         {"experts", "mlp", "embed"});
-  };
-  moe.gate = matrix(".gate_proj.weight", moe.intermediate, sizes.hidden);
-  moe.up = matrix(".up_proj.weight", moe.intermediate, sizes.hidden);
-  moe.down = matrix(".down_proj.weight", sizes.hidden, moe.intermediate);
+  declare_experts(prefix + "experts.", kExpertProjections, &moe);
   return moe;
 }
 

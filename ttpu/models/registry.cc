@@ -1,30 +1,15 @@
 #include "ttpu/models/registry.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include <fmt/ranges.h>
 
+#include "ttpu/base/edit_distance.h"
 #include "ttpu/base/error.h"
 #include "ttpu/models/families.h"
 
 namespace ttpu::models {
 namespace {
-
-size_t edit_distance(const std::string& a, const std::string& b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t change = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, change});
-    }
-  }
-  return row.back();
-}
 
 [[noreturn]] void fail_unknown(const std::string& model_type) {
   std::vector<std::string> names;

@@ -1,8 +1,5 @@
 #include "ttpu/nn/layers.h"
 
-#include <cmath>
-#include <numbers>
-
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
 
@@ -69,26 +66,6 @@ kernels::Activation activation_from_config(const std::string& name) {
        name);
 }
 
-ir::Value activate(kernels::Activation activation, ir::Value x) {
-  const ir::Value wide = ir::convert(x, DType::kF32);
-  ir::Value out;
-  switch (activation) {
-    case kernels::Activation::kSilu:
-      out = wide * ir::logistic(wide);
-      break;
-    case kernels::Activation::kGelu:
-      out = wide * 0.5 * (ir::erf(wide * std::numbers::sqrt2 * 0.5) + 1.0);
-      break;
-    case kernels::Activation::kGeluTanh: {
-      const double scale = std::sqrt(2.0 / std::numbers::pi);
-      const ir::Value inner = (wide + wide * wide * wide * 0.044715) * scale;
-      out = wide * 0.5 * (ir::tanh(inner) + 1.0);
-      break;
-    }
-  }
-  return ir::convert(out, x.dtype());
-}
-
 ir::Value mlp(Context& context, const MlpSpec& spec, ir::Value x) {
   const LinearSpec down{spec.down, spec.intermediate, spec.hidden,
                         spec.bias, {"embed", "mlp"},  spec.transposed};
@@ -102,10 +79,10 @@ ir::Value mlp(Context& context, const MlpSpec& spec, ir::Value x) {
     const ir::Value gate = ir::slice(both, rows, {tokens, spec.intermediate});
     const ir::Value value =
         ir::slice(both, {0, spec.intermediate}, {tokens, 2 * spec.intermediate});
-    return linear(context, down, activate(spec.activation, gate) * value);
+    return linear(context, down, kernels::activate(spec.activation, gate) * value);
   }
   if (spec.gate.empty()) {
-    return linear(context, down, activate(spec.activation, linear(context, up, x)));
+    return linear(context, down, kernels::activate(spec.activation, linear(context, up, x)));
   }
   LinearSpec gate = up;
   gate.name = spec.gate;

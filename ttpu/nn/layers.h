@@ -42,7 +42,6 @@ ir::Value norm(Context& context, const NormSpec& spec, ir::Value x);
 
 // "silu", "gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast", "relu" of transformers' ACT2FN.
 kernels::Activation activation_from_config(const std::string& name);
-ir::Value activate(kernels::Activation activation, ir::Value x);
 
 struct MlpSpec {
   std::string gate;  // empty: no gate

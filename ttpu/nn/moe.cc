@@ -86,7 +86,8 @@ ir::Value alternate(ir::Value bias, int64_t offset) {
 }
 
 ir::Value combine(const MoeSpec& spec, ir::Value gate, ir::Value up) {
-  if (spec.combine == MoeSpec::Combine::kGated) return activate(spec.activation, gate) * up;
+  if (spec.combine == MoeSpec::Combine::kGated)
+    return kernels::activate(spec.activation, gate) * up;
   const double limit = spec.swiglu_limit;
   const double infinity = std::numeric_limits<double>::infinity();
   const auto bounded = [](ir::Value v, double low, double high) {

@@ -55,6 +55,9 @@ ir::Value expert_linear(const Target& target, ir::Value x, ir::Value expert_ids,
 ir::Value embedding(const Target& target, const WeightOperand& table, ir::Value tokens,
                     DType dtype);
 
+// The activation alone, computed in f32 and rounded to the dtype of x.
+ir::Value activate(Activation activation, ir::Value x);
+
 // The whole weight, expanded, of shape dims.
 ir::Value dense(const WeightOperand& weight, DType dtype);
 

@@ -36,20 +36,6 @@ Value linear_f32(Value x, const WeightOperand& weight, std::optional<Value> bias
   return bias ? y + ir::convert(*bias, DType::kF32) : y;
 }
 
-Value activate(Activation activation, Value x) {
-  switch (activation) {
-    case Activation::kSilu:
-      return x * ir::logistic(x);
-    case Activation::kGeluTanh: {
-      const Value inner = (x + x * x * x * 0.044715) * std::sqrt(2.0 / M_PI);
-      return x * 0.5 * (ir::tanh(inner) + 1.0);
-    }
-    case Activation::kGelu:
-      return x * 0.5 * (ir::erf(x * std::sqrt(0.5)) + 1.0);
-  }
-  return x;
-}
-
 // [rows, experts] i1: the expert of each row.
 Value one_hot(Value ids, int64_t experts) {
   const Dims dims = {ids.dim(0), experts};

@@ -1,4 +1,4 @@
-#include "ttpu/io/atomic_file.h"
+#include "ttpu/base/atomic_file.h"
 
 #include <cerrno>
 #include <cstring>
@@ -8,7 +8,7 @@
 
 #include "ttpu/base/error.h"
 
-namespace ttpu::io {
+namespace ttpu {
 
 void fail_errno(const char* what, const std::filesystem::path& path) {
   const int error = errno;
@@ -20,11 +20,11 @@ void fail_errno(const char* what, const std::filesystem::path& path) {
   } else if (error == EACCES || error == EPERM || error == EROFS) {
     code = Code::kPermissionDenied;
     hint = "; check the permissions";
-  } else if (error == ENOENT) {
+  } else if (error == ENOENT || error == ENOTDIR) {
     code = Code::kNotFound;
     hint = "; check the path";
   }
-  fail(code, "[io] cannot {} '{}': {}{}", what, path.string(), std::strerror(error), hint);
+  fail(code, "[file] cannot {} '{}': {}{}", what, path.string(), std::strerror(error), hint);
 }
 
 AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)), beside_(path_) {
@@ -63,4 +63,4 @@ void AtomicFile::commit() {
   fd_ = -1;
 }
 
-}  // namespace ttpu::io
+}  // namespace ttpu

@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <span>
 
-namespace ttpu::io {
+namespace ttpu {
 
 class AtomicFile {
  public:
@@ -29,4 +29,4 @@ class AtomicFile {
 // Throws an Error for `errno`, with the next step for a full disk and for missing permission.
 [[noreturn]] void fail_errno(const char* what, const std::filesystem::path& path);
 
-}  // namespace ttpu::io
+}  // namespace ttpu
