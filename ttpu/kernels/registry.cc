@@ -8,6 +8,7 @@
 #include "ttpu/base/log.h"
 #include "ttpu/kernels/cpu/handler.h"
 #include "ttpu/kernels/linear/cpu/handlers.h"
+#include "ttpu/kernels/ragged_paged_attention/cpu/handlers.h"
 #include "ttpu/pjrt/ffi.h"
 
 namespace ttpu::kernels {
@@ -16,6 +17,7 @@ namespace {
 // One line an operator with a CPU kernel.
 constexpr std::span<const CpuHandler> (*kOperators[])() = {
     linear_cpu_handlers,
+    attention_cpu_handlers,
 };
 
 bool register_all(const pjrt::Plugin& plugin) {

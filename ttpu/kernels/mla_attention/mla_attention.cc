@@ -2,19 +2,23 @@
 
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
-#include "ttpu/kernels/ragged_paged_attention/reference.h"
+#include "ttpu/kernels/ragged_paged_attention/dispatch.h"
 
 namespace ttpu::kernels {
 
-AttentionResult mla_attention(const Target&, ir::Value q_latent, ir::Value q_rope, ir::Value latent,
-                              ir::Value k_rope, ir::Value cache, const RaggedBatch& batch,
-                              const MlaOptions& options) {
+AttentionResult mla_attention(const Target& target, ir::Value q_latent, ir::Value q_rope,
+                              ir::Value latent, ir::Value k_rope, ir::Value cache,
+                              const RaggedBatch& batch, const MlaOptions& options) {
   require(q_latent.rank() == 3 && q_rope.rank() == 3 && latent.rank() == 2 && k_rope.rank() == 2 &&
               cache.rank() == 3,
           "[mla_attention] q_latent {}, q_rope {}, latent {}, k_rope {}, cache {}: expected 3, 3, "
           "2, 2 and 3 dimensions",
           q_latent.shape().to_string(), q_rope.shape().to_string(), latent.shape().to_string(),
           k_rope.shape().to_string(), cache.shape().to_string());
+  require(q_rope.dtype() == q_latent.dtype() && latent.dtype() == q_latent.dtype() &&
+              k_rope.dtype() == q_latent.dtype(),
+          "[mla_attention] q_latent is {}, the others differ in dtype",
+          q_latent.shape().to_string());
   check_batch("mla_attention", batch, q_latent, cache);
   const int64_t tokens = q_latent.dim(0);
   const int64_t rank = q_latent.dim(2);
@@ -30,7 +34,7 @@ AttentionResult mla_attention(const Target&, ir::Value q_latent, ir::Value q_rop
   const ir::Value q = ir::concatenate({q_latent, q_rope}, 2);
   const ir::Value rows = ir::concatenate({latent, k_rope}, 1);
   const CacheLayout layout{1, rank + rope, rank, true};
-  return reference::paged_attention(q, rows, cache, layout, batch, attention);
+  return paged_attention(target, q, rows, cache, layout, batch, attention);
 }
 
 }  // namespace ttpu::kernels

@@ -2,7 +2,7 @@
 
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
-#include "ttpu/kernels/ragged_paged_attention/reference.h"
+#include "ttpu/kernels/ragged_paged_attention/dispatch.h"
 
 namespace ttpu::kernels {
 namespace {
@@ -37,7 +37,7 @@ void check(ir::Value q, ir::Value k, ir::Value v, ir::Value cache, const RaggedB
 
 }  // namespace
 
-AttentionResult ragged_paged_attention(const Target&, ir::Value q, ir::Value k, ir::Value v,
+AttentionResult ragged_paged_attention(const Target& target, ir::Value q, ir::Value k, ir::Value v,
                                        ir::Value cache, const RaggedBatch& batch,
                                        const AttentionOptions& options) {
   check(q, k, v, cache, batch, options);
@@ -46,7 +46,7 @@ AttentionResult ragged_paged_attention(const Target&, ir::Value q, ir::Value k, 
   const ir::Value pairs = ir::concatenate({ir::expand_dims(k, 2), ir::expand_dims(v, 2)}, 2);
   const ir::Value rows = ir::reshape(pairs, {q.dim(0), 2 * kv_heads * head_dim});
   const CacheLayout layout{kv_heads, head_dim, head_dim, false};
-  return reference::paged_attention(q, rows, cache, layout, batch, options);
+  return paged_attention(target, q, rows, cache, layout, batch, options);
 }
 
 }  // namespace ttpu::kernels

@@ -21,10 +21,10 @@ struct RaggedBatch {
 
 struct AttentionOptions {
   double scale = 1;
-  std::optional<int64_t> sliding_window;  // position j is seen by i iff i - window < j <= i
-  std::optional<double> soft_cap;         // cap * tanh(score / cap), as Gemma 2
-  std::optional<ir::Value> sinks;         // [q_heads]: a logit without a value, as GPT-OSS
-  bool causal = true;                     // false: every position of the sequence is seen
+  std::optional<int64_t> sliding_window = {};  // position j is seen by i iff i - window < j <= i
+  std::optional<double> soft_cap = {};         // cap * tanh(score / cap), as Gemma 2
+  std::optional<ir::Value> sinks = {};         // [q_heads]: a logit without a value, as GPT-OSS
+  bool causal = true;                          // false: every position of the sequence is seen
 };
 
 struct AttentionResult {

@@ -1,0 +1,376 @@
+// Attention over the paged cache, run through the CPU plugin as references and as CPU kernels,
+// against sums in float64 over random ragged batches.
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "ttpu/base/error.h"
+#include "ttpu/ir/ir.h"
+#include "ttpu/kernels/mla_attention/mla_attention.h"
+#include "ttpu/kernels/ragged_paged_attention/ragged_paged_attention.h"
+#include "ttpu/kernels/rotary/rotary.h"
+#include "ttpu/pjrt/client.h"
+
+namespace ttpu::kernels {
+namespace {
+
+using Floats = std::vector<float>;
+using Ints = std::vector<int32_t>;
+
+const pjrt::Client& client() {
+  static const pjrt::Client made = [] {
+    for (const pjrt::PluginLocation& location : pjrt::locate_plugins()) {
+      if (location.name == "cpu") return pjrt::Client::create(pjrt::load_plugin(location.path));
+    }
+    fail(Code::kNotFound, "no CPU plugin is installed; run: ttpu plugin install cpu");
+  }();
+  return made;
+}
+
+Target target_of(bool custom_calls) {
+  if (custom_calls) {
+    EXPECT_TRUE(register_cpu_kernels(client().plugin()));
+  }
+  return {Platform::kCpu, custom_calls};
+}
+
+struct Case {
+  const char* name;
+  int64_t q_heads = 4, kv_heads = 2, head_dim = 32, value_dim = 32;
+  int64_t page_size = 4, pages = 6;  // of each sequence
+  Ints q_lens, kv_lens;
+  int64_t padding_sequences = 0, padding_tokens = 0;
+  AttentionOptions options = {.scale = 0.2};
+  bool sinks = false;
+  bool mla = false;  // value_dim of head_dim are the latent
+  DType dtype = DType::kF32, cache_dtype = DType::kF32;
+};
+
+Floats rounded(Floats values, DType dtype) {
+  if (dtype == DType::kBF16) {
+    for (float& value : values) value = f32_from_bf16(bf16_from_f32(value));
+  }
+  return values;
+}
+
+Floats random_floats(int64_t count, std::mt19937& rng, DType dtype = DType::kF32) {
+  std::normal_distribution<float> normal;
+  Floats values(static_cast<size_t>(count));
+  for (float& value : values) value = normal(rng);
+  return rounded(values, dtype);
+}
+
+pjrt::Buffer to_device(const Floats& values, DType dtype, Dims dims) {
+  if (dtype == DType::kF32) return client().to_device(values.data(), Shape(dtype, dims));
+  std::vector<uint16_t> half;
+  for (const float value : values) half.push_back(bf16_from_f32(value));
+  return client().to_device(half.data(), Shape(dtype, dims));
+}
+
+Floats to_host(const pjrt::Buffer& buffer) {
+  if (buffer.shape().dtype == DType::kF32) return buffer.to_vector<float>();
+  Floats values;
+  for (const uint16_t half : buffer.to_vector<uint16_t>()) values.push_back(f32_from_bf16(half));
+  return values;
+}
+
+// A batch with numbers, what a plain computation makes of it, and the program that must agree.
+class Batch {
+ public:
+  Batch(const Case& c, uint32_t seed) : c_(c), rng_(seed) {
+    real_sequences_ = static_cast<int64_t>(c.q_lens.size());
+    sequences_ = real_sequences_ + c.padding_sequences;
+    cu_ = {0};
+    for (const int32_t length : c.q_lens) cu_.push_back(cu_.back() + length);
+    real_tokens_ = cu_.back();
+    tokens_ = real_tokens_ + c.padding_tokens;
+    cu_.resize(static_cast<size_t>(sequences_ + 1), cu_.back());
+    kv_lens_ = c.kv_lens;
+    kv_lens_.resize(static_cast<size_t>(sequences_), 0);
+    all_pages_ = sequences_ * c.pages + 1;
+    for (int32_t page = 0; page + 1 < all_pages_; ++page) pages_.push_back(page);
+    std::shuffle(pages_.begin(), pages_.end(), rng_);
+    width_ = c.mla ? c.head_dim : 2 * c.kv_heads * c.head_dim;
+    q_ = random_floats(tokens_ * c.q_heads * c.head_dim, rng_, c.dtype);
+    rows_ = random_floats(tokens_ * width_, rng_, c.dtype);
+    cache_ = random_floats(all_pages_ * c.page_size * width_, rng_, c.cache_dtype);
+    sinks_ = random_floats(c.q_heads, rng_);
+    expect();
+  }
+
+  void check(bool custom_calls) {
+    const std::vector<pjrt::Buffer> results = run(custom_calls);
+    const Floats output = to_host(results[0]);
+    const Floats cache = to_host(results[1]);
+    EXPECT_EQ(cache, expected_cache_) << c_.name << ": the cache differs";
+    ASSERT_EQ(output.size(), expected_.size());
+    double error = 0, norm = 1e-12;
+    for (size_t i = 0; i < output.size(); ++i) {
+      error += (output[i] - expected_[i]) * (output[i] - expected_[i]);
+      norm += expected_[i] * expected_[i];
+    }
+    EXPECT_LT(error / norm, c_.dtype == DType::kF32 ? 1e-10 : 1e-4) << c_.name;
+    const auto real = static_cast<size_t>(real_tokens_ * c_.q_heads * c_.value_dim);
+    for (size_t i = real; i < output.size(); ++i) ASSERT_EQ(output[i], 0) << c_.name;
+  }
+
+ private:
+  size_t row_of(int64_t sequence, int64_t position) const {
+    const int32_t page = pages_[static_cast<size_t>(sequence * c_.pages + position / c_.page_size)];
+    return static_cast<size_t>(page * c_.page_size + position % c_.page_size);
+  }
+
+  void expect() {
+    expected_cache_ = cache_;
+    expected_.assign(static_cast<size_t>(tokens_ * c_.q_heads * c_.value_dim), 0);
+    const auto width = static_cast<size_t>(width_);
+    for (int64_t s = 0; s < real_sequences_; ++s) {
+      const auto at = static_cast<size_t>(s);
+      const int64_t first = kv_lens_[at] - c_.q_lens[at];
+      for (int64_t i = 0; i < c_.q_lens[at]; ++i) {
+        for (size_t d = 0; d < width; ++d) {
+          const float value = rows_[static_cast<size_t>(cu_[at] + i) * width + d];
+          expected_cache_[row_of(s, first + i) * width + d] =
+              c_.cache_dtype == DType::kF32 ? value : f32_from_bf16(bf16_from_f32(value));
+        }
+      }
+      for (int64_t i = 0; i < c_.q_lens[at]; ++i) {
+        for (int64_t head = 0; head < c_.q_heads; ++head) attend(s, cu_[at] + i, first + i, head);
+      }
+    }
+  }
+
+  void attend(int64_t sequence, int64_t token, int64_t position, int64_t head) {
+    const int64_t kv_head = head / (c_.q_heads / c_.kv_heads);
+    const int64_t length =
+        c_.options.causal ? position + 1 : kv_lens_[static_cast<size_t>(sequence)];
+    const auto key_at = [&](int64_t j) {
+      return &expected_cache_[row_of(sequence, j) * static_cast<size_t>(width_) +
+                              static_cast<size_t>(c_.mla ? 0 : 2 * kv_head * c_.head_dim)];
+    };
+    const float* q = &q_[static_cast<size_t>((token * c_.q_heads + head) * c_.head_dim)];
+    std::vector<std::pair<int64_t, double>> scores;
+    double most = c_.sinks ? static_cast<double>(sinks_[static_cast<size_t>(head)]) : -1e300;
+    for (int64_t j = 0; j < length; ++j) {
+      if (c_.options.sliding_window && j <= position - *c_.options.sliding_window) continue;
+      double score = 0;
+      for (int64_t d = 0; d < c_.head_dim; ++d) score += static_cast<double>(q[d]) * key_at(j)[d];
+      score *= c_.options.scale;
+      if (c_.options.soft_cap)
+        score = std::tanh(score / *c_.options.soft_cap) * *c_.options.soft_cap;
+      scores.emplace_back(j, score);
+      most = std::max(most, score);
+    }
+    double total = c_.sinks ? std::exp(sinks_[static_cast<size_t>(head)] - most) : 0;
+    for (const auto& [j, score] : scores) total += std::exp(score - most);
+    double* out = &expected_[static_cast<size_t>((token * c_.q_heads + head) * c_.value_dim)];
+    for (const auto& [j, score] : scores) {
+      const float* value = key_at(j) + (c_.mla ? 0 : c_.head_dim);
+      for (int64_t d = 0; d < c_.value_dim; ++d)
+        out[d] += std::exp(score - most) / total * value[d];
+    }
+  }
+
+  std::vector<pjrt::Buffer> run(bool custom_calls) {
+    ir::Module module("attention");
+    ir::Function& main = module.add_function();
+    std::vector<pjrt::Buffer> buffers;
+    const auto floats = [&](const Floats& values, DType dtype, const Dims& dims) {
+      buffers.push_back(to_device(values, dtype, dims));
+      return main.add_argument(Shape(dtype, dims));
+    };
+    const auto ints = [&](const Ints& values) {
+      const Shape shape(DType::kS32, {static_cast<int64_t>(values.size())});
+      buffers.push_back(client().to_device(values.data(), shape));
+      return main.add_argument(shape);
+    };
+    Dims cache_dims = {all_pages_, c_.page_size, 2 * c_.kv_heads, c_.head_dim};
+    if (c_.mla) cache_dims = {all_pages_, c_.page_size, width_};
+    const ir::Value cache = floats(cache_, c_.cache_dtype, cache_dims);
+    const ir::Value q = floats(q_, c_.dtype, {tokens_, c_.q_heads, c_.head_dim});
+    const ir::Value rows = floats(rows_, c_.dtype, {tokens_, width_});
+    const int32_t count = static_cast<int32_t>(real_sequences_);
+    const RaggedBatch batch{ints(kv_lens_), ints(pages_), ints(cu_), ints({0, 0, count})};
+    AttentionOptions options = c_.options;
+    if (c_.sinks) options.sinks = floats(sinks_, DType::kF32, {c_.q_heads});
+    const Target target = target_of(custom_calls);
+    const auto part = [](ir::Value x, int axis, int64_t begin, int64_t end) {
+      Dims start(x.dims().size(), 0), limit = x.dims();
+      start[static_cast<size_t>(axis)] = begin;
+      limit[static_cast<size_t>(axis)] = end;
+      return ir::slice(x, start, limit);
+    };
+    AttentionResult result;
+    if (c_.mla) {
+      result =
+          mla_attention(target, part(q, 2, 0, c_.value_dim), part(q, 2, c_.value_dim, c_.head_dim),
+                        part(rows, 1, 0, c_.value_dim), part(rows, 1, c_.value_dim, c_.head_dim),
+                        cache, batch, {.scale = c_.options.scale});
+    } else {
+      const ir::Value pairs = ir::reshape(rows, {tokens_, c_.kv_heads, 2, c_.head_dim});
+      const Dims dims = {tokens_, c_.kv_heads, c_.head_dim};
+      result =
+          ragged_paged_attention(target, q, ir::reshape(part(pairs, 2, 0, 1), dims),
+                                 ir::reshape(part(pairs, 2, 1, 2), dims), cache, batch, options);
+    }
+    main.alias(cache, 1);
+    main.set_results({result.output, result.cache});
+    module.verify();
+    const pjrt::LoadedExecutable program = client().compile(module.to_string());
+    std::vector<const pjrt::Buffer*> pointers;
+    for (const pjrt::Buffer& buffer : buffers) pointers.push_back(&buffer);
+    const uintptr_t before = buffers[0].unsafe_pointer();
+    std::vector<pjrt::Buffer> results = program.execute(pointers);
+    results[1].ready().wait();
+    EXPECT_TRUE(buffers[0].deleted()) << c_.name << ": the cache was not donated";
+    EXPECT_EQ(results[1].unsafe_pointer(), before) << c_.name << ": the cache moved";
+    return results;
+  }
+
+  Case c_;
+  std::mt19937 rng_;
+  int64_t real_sequences_ = 0, sequences_ = 0, real_tokens_ = 0, tokens_ = 0;
+  int64_t all_pages_ = 0, width_ = 0;
+  Ints cu_, kv_lens_, pages_;
+  Floats q_, rows_, cache_, sinks_, expected_cache_;
+  std::vector<double> expected_;
+};
+
+std::vector<Case> cases() {
+  const DType bf16 = DType::kBF16;
+  return {
+      {.name = "one_decode", .q_lens = {1}, .kv_lens = {23}},
+      {.name = "one_prefill", .q_lens = {20}, .kv_lens = {20}, .padding_tokens = 4},
+      {.name = "chunk", .q_lens = {7}, .kv_lens = {22}},
+      {.name = "decodes",
+       .q_lens = {1, 1, 1},
+       .kv_lens = {1, 24, 9},
+       .padding_sequences = 1,
+       .padding_tokens = 1},
+      {.name = "mixed",
+       .q_lens = {1, 9, 5},
+       .kv_lens = {17, 9, 20},
+       .padding_sequences = 2,
+       .padding_tokens = 3},
+      {.name = "long_prefill", .page_size = 16, .pages = 20, .q_lens = {300}, .kv_lens = {310}},
+      {.name = "window",
+       .q_lens = {12, 1},
+       .kv_lens = {20, 20},
+       .options = {.scale = 0.2, .sliding_window = 5}},
+      {.name = "long_window",
+       .page_size = 16,
+       .pages = 20,
+       .q_lens = {200, 1},
+       .kv_lens = {310, 300},
+       .options = {.scale = 0.2, .sliding_window = 70}},
+      {.name = "soft_cap",
+       .q_lens = {12, 1},
+       .kv_lens = {20, 20},
+       .options = {.scale = 0.5, .soft_cap = 2.0}},
+      {.name = "sinks", .q_lens = {12, 1}, .kv_lens = {20, 20}, .sinks = true},
+      {.name = "not_causal",
+       .q_lens = {12, 3},
+       .kv_lens = {12, 20},
+       .options = {.scale = 0.2, .causal = false}},
+      {.name = "odd_head",
+       .q_heads = 9,
+       .kv_heads = 3,
+       .head_dim = 72,
+       .value_dim = 72,
+       .page_size = 5,
+       .q_lens = {9, 1},
+       .kv_lens = {9, 30}},
+      {.name = "head_256",
+       .q_heads = 4,
+       .kv_heads = 1,
+       .head_dim = 256,
+       .value_dim = 256,
+       .q_lens = {9, 1},
+       .kv_lens = {9, 20}},
+      {.name = "bf16",
+       .q_heads = 9,
+       .kv_heads = 3,
+       .head_dim = 64,
+       .value_dim = 64,
+       .page_size = 16,
+       .pages = 20,
+       .q_lens = {130, 1, 1},
+       .kv_lens = {200, 310, 1},
+       .dtype = bf16,
+       .cache_dtype = bf16},
+      {.name = "bf16_cache", .q_lens = {9, 1}, .kv_lens = {9, 20}, .cache_dtype = bf16},
+      {.name = "f32_cache", .q_lens = {9, 1}, .kv_lens = {9, 20}, .dtype = bf16},
+      {.name = "mla",
+       .q_heads = 6,
+       .kv_heads = 1,
+       .head_dim = 80,
+       .value_dim = 64,
+       .q_lens = {9, 1},
+       .kv_lens = {12, 20},
+       .padding_tokens = 2,
+       .mla = true},
+      {.name = "mla_bf16",
+       .q_heads = 16,
+       .kv_heads = 1,
+       .head_dim = 576,
+       .value_dim = 512,
+       .q_lens = {3, 1},
+       .kv_lens = {12, 20},
+       .options = {.scale = 0.05},
+       .mla = true,
+       .dtype = bf16,
+       .cache_dtype = bf16},
+  };
+}
+
+TEST(Attention, TheReferenceAgreesWithPlainSums) {
+  uint32_t seed = 1;
+  for (const Case& c : cases()) Batch(c, seed++).check(false);
+}
+
+TEST(Attention, TheCpuKernelAgreesWithPlainSums) {
+  uint32_t seed = 1;
+  for (const Case& c : cases()) Batch(c, seed++).check(true);
+}
+
+TEST(Attention, ShapesThatDoNotFitAreRefused) {
+  ir::Module module;
+  ir::Function& main = module.add_function();
+  const auto f32 = [&](Dims dims) { return main.add_argument(Shape(DType::kF32, dims)); };
+  const auto i32 = [&](int64_t size) { return main.add_argument(Shape(DType::kS32, {size})); };
+  const RaggedBatch batch{i32(2), i32(6), i32(3), i32(3)};
+  const ir::Value q = f32({5, 4, 32}), kv = f32({5, 2, 32}), cache = f32({6, 4, 4, 32});
+  EXPECT_NO_THROW(ragged_paged_attention({}, q, kv, kv, cache, batch, {}));
+  EXPECT_THROW(ragged_paged_attention({}, q, f32({5, 3, 32}), f32({5, 3, 32}), cache, batch, {}),
+               Error);
+  EXPECT_THROW(ragged_paged_attention({}, q, kv, kv, f32({6, 4, 2, 32}), batch, {}), Error);
+  EXPECT_THROW(ragged_paged_attention({}, q, kv, kv, cache, {i32(2), i32(5), i32(3), i32(3)}, {}),
+               Error);
+  EXPECT_THROW(ragged_paged_attention({}, q, kv, kv, cache, batch, {.sliding_window = 0}), Error);
+  EXPECT_THROW(ragged_paged_attention({}, q, kv, kv, cache, batch, {.sinks = f32({3})}), Error);
+}
+
+TEST(Rotary, TurnsPairsAndPassesTheRest) {
+  for (const RotaryStyle style : {RotaryStyle::kHalf, RotaryStyle::kInterleaved}) {
+    ir::Module module;
+    ir::Function& main = module.add_function();
+    const ir::Value x = main.add_argument(Shape(DType::kF32, {1, 1, 5}));
+    const ir::Value cos = main.add_argument(Shape(DType::kF32, {1, 2}));
+    const ir::Value sin = main.add_argument(Shape(DType::kF32, {1, 2}));
+    main.set_results({rotary({}, x, cos, sin, style)});
+    const pjrt::Buffer bx = to_device({1, 2, 3, 4, 5}, DType::kF32, {1, 1, 5});
+    const pjrt::Buffer bc = to_device({0, 1}, DType::kF32, {1, 2});  // a quarter turn, and none
+    const pjrt::Buffer bs = to_device({1, 0}, DType::kF32, {1, 2});
+    const auto results = client()
+                             .compile(module.to_string())
+                             .execute(std::vector<const pjrt::Buffer*>{&bx, &bc, &bs});
+    const Floats expected =
+        style == RotaryStyle::kHalf ? Floats{-3, 2, 1, 4, 5} : Floats{-2, 1, 3, 4, 5};
+    EXPECT_EQ(to_host(results[0]), expected);
+  }
+}
+
+}  // namespace
+}  // namespace ttpu::kernels

@@ -1,0 +1,182 @@
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "ttpu/base/error.h"
+#include "ttpu/kernels/cpu/scratch.h"
+#include "ttpu/kernels/ragged_paged_attention/cpu/isa_attention.h"
+
+namespace ttpu::kernels::cpu {
+namespace {
+
+constexpr int64_t kTileRows = 48;       // rows of a prefill tile, about
+constexpr int64_t kPartSize = 256;      // positions of a part of a long decode
+constexpr int64_t kWorthSplitting = 2;  // parts from which splitting pays
+
+const AttentionIsa& isa_kernels(Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::kAvx512) return kAvx512Attention;
+  if (isa == Isa::kAvx2) return kAvx2Attention;
+#endif
+  static_cast<void>(isa);
+  return kPortableAttention;
+}
+
+void check(const Attention& c) {
+  const int64_t count = c.distribution[2];
+  require(count >= 0 && count <= c.sequences, "[attention] {} real sequences of {}", count,
+          c.sequences);
+  require(count == 0 || c.cu_q_lens[0] == 0, "[attention] cu_q_lens begins with {}, expected 0",
+          c.cu_q_lens[0]);
+  for (int64_t s = 0; s < count; ++s) {
+    const int64_t begin = c.cu_q_lens[s];
+    const int64_t end = c.cu_q_lens[s + 1];
+    const int64_t length = c.kv_lens[s];
+    require(begin <= end && end <= c.tokens,
+            "[attention] sequence {} has tokens {} to {} of {}; cu_q_lens must rise", s, begin, end,
+            c.tokens);
+    require(length >= end - begin && length <= c.pages_per_sequence * c.page_size,
+            "[attention] sequence {} has length {} with {} new tokens and room for {}", s, length,
+            end - begin, c.pages_per_sequence * c.page_size);
+    for (int64_t page = 0; page * c.page_size < length; ++page) {
+      const int32_t index = c.page_indices[s * c.pages_per_sequence + page];
+      require(index >= 0 && index < c.pages, "[attention] sequence {} has page {} of {}", s, index,
+              c.pages);
+    }
+  }
+}
+
+void convert_row(const void* from, DType from_dtype, void* to, DType to_dtype, int64_t count) {
+  if (from_dtype == to_dtype) {
+    std::memcpy(to, from, static_cast<size_t>(count) * (to_dtype == DType::kF32 ? 4 : 2));
+  } else if (to_dtype == DType::kF32) {
+    const auto* half = static_cast<const uint16_t*>(from);
+    for (int64_t i = 0; i < count; ++i) static_cast<float*>(to)[i] = f32_from_bf16(half[i]);
+  } else {
+    const auto* wide = static_cast<const float*>(from);
+    for (int64_t i = 0; i < count; ++i) static_cast<uint16_t*>(to)[i] = bf16_from_f32(wide[i]);
+  }
+}
+
+void write_rows(const Attention& c, TaskPool* pool) {
+  const int64_t in = c.dtype == DType::kF32 ? 4 : 2;
+  const int64_t out = c.cache_dtype == DType::kF32 ? 4 : 2;
+  for (int64_t s = 0; s < c.distribution[2]; ++s) {
+    const int64_t begin = c.cu_q_lens[s];
+    const int64_t tokens = c.cu_q_lens[s + 1] - begin;
+    const int64_t position = c.kv_lens[s] - tokens;
+    parallel_for(tokens > 64 ? pool : nullptr, tokens, 64, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        const int64_t at = position + i;
+        const int64_t page = c.page_indices[s * c.pages_per_sequence + at / c.page_size];
+        const int64_t row = page * c.page_size + at % c.page_size;
+        convert_row(static_cast<const char*>(c.rows) + (begin + i) * c.width * in, c.dtype,
+                    static_cast<char*>(c.cache) + row * c.width * out, c.cache_dtype, c.width);
+      }
+    });
+  }
+}
+
+// The positions that the item's tokens see.
+void set_range(const Attention& c, AttentionItem& item) {
+  item.kv_end = c.causal ? item.position + item.tokens : c.kv_lens[item.sequence];
+  item.kv_begin = 0;
+  if (c.window > 0) {
+    const int64_t first = std::max<int64_t>(0, item.position - c.window + 1);
+    item.kv_begin = std::min(first / kKvBlock * kKvBlock, item.kv_end);
+  }
+}
+
+// A split item's parts are items of their own; `joins` says which.
+struct Join {
+  int64_t first = 0, parts = 0;
+  int64_t state = 0;  // offset of its states
+};
+
+struct Work {
+  std::vector<AttentionItem> items;
+  std::vector<Join> joins;
+  std::vector<int64_t> states;  // offset of each item's state, -1: none
+  int64_t state_floats = 0;
+};
+
+void add_item(const Attention& c, const AttentionItem& whole, bool split, Work& work) {
+  const int64_t size = whole.kv_end - whole.kv_begin;
+  const int64_t parts = split ? (size + kPartSize - 1) / kPartSize : 1;
+  if (parts < kWorthSplitting) {
+    work.items.push_back(whole);
+    work.states.push_back(-1);
+    return;
+  }
+  const int64_t floats = whole.tokens * (c.q_heads / c.kv_heads) * state_size(c);
+  work.joins.push_back({static_cast<int64_t>(work.items.size()), parts, work.state_floats});
+  for (int64_t p = 0; p < parts; ++p) {
+    AttentionItem part = whole;
+    part.kv_begin = whole.kv_begin + p * kPartSize;
+    part.kv_end = std::min(part.kv_begin + kPartSize, whole.kv_end);
+    work.items.push_back(part);
+    work.states.push_back(work.state_floats);
+    work.state_floats += floats;
+  }
+}
+
+void plan(const Attention& c, bool parallel, Work& work) {
+  work.items.clear();
+  work.joins.clear();
+  work.states.clear();
+  work.state_floats = 0;
+  const int64_t groups = c.q_heads / c.kv_heads;
+  const int64_t tile = std::max<int64_t>(1, kTileRows / groups);
+  for (int64_t s = 0; s < c.distribution[2]; ++s) {
+    const int64_t begin = c.cu_q_lens[s];
+    const int64_t tokens = c.cu_q_lens[s + 1] - begin;
+    const bool split = parallel && tokens <= tile;
+    // The last tiles see most: first, so that the threads end together.
+    for (int64_t at = tokens == 0 ? -1 : (tokens - 1) / tile * tile; at >= 0; at -= tile) {
+      for (int64_t head = 0; head < c.kv_heads; ++head) {
+        AttentionItem item;
+        item.sequence = static_cast<int32_t>(s);
+        item.token = begin + at;
+        item.tokens = std::min(tile, tokens - at);
+        item.position = c.kv_lens[s] - tokens + at;
+        item.kv_head = head;
+        set_range(c, item);
+        add_item(c, item, split, work);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void attention(const Attention& c, TaskPool* pool, Isa isa) {
+  check(c);
+  write_rows(c, pool);
+  const int64_t real = c.distribution[2] == 0 ? 0 : c.cu_q_lens[c.distribution[2]];
+  const int64_t row_bytes = c.q_heads * c.value_dim * (c.dtype == DType::kF32 ? 4 : 2);
+  std::memset(static_cast<char*>(c.output) + real * row_bytes, 0,
+              static_cast<size_t>((c.tokens - real) * row_bytes));
+  static thread_local Work work_of_thread;  // a step makes dozens of calls: keep the memory
+  Work& work = work_of_thread;
+  plan(c, pool != nullptr && pool->num_threads() > 1, work);
+  // Slot 2: the tiles that this thread runs itself use 0 and 1.
+  float* states = thread_scratch_of<float>(2, std::max<int64_t>(work.state_floats, 1));
+  for (size_t i = 0; i < work.items.size(); ++i) {
+    if (work.states[i] >= 0) work.items[i].partial = states + work.states[i];
+  }
+  const AttentionIsa& kernels = isa_kernels(isa);
+  const auto count = static_cast<int64_t>(work.items.size());
+  int64_t positions = 0;
+  for (const AttentionItem& item : work.items)
+    positions += item.tokens * (item.kv_end - item.kv_begin);
+  // A short context is done before another thread has looked up.
+  TaskPool* helpers = positions * c.key_dim > 16384 ? pool : nullptr;
+  parallel_for(helpers, count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) kernels.run(c, work.items[static_cast<size_t>(i)]);
+  });
+  for (const Join& join : work.joins) {
+    kernels.join(c, work.items[static_cast<size_t>(join.first)], states + join.state, join.parts);
+  }
+}
+
+}  // namespace ttpu::kernels::cpu

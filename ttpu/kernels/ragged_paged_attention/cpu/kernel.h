@@ -1,0 +1,40 @@
+// Attention over a paged cache on CPU, as a plain function over memory: online softmax over blocks
+// of positions (FlashAttention, arXiv:2205.14135), all query heads of a key head together.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "ttpu/base/dtype.h"
+#include "ttpu/kernels/cpu/isa.h"
+#include "ttpu/kernels/cpu/parallel.h"
+
+namespace ttpu::kernels::cpu {
+
+// Everything is dense and row-major; bf16 or f32. A cache row (one position) is `width` elements;
+// the key of head h begins at h * head_stride, its value value_offset behind it.
+struct Attention {
+  DType dtype = DType::kF32;  // of q, rows and output
+  DType cache_dtype = DType::kF32;
+  const void* q = nullptr;     // [tokens, q_heads, key_dim]
+  const void* rows = nullptr;  // [tokens, width]: written at the tokens' positions first
+  void* cache = nullptr;       // [pages, page_size, width]
+  void* output = nullptr;      // [tokens, q_heads, value_dim]
+  const int32_t* kv_lens = nullptr;
+  const int32_t* page_indices = nullptr;  // [sequences, pages_per_sequence]
+  const int32_t* cu_q_lens = nullptr;
+  const int32_t* distribution = nullptr;
+  const float* sinks = nullptr;  // [q_heads] or null
+  int64_t tokens = 0, q_heads = 0, kv_heads = 0, key_dim = 0, value_dim = 0;
+  int64_t width = 0, head_stride = 0, value_offset = 0;
+  int64_t pages = 0, page_size = 0, sequences = 0, pages_per_sequence = 0;
+  float scale = 1;
+  float soft_cap = 0;  // 0: none
+  int64_t window = 0;  // 0: none
+  bool causal = true;
+};
+
+// Throws kInvalidArgument when lengths or pages point outside; nothing is written then.
+void attention(const Attention& call, TaskPool* pool, Isa isa = best_isa());
+
+}  // namespace ttpu::kernels::cpu

@@ -1,0 +1,13 @@
+// The implementation that a program gets, for operators that have checked their operands.
+#pragma once
+
+#include "ttpu/kernels/ragged_paged_attention/reference.h"
+
+namespace ttpu::kernels {
+
+// As reference::paged_attention.
+AttentionResult paged_attention(const Target& target, ir::Value q, ir::Value rows, ir::Value cache,
+                                const CacheLayout& layout, const RaggedBatch& batch,
+                                const AttentionOptions& options);
+
+}  // namespace ttpu::kernels
