@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokenizers::decoders::DecoderWrapper;
-use tokenizers::{Decoder, Tokenizer};
+use tokenizers::Decoder;
 
+use crate::model::AnyTokenizer;
 use crate::tokenizer::TtpuTokenizer;
 use crate::{guard, quietly, Failure, Outcome, TtpuBytes};
 
@@ -205,14 +206,14 @@ fn flatten(decoder: &DecoderWrapper, out: &mut Vec<DecoderWrapper>) {
 
 /// One stream of ids. Not for use by several threads at once.
 pub struct TtpuDetokenizer {
-    tokenizer: Arc<Tokenizer>,
+    tokenizer: Arc<AnyTokenizer>,
     skip_special_tokens: bool,
     stages: Vec<Stage>,
     text: String,
 }
 
 impl TtpuDetokenizer {
-    fn new(tokenizer: Arc<Tokenizer>, skip_special_tokens: bool) -> TtpuDetokenizer {
+    fn new(tokenizer: Arc<AnyTokenizer>, skip_special_tokens: bool) -> TtpuDetokenizer {
         let stages = stages(tokenizer.get_decoder());
         TtpuDetokenizer { tokenizer, skip_special_tokens, stages, text: String::new() }
     }

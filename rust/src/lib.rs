@@ -4,7 +4,9 @@
 //! are handed out belong to the caller and are freed by `ttpu_text_bytes_free` / `ttpu_text_ids_free`.
 //! Pointers must be valid for their lengths; a null pointer is allowed where the length is zero.
 
+mod bpe;
 mod detokenizer;
+mod model;
 mod percent_format;
 mod pymethods;
 mod pyvalue;

@@ -1,18 +1,26 @@
 //! `tokenizer.json` files through the `tokenizers` crate.
 use std::sync::Arc;
 
-use tokenizers::Tokenizer;
+use serde::Deserialize;
+use tokenizers::{
+    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerBuilder,
+};
 
+use crate::bpe::{Bpe, Options, Rule, Texts};
+use crate::model::{AnyModel, AnyTokenizer};
 use crate::{bytes_out, guard, ids_out, quietly, slice_in, text_in, Failure, Outcome, TtpuBytes, TtpuIds};
 
 /// A tokenizer; all functions on it may be called from several threads at once.
 pub struct TtpuTokenizer {
-    pub(crate) inner: Arc<Tokenizer>,
+    pub(crate) inner: Arc<AnyTokenizer>,
+}
+
+fn refuse(error: impl std::fmt::Display) -> Failure {
+    Failure::invalid(format!("not a usable tokenizer.json: {error}"))
 }
 
 fn load(json: &str) -> Outcome<TtpuTokenizer> {
-    let refuse = |e: tokenizers::Error| Failure::invalid(format!("not a usable tokenizer.json: {e}"));
-    let mut tokenizer: Tokenizer = json.parse().map_err(refuse)?;
+    let mut tokenizer: AnyTokenizer = json.parse().map_err(refuse)?;
     if tokenizer.get_vocab_size(true) == 0 {
         return Err(Failure::invalid("the tokenizer.json has an empty vocabulary"));
     }
@@ -31,6 +39,75 @@ pub unsafe extern "C" fn ttpu_tokenizer_new(
 ) -> i32 {
     guard(error, || {
         let tokenizer = load(text_in("the tokenizer.json", json, len)?)?;
+        out.write(Box::into_raw(Box::new(tokenizer)));
+        Ok(())
+    })
+}
+
+/// A tokenizer.json less the lists of its model.
+#[derive(Deserialize)]
+struct Frame {
+    added_tokens: Vec<AddedToken>,
+    normalizer: Option<NormalizerWrapper>,
+    pre_tokenizer: Option<PreTokenizerWrapper>,
+    post_processor: Option<PostProcessorWrapper>,
+    decoder: Option<DecoderWrapper>,
+    model: Options,
+}
+
+fn assemble(json: &str, tokens: Texts, rule: Rule) -> Outcome<TtpuTokenizer> {
+    let frame: Frame = serde_json::from_str(json).map_err(refuse)?;
+    let builder = TokenizerBuilder::new()
+        .with_model(AnyModel::Bpe(Bpe::new(tokens, rule, frame.model)?))
+        .with_normalizer(frame.normalizer)
+        .with_pre_tokenizer(frame.pre_tokenizer)
+        .with_post_processor(frame.post_processor)
+        .with_decoder(frame.decoder);
+    let mut tokenizer: AnyTokenizer = builder.build().map_err(refuse)?;
+    tokenizer.add_tokens(frame.added_tokens).map_err(refuse)?;
+    Ok(TtpuTokenizer { inner: Arc::new(tokenizer) })
+}
+
+/// Texts end to end; `ends` are where each ends.
+#[repr(C)]
+pub struct TtpuTexts {
+    pub text: *const u8,
+    pub len: usize,
+    pub ends: *const u32,
+    pub count: usize,
+}
+
+unsafe fn texts_in(what: &str, texts: &TtpuTexts) -> Outcome<Texts> {
+    Texts::new(what, slice_in(texts.text, texts.len), slice_in(texts.ends, texts.count))
+}
+
+/// How `ttpu_tokenizer_from_lists` merges: by the list of merges; by the scores of the tokens, one each; by
+/// the order of the tokens.
+pub const TTPU_MERGES_LISTED: i32 = 0;
+pub const TTPU_MERGES_SCORED: i32 = 1;
+pub const TTPU_MERGES_IN_ORDER: i32 = 2;
+
+/// A byte-pair tokenizer from a tokenizer.json that lacks `vocab` and `merges`, and these as lists.
+#[no_mangle]
+pub unsafe extern "C" fn ttpu_tokenizer_from_lists(
+    json: *const u8,
+    len: usize,
+    tokens: TtpuTexts,
+    rule: i32,
+    merges: TtpuTexts,
+    scores: *const f32,
+    out: *mut *mut TtpuTokenizer,
+    error: *mut TtpuBytes,
+) -> i32 {
+    guard(error, || {
+        let rule = match rule {
+            TTPU_MERGES_LISTED => Rule::Listed(texts_in("the merges", &merges)?),
+            TTPU_MERGES_SCORED => Rule::Scored(slice_in(scores, tokens.count).to_vec()),
+            TTPU_MERGES_IN_ORDER => Rule::InOrder,
+            other => return Err(Failure::invalid(format!("no rule of merging has the number {other}"))),
+        };
+        let tokens = texts_in("the tokens", &tokens)?;
+        let tokenizer = assemble(text_in("the tokenizer.json", json, len)?, tokens, rule)?;
         out.write(Box::into_raw(Box::new(tokenizer)));
         Ok(())
     })

@@ -8,6 +8,7 @@
 #include "ttpu/io/gguf_config.h"
 #include "ttpu/io/gguf_names.h"
 #include "ttpu/io/gguf_tokenizer.h"
+#include "ttpu/text/tokenizer.h"
 
 namespace {
 
@@ -29,7 +30,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       ttpu::io::gguf_config(gguf).dump(-1, ' ', false, ttpu::Json::error_handler_t::replace);
     });
     attempt([&] { ttpu::io::gguf_generation_config(gguf); });
-    attempt([&] { ttpu::io::gguf_tokenizer_json(gguf); });
+    attempt(
+        [&] { ttpu::text::Tokenizer::from_source(ttpu::io::gguf_tokenizer(gguf)).encode("a b"); });
     attempt([&] { ttpu::io::gguf_tokenizer_config(gguf); });
     for (const auto& tensor : ttpu::io::transformers_tensors(gguf)) {
       attempt([&] {

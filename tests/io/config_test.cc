@@ -14,7 +14,7 @@ namespace fs = std::filesystem;
 void expect_reference_ids(const char* gguf, const char* reference) {
   const fs::path path = real_model(gguf);
   if (path.empty()) GTEST_SKIP() << gguf << " is not here; run the set-up";
-  const auto tokenizer = text::Tokenizer::from_json(load_model_files(path).tokenizer_json);
+  const auto tokenizer = text::Tokenizer::from_source(load_model_files(path).tokenizer);
   const Json items =
       read_json(fs::path(TTPU_SOURCE_DIR) / "tests/fixtures/reference" / reference).at("items");
   ASSERT_FALSE(items.empty());
@@ -39,7 +39,7 @@ TEST(ConfigTest, SmolLm2sDigitsAreTokensOfTheirOwn) {
   const fs::path path = real_model("smollm2-135m-instruct-q4_1.gguf");
   if (path.empty()) GTEST_SKIP() << "the SmolLM2 weights are not here; run the set-up";
   const ModelFiles files = load_model_files(path);
-  const auto tokenizer = text::Tokenizer::from_json(files.tokenizer_json);
+  const auto tokenizer = text::Tokenizer::from_source(files.tokenizer);
   EXPECT_EQ(tokenizer.encode("12345").size(), 5u);
   EXPECT_EQ(files.config.at("model_type"), "llama");
   EXPECT_EQ(files.config.at("rms_norm_eps"), 1e-5);
@@ -75,7 +75,7 @@ GgufBuilder sentencepiece() {
 TEST(ConfigTest, SentencePieceMergesFollowTheScores) {
   const std::string file = sentencepiece().build();
   const Gguf gguf = Gguf::parse(as_bytes(file), "x");
-  const auto tokenizer = text::Tokenizer::from_json(gguf_tokenizer_json(gguf));
+  const auto tokenizer = text::Tokenizer::from_source(gguf_tokenizer(gguf));
   // "_a" scores best, so that "_ab" is put together from "_a" and "b"; begin token by default.
   EXPECT_EQ(tokenizer.encode("ab"), (std::vector<int32_t>{1, 8}));
   EXPECT_EQ(tokenizer.encode("A"), (std::vector<int32_t>{1, 4, 3}));  // a byte of its own
@@ -88,7 +88,7 @@ TEST(ConfigTest, DamagedTokenizersAreRefused) {
   const auto refusal = [](const GgufBuilder& builder) {
     const std::string file = builder.build();
     const Gguf gguf = Gguf::parse(as_bytes(file), "x");
-    return error_of([&] { gguf_tokenizer_json(gguf); });
+    return error_of([&] { text::Tokenizer::from_source(gguf_tokenizer(gguf)); });
   };
   const auto start = [](const char* model) {
     GgufBuilder builder;
@@ -131,7 +131,7 @@ TEST(ConfigTest, EveryPreTokenizerMakesALoadableFile) {
     builder.strings("tokenizer.ggml.merges", {"1 2"});
     const std::string file = builder.build();
     const auto tokenizer =
-        text::Tokenizer::from_json(gguf_tokenizer_json(Gguf::parse(as_bytes(file), "x")));
+        text::Tokenizer::from_source(gguf_tokenizer(Gguf::parse(as_bytes(file), "x")));
     const bool digits = pre == std::string("smollm") || pre == std::string("qwen2") ||
                         pre == std::string("tekken") || pre == std::string("starcoder");
     EXPECT_EQ(tokenizer.encode("12").size(), digits ? 2u : 1u) << pre;
@@ -179,7 +179,7 @@ TEST(ConfigTest, AFoldersFilesAreReadAndErrorsNameThem) {
   write_file(folder / "tokenizer.json", "{}");
   const ModelFiles files = load_model_files(folder);
   EXPECT_EQ(files.chat_template, "T");
-  EXPECT_EQ(files.tokenizer_json, "{}");
+  EXPECT_EQ(files.tokenizer.json, "{}");
   EXPECT_TRUE(files.generation_config.empty());
   write_file(folder / "generation_config.json", "[1]");
   EXPECT_NE(error_of([&] { load_model_files(folder); }).find("generation_config.json"),

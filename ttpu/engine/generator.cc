@@ -36,7 +36,7 @@ Json token_variables(const Json& tokenizer_config) {
 
 Generator::Generator(const std::filesystem::path& path, const ModelOptions& options)
     : files_(io::load_model_files(path)),
-      tokenizer_(text::Tokenizer::from_json(files_.tokenizer_json)) {
+      tokenizer_(text::Tokenizer::from_source(files_.tokenizer)) {
   if (!files_.chat_template.empty()) template_.emplace(files_.chat_template);
   add_ids(files_.generation_config, &end_ids_);
   if (end_ids_.empty()) add_ids(files_.config, &end_ids_);

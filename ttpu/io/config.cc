@@ -61,7 +61,7 @@ ModelFiles load_folder(const fs::path& folder) {
   files.tokenizer_config = read_optional_object(folder / "tokenizer_config.json");
   files.special_tokens_map = read_optional_object(folder / "special_tokens_map.json");
   if (fs::exists(folder / "tokenizer.json")) {
-    files.tokenizer_json = read_file(folder / "tokenizer.json");
+    files.tokenizer.json = read_file(folder / "tokenizer.json");
   }
   files.chat_template = find_chat_template(folder, files.tokenizer_config);
   return files;
@@ -79,7 +79,7 @@ ModelFiles load_gguf(const fs::path& path) {
   files.tokenizer_config = Json::object();
   files.chat_template = gguf_chat_template(gguf);
   if (gguf.has("tokenizer.ggml.tokens")) {
-    files.tokenizer_json = gguf_tokenizer_json(gguf);
+    files.tokenizer = gguf_tokenizer(gguf);
     files.tokenizer_config = gguf_tokenizer_config(gguf);
   }
   return files;

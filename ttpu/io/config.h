@@ -5,6 +5,7 @@
 #include <string>
 
 #include "ttpu/base/json.h"
+#include "ttpu/io/tokenizer_source.h"
 
 namespace ttpu::io {
 
@@ -16,7 +17,7 @@ struct ModelFiles {
   Json generation_config;
   Json tokenizer_config;
   Json special_tokens_map;
-  std::string tokenizer_json;  // the text of tokenizer.json, or empty
+  TokenizerSource tokenizer;  // empty when there is none
   // chat_template.jinja, chat_template.json or the tokenizer config's own; empty when there is
   // none. Of several named ones, "default".
   std::string chat_template;

@@ -5,13 +5,57 @@
 
 namespace ttpu::text {
 
-Tokenizer Tokenizer::from_json(std::string_view tokenizer_json) {
+namespace {
+
+// `make(TtpuTokenizer** out, TtpuBytes* error)` gives a status.
+template <typename Make>
+std::shared_ptr<const TtpuTokenizer> make_handle(Make&& make) {
   TtpuTokenizer* handle = nullptr;
-  rust_call("tokenizer", [&](TtpuBytes* error) {
-    return ttpu_tokenizer_new(as_bytes(tokenizer_json), tokenizer_json.size(), &handle, error);
-  });
-  return Tokenizer(std::shared_ptr<const TtpuTokenizer>(
-      handle, [](const TtpuTokenizer* p) { ttpu_tokenizer_free(const_cast<TtpuTokenizer*>(p)); }));
+  rust_call("tokenizer", [&](TtpuBytes* error) { return make(&handle, error); });
+  return {handle,
+          [](const TtpuTokenizer* p) { ttpu_tokenizer_free(const_cast<TtpuTokenizer*>(p)); }};
+}
+
+TtpuTexts to_rust(const io::Texts& texts) {
+  return {as_bytes(texts.text), texts.text.size(), texts.ends.data(), texts.ends.size()};
+}
+
+int32_t to_rust(io::MergeRule rule) {
+  switch (rule) {
+    case io::MergeRule::kListed:
+      return TTPU_MERGES_LISTED;
+    case io::MergeRule::kScored:
+      return TTPU_MERGES_SCORED;
+    case io::MergeRule::kInOrder:
+      return TTPU_MERGES_IN_ORDER;
+  }
+  fail(Code::kInternal, "[tokenizer] rule {} has no number", static_cast<int>(rule));
+}
+
+}  // namespace
+
+Tokenizer Tokenizer::from_json(std::string_view tokenizer_json) {
+  return Tokenizer(make_handle([&](TtpuTokenizer** out, TtpuBytes* error) {
+    return ttpu_tokenizer_new(as_bytes(tokenizer_json), tokenizer_json.size(), out, error);
+  }));
+}
+
+Tokenizer Tokenizer::from_source(const io::TokenizerSource& source) {
+  if (source.json.empty()) {
+    fail(Code::kNotFound,
+         "[tokenizer] the model has no tokenizer.json (and no tokenizer in a GGUF file); fetch it "
+         "from where the weights came from, or make it with transformers: "
+         "AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)");
+  }
+  if (source.tokens.size() == 0) return from_json(source.json);
+  require(source.rule != io::MergeRule::kScored || source.scores.size() == source.tokens.size(),
+          "[tokenizer] {} scores for {} tokens; expected one each", source.scores.size(),
+          source.tokens.size());
+  return Tokenizer(make_handle([&](TtpuTokenizer** out, TtpuBytes* error) {
+    return ttpu_tokenizer_from_lists(as_bytes(source.json), source.json.size(),
+                                     to_rust(source.tokens), to_rust(source.rule),
+                                     to_rust(source.merges), source.scores.data(), out, error);
+  }));
 }
 
 Tokenizer Tokenizer::from_file(const std::filesystem::path& path) {

@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "ttpu/io/tokenizer_source.h"
+
 struct TtpuTokenizer;
 
 namespace ttpu::text {
@@ -20,6 +22,8 @@ class Tokenizer {
  public:
   // The contents of a tokenizer.json. Throws kInvalidArgument when malformed or without vocabulary.
   static Tokenizer from_json(std::string_view tokenizer_json);
+  // What a model's files hold. Throws kNotFound as well, when they hold no tokenizer.
+  static Tokenizer from_source(const io::TokenizerSource& source);
   // Throws kNotFound as well.
   static Tokenizer from_file(const std::filesystem::path& path);
 
