@@ -9,9 +9,9 @@
 namespace ttpu::kernels::cpu {
 namespace {
 
-constexpr int64_t kTileRows = 48;       // rows of a prefill tile, about
-constexpr int64_t kPartSize = 256;      // positions of a part of a long decode
-constexpr int64_t kWorthSplitting = 2;  // parts from which splitting pays
+constexpr int64_t kTileGroups = 4;  // groups of rows that share the packing of keys and values
+constexpr int64_t kTilesPerThread = 4;
+constexpr int64_t kPartSize = 256;  // positions of a part of a long decode, at least
 
 const AttentionIsa& isa_kernels(Isa isa) {
 #if defined(__x86_64__)
@@ -77,16 +77,6 @@ void write_rows(const Attention& c, TaskPool* pool) {
   }
 }
 
-// The positions that the item's tokens see.
-void set_range(const Attention& c, AttentionItem& item) {
-  item.kv_end = c.causal ? item.position + item.tokens : c.kv_lens[item.sequence];
-  item.kv_begin = 0;
-  if (c.window > 0) {
-    const int64_t first = std::max<int64_t>(0, item.position - c.window + 1);
-    item.kv_begin = std::min(first / kKvBlock * kKvBlock, item.kv_end);
-  }
-}
-
 // A split item's parts are items of their own; `joins` says which.
 struct Join {
   int64_t first = 0, parts = 0;
@@ -100,52 +90,102 @@ struct Work {
   int64_t state_floats = 0;
 };
 
-void add_item(const Attention& c, const AttentionItem& whole, bool split, Work& work) {
-  const int64_t size = whole.kv_end - whole.kv_begin;
-  const int64_t parts = split ? (size + kPartSize - 1) / kPartSize : 1;
-  if (parts < kWorthSplitting) {
-    work.items.push_back(whole);
-    work.states.push_back(-1);
-    return;
+class Planner {
+ public:
+  Planner(const Attention& c, int threads, int64_t group_rows, Work& work)
+      : c_(c), threads_(threads), group_rows_(group_rows), work_(work) {
+    work.items.clear();
+    work.joins.clear();
+    work.states.clear();
+    work.state_floats = 0;
+    tile_ = tile_tokens();
   }
-  const int64_t floats = whole.tokens * (c.q_heads / c.kv_heads) * state_size(c);
-  work.joins.push_back({static_cast<int64_t>(work.items.size()), parts, work.state_floats});
-  for (int64_t p = 0; p < parts; ++p) {
-    AttentionItem part = whole;
-    part.kv_begin = whole.kv_begin + p * kPartSize;
-    part.kv_end = std::min(part.kv_begin + kPartSize, whole.kv_end);
-    work.items.push_back(part);
-    work.states.push_back(work.state_floats);
-    work.state_floats += floats;
-  }
-}
 
-void plan(const Attention& c, bool parallel, Work& work) {
-  work.items.clear();
-  work.joins.clear();
-  work.states.clear();
-  work.state_floats = 0;
-  const int64_t groups = c.q_heads / c.kv_heads;
-  const int64_t tile = std::max<int64_t>(1, kTileRows / groups);
-  for (int64_t s = 0; s < c.distribution[2]; ++s) {
-    const int64_t begin = c.cu_q_lens[s];
-    const int64_t tokens = c.cu_q_lens[s + 1] - begin;
-    const bool split = parallel && tokens <= tile;
-    // The last tiles see most: first, so that the threads end together.
-    for (int64_t at = tokens == 0 ? -1 : (tokens - 1) / tile * tile; at >= 0; at -= tile) {
-      for (int64_t head = 0; head < c.kv_heads; ++head) {
+  void plan() {
+    for (int64_t s = 0; s < c_.distribution[2]; ++s) {
+      const int64_t tokens = tokens_of(s);
+      if (tokens == 0) continue;
+      // The last tiles see most: first, so that the threads end together.
+      for (int64_t at = (tokens - 1) / tile_ * tile_; at >= 0; at -= tile_) {
         AttentionItem item;
         item.sequence = static_cast<int32_t>(s);
-        item.token = begin + at;
-        item.tokens = std::min(tile, tokens - at);
-        item.position = c.kv_lens[s] - tokens + at;
-        item.kv_head = head;
-        set_range(c, item);
-        add_item(c, item, split, work);
+        item.token = c_.cu_q_lens[s] + at;
+        item.tokens = std::min(tile_, tokens - at);
+        item.position = c_.kv_lens[s] - tokens + at;
+        set_range(item);
+        add_heads(item);
       }
     }
   }
-}
+
+ private:
+  int64_t tokens_of(int64_t s) const { return c_.cu_q_lens[s + 1] - c_.cu_q_lens[s]; }
+
+  // Large tiles share more, small ones keep every thread busy.
+  int64_t tile_tokens() const {
+    const int64_t tokens = c_.cu_q_lens[c_.distribution[2]];
+    const int64_t fair = tokens * c_.q_heads / (threads_ * kTilesPerThread);
+    const int64_t groups = std::clamp<int64_t>(fair / group_rows_, 1, kTileGroups);
+    return std::max<int64_t>(1, groups * group_rows_ / groups_of(c_));
+  }
+
+  // The positions that the item's tokens see.
+  void set_range(AttentionItem& item) const {
+    item.kv_end = c_.causal ? item.position + item.tokens : c_.kv_lens[item.sequence];
+    item.kv_begin = 0;
+    if (c_.window > 0) {
+      const int64_t first = std::max<int64_t>(0, item.position - c_.window + 1);
+      item.kv_begin = std::min(first / kKvBlock * kKvBlock, item.kv_end);
+    }
+  }
+
+  void add_heads(AttentionItem item) {
+    if (item.tokens * groups_of(c_) <= kFewRows) {
+      item.head_end = c_.kv_heads;
+      return add(item);
+    }
+    for (int64_t head = 0; head < c_.kv_heads; ++head) {
+      item.head_begin = head;
+      item.head_end = head + 1;
+      add(item);
+    }
+  }
+
+  // Few sequences of few tokens: a part of the positions for each thread.
+  int64_t parts_of(const AttentionItem& whole) const {
+    const bool many = whole.tokens > 1 && whole.tokens * groups_of(c_) > group_rows_;
+    if (threads_ < 2 || many) return 1;
+    const int64_t wanted = kTilesPerThread * threads_ / c_.distribution[2];
+    const int64_t size = whole.kv_end - whole.kv_begin;
+    return std::clamp<int64_t>(size / kPartSize, 1, std::max<int64_t>(wanted, 1));
+  }
+
+  void add(const AttentionItem& whole) {
+    const int64_t parts = parts_of(whole);
+    if (parts == 1) {
+      work_.items.push_back(whole);
+      work_.states.push_back(-1);
+      return;
+    }
+    const int64_t blocks = (whole.kv_end - whole.kv_begin + kKvBlock - 1) / kKvBlock;
+    const int64_t floats = rows_of(c_, whole) * state_size(c_);
+    work_.joins.push_back({static_cast<int64_t>(work_.items.size()), parts, work_.state_floats});
+    for (int64_t p = 0; p < parts; ++p) {
+      AttentionItem part = whole;
+      part.kv_begin = whole.kv_begin + p * blocks / parts * kKvBlock;
+      part.kv_end = std::min(whole.kv_begin + (p + 1) * blocks / parts * kKvBlock, whole.kv_end);
+      work_.items.push_back(part);
+      work_.states.push_back(work_.state_floats);
+      work_.state_floats += floats;
+    }
+  }
+
+  const Attention& c_;
+  int threads_;
+  int64_t group_rows_;
+  Work& work_;
+  int64_t tile_ = 1;
+};
 
 }  // namespace
 
@@ -158,13 +198,14 @@ void attention(const Attention& c, TaskPool* pool, Isa isa) {
               static_cast<size_t>((c.tokens - real) * row_bytes));
   static thread_local Work work_of_thread;  // a step makes dozens of calls: keep the memory
   Work& work = work_of_thread;
-  plan(c, pool != nullptr && pool->num_threads() > 1, work);
+  const AttentionIsa& kernels = isa_kernels(isa);
+  const int threads = pool == nullptr ? 1 : std::max(pool->num_threads(), 1);
+  Planner(c, threads, kernels.group_rows, work).plan();
   // Slot 2: the tiles that this thread runs itself use 0 and 1.
   float* states = thread_scratch_of<float>(2, std::max<int64_t>(work.state_floats, 1));
   for (size_t i = 0; i < work.items.size(); ++i) {
     if (work.states[i] >= 0) work.items[i].partial = states + work.states[i];
   }
-  const AttentionIsa& kernels = isa_kernels(isa);
   const auto count = static_cast<int64_t>(work.items.size());
   int64_t positions = 0;
   for (const AttentionItem& item : work.items)

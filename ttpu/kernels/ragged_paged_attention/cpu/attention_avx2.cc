@@ -1,11 +1,11 @@
-// Attention tiles for AVX2 with FMA: everything in f32.
-#include "ttpu/kernels/ragged_paged_attention/cpu/tile.h"
+// Attention for AVX2 with FMA: everything in f32.
+#include "ttpu/kernels/ragged_paged_attention/cpu/plain.h"
 
 #if defined(__x86_64__)
 
 namespace ttpu::kernels::cpu {
 
-const AttentionIsa kAvx2Attention = {run_tile<PlainPacking>, join_parts};
+const AttentionIsa kAvx2Attention = kPlainAttention;
 
 }  // namespace ttpu::kernels::cpu
 

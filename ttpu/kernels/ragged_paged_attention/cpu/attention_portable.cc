@@ -1,8 +1,8 @@
-// Attention tiles in plain C++.
-#include "ttpu/kernels/ragged_paged_attention/cpu/tile.h"
+// Attention in plain C++.
+#include "ttpu/kernels/ragged_paged_attention/cpu/plain.h"
 
 namespace ttpu::kernels::cpu {
 
-const AttentionIsa kPortableAttention = {run_tile<PlainPacking>, join_parts};
+const AttentionIsa kPortableAttention = kPlainAttention;
 
 }  // namespace ttpu::kernels::cpu

@@ -1,415 +1,282 @@
-// One tile of attention, written with the compiler's vector types: each instruction set includes
-// this file and gets code of its own (internal linkage).
+// A tile of many rows: scores are computed as keys x queries, so that positions run down and rows
+// lie in the lanes of vectors; then maxima and sums over positions need no exchange of lanes, the
+// keys need no transposing, and the weights come out as the product with the values wants them.
 #pragma once
 
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-
-#include "ttpu/kernels/cpu/scratch.h"
-#include "ttpu/kernels/ragged_paged_attention/cpu/isa_attention.h"
+#include "ttpu/kernels/ragged_paged_attention/cpu/finish.h"
 
 namespace ttpu::kernels::cpu {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int kLanes = 16, kRowBlock = 6, kColumns = 4;
-#elif defined(__AVX2__)
-constexpr int kLanes = 8, kRowBlock = 5, kColumns = 2;
-#else
-constexpr int kLanes = 4, kRowBlock = 4, kColumns = 2;
-#endif
-constexpr int64_t kFewRows = 4;  // so few rows are not worth packing keys for
-constexpr float kLowest = -1e30f;
+constexpr int64_t kGroupRows = kGroupVectors * kLanes;
 
-typedef float VecF __attribute__((vector_size(kLanes * sizeof(float))));
-typedef int32_t VecI __attribute__((vector_size(kLanes * sizeof(float))));
-typedef uint32_t VecU __attribute__((vector_size(kLanes * sizeof(float))));
-typedef uint16_t VecH __attribute__((vector_size(kLanes * sizeof(uint16_t))));
-
-template <typename V>
-inline V load(const void* from) {
-  V value;
-  std::memcpy(&value, from, sizeof value);
-  return value;
-}
-template <typename V>
-inline void store(void* to, V value) {
-  std::memcpy(to, &value, sizeof value);
-}
-inline VecF all(float x) { return x - VecF{}; }
-inline float sum_of(VecF v) {
-  float sum = 0;
-  for (int i = 0; i < kLanes; ++i) sum += v[i];
-  return sum;
-}
-inline VecF larger(VecF a, VecF b) { return a > b ? a : b; }
-inline VecF smaller(VecF a, VecF b) { return a < b ? a : b; }
-inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-
-// e^x to about 2 ulp for x <= 0, and 0 below -87.
-inline VecF exp_of(VecF x) {
-  const VecF inside = larger(smaller(x, all(88.f)), all(-87.f));
-  const VecF magic = all(12582912.f);  // 1.5 * 2^23: adding it rounds to an integer
-  const VecF n = (inside * 1.44269504f + magic) - magic;
-  const VecF r = (inside - n * 0.693359375f) + n * 2.12194440e-4f;
-  VecF p = all(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.f;
-  const VecI power = (__builtin_convertvector(n, VecI) + 127) << 23;
-  const VecF result = p * load<VecF>(&power);
-  return x > -87.f ? result : VecF{};
-}
-
-inline float float_of(uint16_t bits) {
-  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-  float value;
-  std::memcpy(&value, &wide, sizeof value);
-  return value;
-}
-inline uint16_t half_of(float value) {  // finite values; NaN stays NaN
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
-// `count` elements as f32, the rest up to `padded` 0.
-inline void expand(const void* from, DType dtype, int64_t count, int64_t padded, float* to) {
-  int64_t i = 0;
-  if (dtype == DType::kF32) {
-    std::memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
-    i = count;
-  } else {
-    const auto* half = static_cast<const uint16_t*>(from);
-    for (; i + kLanes <= count; i += kLanes) {
-      store(to + i, __builtin_convertvector(load<VecH>(half + i), VecU) << 16);
-    }
-    for (; i < count; ++i) to[i] = float_of(half[i]);
-  }
-  for (; i < padded; ++i) to[i] = 0;
-}
-
-inline const char* element_at(const void* base, DType dtype, int64_t index) {
-  return static_cast<const char*>(base) + index * (dtype == DType::kF32 ? 4 : 2);
-}
-
-inline const char* cache_at(const Attention& c, const AttentionItem& item, int64_t position) {
-  const int32_t page =
-      c.page_indices[item.sequence * c.pages_per_sequence + position / c.page_size];
-  const int64_t row = page * c.page_size + position % c.page_size;
-  return element_at(c.cache, c.cache_dtype, row * c.width + item.kv_head * c.head_stride);
-}
-
-// Products of 32-bit words: one f32, or (AVX512) two bf16.
-struct PlainWords {
-  static VecF multiply_add(VecF sum, uint32_t a, VecF b) {
-    float value;
-    std::memcpy(&value, &a, sizeof value);
-    return sum + value * b;
-  }
-};
-
-// C[rows][columns] += A[rows][depth] B[depth][columns]: kRowBlock rows, N vectors of columns.
-template <typename Words, int N>
-inline void block_product(const uint32_t* a, int64_t a_stride, int64_t depth, const float* b,
-                          int64_t b_stride, float* c, int64_t c_stride) {
-  VecF sums[kRowBlock][N];
-#pragma GCC unroll 8
-  for (int i = 0; i < kRowBlock; ++i) {
-#pragma GCC unroll 8
-    for (int j = 0; j < N; ++j) sums[i][j] = load<VecF>(c + i * c_stride + j * kLanes);
-  }
-  for (int64_t k = 0; k < depth; ++k) {
-    VecF row[N];
-#pragma GCC unroll 8
-    for (int j = 0; j < N; ++j) row[j] = load<VecF>(b + k * b_stride + j * kLanes);
-#pragma GCC unroll 8
-    for (int i = 0; i < kRowBlock; ++i) {
-#pragma GCC unroll 8
-      for (int j = 0; j < N; ++j) {
-        sums[i][j] = Words::multiply_add(sums[i][j], a[i * a_stride + k], row[j]);
-      }
-    }
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < kRowBlock; ++i) {
-#pragma GCC unroll 8
-    for (int j = 0; j < N; ++j) store(c + i * c_stride + j * kLanes, sums[i][j]);
-  }
-}
-
-// Rows are a multiple of kRowBlock, columns of kLanes.
-template <typename Words>
-void product(const uint32_t* a, int64_t a_stride, int64_t rows, int64_t depth, const float* b,
-             int64_t columns, float* c) {
-  for (int64_t j = 0; j < columns;) {
-    const bool wide = columns - j >= kColumns * kLanes;
-    for (int64_t i = 0; i < rows; i += kRowBlock) {
-      const uint32_t* a_rows = a + i * a_stride;
-      float* c_block = c + i * columns + j;
-      if (wide) {
-        block_product<Words, kColumns>(a_rows, a_stride, depth, b + j, columns, c_block, columns);
-      } else {
-        block_product<Words, 1>(a_rows, a_stride, depth, b + j, columns, c_block, columns);
-      }
-    }
-    j += wide ? kColumns * kLanes : kLanes;
-  }
-}
-
-// The state of a tile; rows are (token, head of the group).
+// The state of a tile of one key head. Rows are (token, head of the group) in groups of kGroupRows,
+// the last one padded. Words are f32, or pairs of bf16 (of a key, or of two positions).
 struct Tile {
-  int64_t rows, padded_rows, groups;
-  int64_t key_words, key_padded;  // words of a row of q; elements of a row of q as f32
-  int64_t value_padded;
-  uint32_t* q;        // [padded_rows, key_words] or, for few rows, f32 [rows, key_padded]
-  float* scores;      // [padded_rows, kKvBlock]
-  uint32_t* weights;  // [padded_rows, kKvBlock] words, filled from scores
+  int64_t groups, rows, padded_rows;
+  int64_t key_words, value_padded;
+  ScoreScale scale;
+  uint32_t* q;        // [row groups, key_words, kGroupRows]
   float* sums;        // [padded_rows, value_padded]
-  float* most;        // [rows]
-  float* total;       // [rows]
-  float* keys;        // packed block
-  float* values;      // packed block
+  float* most;        // [padded_rows]
+  float* total;       // [padded_rows]
+  float* shrink;      // [padded_rows]
+  int32_t* position;  // [padded_rows]
+  float* scores;      // [kKvBlock, kGroupRows]
+  uint32_t* weights;  // [depth, kGroupRows]
+  uint32_t* keys;     // [kKvBlock, key_words]
+  uint32_t* values;   // [depth, value_padded]
 };
-
-inline const void* q_row(const Attention& c, const AttentionItem& item, int64_t row,
-                         int64_t groups) {
-  const int64_t token = item.token + row / groups;
-  const int64_t head = item.kv_head * groups + row % groups;
-  return element_at(c.q, c.dtype, (token * c.q_heads + head) * c.key_dim);
-}
-
-// The scores of one row over a block: scale, soft cap, mask, online softmax. Returns how the row's
-// earlier sums shrink.
-inline float soften(const Attention& c, const AttentionItem& item, Tile& t, int64_t row,
-                    int64_t begin, int64_t count) {
-  float* scores = t.scores + row * kKvBlock;
-  const int64_t position = item.position + row / t.groups;
-  int64_t last = count;  // positions begin + [first, last) are seen
-  int64_t first = 0;
-  if (c.causal && position + 1 - begin < last) last = position + 1 - begin;
-  if (c.window > 0 && position - c.window + 1 > begin) first = position - c.window + 1 - begin;
-  VecF most = all(kLowest);
-  for (int64_t j = 0; j < kKvBlock; j += kLanes) {
-    VecF v = load<VecF>(scores + j) * c.scale;
-    if (c.soft_cap > 0) v = (1.f - 2.f / (exp_of(v * (2.f / c.soft_cap)) + 1.f)) * c.soft_cap;
-    if (j < first || j + kLanes > last) {
-      for (int i = 0; i < kLanes; ++i) {
-        if (j + i < first || j + i >= last) v[i] = kLowest;
-      }
-    }
-    store(scores + j, v);
-    most = larger(most, v);
-  }
-  float high = t.most[row];
-  for (int i = 0; i < kLanes; ++i) high = most[i] > high ? most[i] : high;
-  const float shrink = exp_of(all(t.most[row] - high))[0];
-  t.most[row] = high;
-  VecF total{};
-  for (int64_t j = 0; j < kKvBlock; j += kLanes) {
-    const VecF v = load<VecF>(scores + j);
-    const VecF weight = v > kLowest ? exp_of(v - high) : VecF{};
-    store(scores + j, weight);
-    total += weight;
-  }
-  t.total[row] = t.total[row] * shrink + sum_of(total);
-  return shrink;
-}
-
-inline void shrink_row(Tile& t, int64_t row, float shrink) {
-  if (shrink == 1.f) return;
-  float* sums = t.sums + row * t.value_padded;
-  for (int64_t d = 0; d < t.value_padded; d += kLanes)
-    store(sums + d, load<VecF>(sums + d) * shrink);
-}
-
-// Straight from the cache: for few rows.
-void block_of_few(const Attention& c, const AttentionItem& item, Tile& t, int64_t begin,
-                  int64_t count) {
-  const auto* q = reinterpret_cast<const float*>(t.q);
-  std::memset(t.scores, 0, static_cast<size_t>(t.rows * kKvBlock) * sizeof(float));
-  for (int64_t j = 0; j < count; ++j) {
-    expand(cache_at(c, item, begin + j), c.cache_dtype, c.key_dim, t.key_padded, t.keys);
-    for (int64_t row = 0; row < t.rows; ++row) {
-      VecF sum{};
-      for (int64_t d = 0; d < t.key_padded; d += kLanes) {
-        sum += load<VecF>(t.keys + d) * load<VecF>(q + row * t.key_padded + d);
-      }
-      t.scores[row * kKvBlock + j] = sum_of(sum);
-    }
-  }
-  for (int64_t row = 0; row < t.rows; ++row) {
-    shrink_row(t, row, soften(c, item, t, row, begin, count));
-  }
-  for (int64_t j = 0; j < count; ++j) {
-    const char* key = cache_at(c, item, begin + j);
-    expand(element_at(key, c.cache_dtype, c.value_offset), c.cache_dtype, c.value_dim,
-           t.value_padded, t.values);
-    for (int64_t row = 0; row < t.rows; ++row) {
-      const float weight = t.scores[row * kKvBlock + j];
-      float* sums = t.sums + row * t.value_padded;
-      for (int64_t d = 0; d < t.value_padded; d += kLanes) {
-        store(sums + d, load<VecF>(sums + d) + weight * load<VecF>(t.values + d));
-      }
-    }
-  }
-}
 
 // How f32 words are packed; PairPacking (AVX512) is the same for pairs of bf16.
 struct PlainPacking {
   using Words = PlainWords;
+  static constexpr bool kRough = false;
+  static constexpr int64_t kPositions = 1;  // of a word of weights or values
   static int64_t key_words(const Attention& c) { return c.key_dim; }
-  static int64_t value_depth() { return kKvBlock; }
   static void pack_q(const Attention& c, const void* from, uint32_t* to) {
     expand(from, c.dtype, c.key_dim, c.key_dim, reinterpret_cast<float*>(to));
   }
-  // keys [key_words, kKvBlock], values [kKvBlock, value_padded].
-  static void pack_block(const Attention& c, const AttentionItem& item, Tile& t, int64_t begin,
-                         int64_t count) {
-    float* row = t.scores;  // free until the product; of at least key_dim numbers
-    for (int64_t j = 0; j < kKvBlock; ++j) {
-      float* values = t.values + j * t.value_padded;
-      if (j >= count) {
-        for (int64_t d = 0; d < c.key_dim; ++d) t.keys[d * kKvBlock + j] = 0;
-        std::memset(values, 0, static_cast<size_t>(t.value_padded) * sizeof(float));
-        continue;
-      }
-      const char* key = cache_at(c, item, begin + j);
-      expand(key, c.cache_dtype, c.key_dim, c.key_dim, row);
-      for (int64_t d = 0; d < c.key_dim; ++d) t.keys[d * kKvBlock + j] = row[d];
-      expand(element_at(key, c.cache_dtype, c.value_offset), c.cache_dtype, c.value_dim,
-             t.value_padded, values);
+  static void pack_key(const Attention& c, const char* from, uint32_t* to) {
+    expand(from, c.cache_dtype, c.key_dim, c.key_dim, reinterpret_cast<float*>(to));
+  }
+  static void pack_values(const Attention& c, const char* const* rows, int64_t, int64_t padded,
+                          uint32_t* to) {
+    expand(rows[0], c.cache_dtype, c.value_dim, padded, reinterpret_cast<float*>(to));
+  }
+  static void put_weights(const VecF* weights, uint32_t* to) { store(to, weights[0]); }
+};
+
+template <typename Packing>
+void pack_block(const Attention& c, const AttentionItem& item, Tile& t, int64_t begin,
+                int64_t count) {
+  const char* values[kKvBlock];
+  for (int64_t j = 0; j < count; ++j) {
+    const char* key = cache_at(c, item.sequence, begin + j, item.head_begin);
+    values[j] = element_at(key, c.cache_dtype, c.value_offset);
+    Packing::pack_key(c, key, t.keys + j * t.key_words);
+  }
+  const int64_t size = c.cache_dtype == DType::kF32 ? 4 : 2;
+  for (int64_t j = begin + kKvBlock; j < begin + 2 * kKvBlock && j < item.kv_end; ++j) {
+    const char* next = cache_at(c, item.sequence, j, item.head_begin);
+    for (int64_t i = 0; i < (c.value_offset + c.value_dim) * size; i += 64) {
+      __builtin_prefetch(next + i, 0, 2);
     }
   }
-  static const uint32_t* pack_weights(Tile& t) { return reinterpret_cast<uint32_t*>(t.scores); }
-  static int64_t weights_stride() { return kKvBlock; }
+  const int64_t padding = round_up(count, kScoreRows) - count;
+  std::memset(t.keys + count * t.key_words, 0,
+              static_cast<size_t>(padding * t.key_words) * sizeof(uint32_t));
+  for (int64_t j = 0; j < count; j += Packing::kPositions) {
+    Packing::pack_values(c, values + j, count - j, t.value_padded,
+                         t.values + j / Packing::kPositions * t.value_padded);
+  }
+}
+
+// Some rows of a tile and what of a block they see.
+struct Part {
+  int64_t first;  // row
+  int64_t rows;   // without padding
+  int64_t begin;  // position of the block
+  int64_t count;  // of positions that any of the rows sees
+  bool masked;    // some row does not see all of them
 };
+
+template <typename Words, int N>
+void score_product(const Tile& t, const Part& part) {
+  const uint32_t* q = t.q + part.first / kGroupRows * t.key_words * kGroupRows;
+  column_product<Words, kScoreRows, N, true, true>({t.keys, t.key_words},
+                                                   round_up(part.count, kScoreRows), t.key_words,
+                                                   {q, kGroupRows}, t.scores, kGroupRows);
+}
+
+template <typename Words>
+void value_product(const Tile& t, const Part& part, int64_t depth) {
+  const Operand weights{t.weights, kGroupRows};
+  const int64_t rows = round_up(part.rows, kSumRows);
+  float* sums = t.sums + part.first * t.value_padded;
+  int64_t d = 0;
+  for (; d + kSumColumns * kLanes <= t.value_padded; d += kSumColumns * kLanes) {
+    column_product<Words, kSumRows, kSumColumns, false, false>(
+        weights, rows, depth, {t.values + d, t.value_padded}, sums + d, t.value_padded);
+  }
+  for (; d < t.value_padded; d += kLanes) {
+    column_product<Words, kSumRows, 1, false, false>(
+        weights, rows, depth, {t.values + d, t.value_padded}, sums + d, t.value_padded);
+  }
+}
+
+// Scores that no row's mask hides keep their value, the others become kLowest.
+inline void hide(const Attention& c, const Tile& t, const Part& part, int64_t vector) {
+  const VecI row =
+      load<VecI>(t.position + part.first + vector * kLanes) - static_cast<int32_t>(part.begin);
+  const VecI last = c.causal ? row : all(static_cast<int32_t>(kKvBlock));
+  const VecI first = c.window > 0 ? row - static_cast<int32_t>(c.window) : all(-1);
+  for (int64_t j = 0; j < part.count; ++j) {
+    float* at = t.scores + j * kGroupRows + vector * kLanes;
+    const VecI here = all(static_cast<int32_t>(j));
+    store(at, (here <= last) & (here > first) ? load<VecF>(at) : all(kLowest));
+  }
+}
+
+// Online softmax of a vector of rows over the part's positions; gives true when earlier sums
+// shrink.
+template <typename Packing, bool kMasked>
+bool soften(const Attention& c, const Tile& t, const Part& part, int64_t vector) {
+  float* scores = t.scores + vector * kLanes;
+  if (t.scale.mapped) {
+    for (int64_t j = 0; j < part.count; ++j) {
+      store(scores + j * kGroupRows, mapped_score(c, load<VecF>(scores + j * kGroupRows)));
+    }
+  }
+  if constexpr (kMasked) hide(c, t, part, vector);
+  VecF high = load<VecF>(scores);
+  for (int64_t j = 1; j < part.count; ++j) high = larger(load<VecF>(scores + j * kGroupRows), high);
+  const int64_t row = part.first + vector * kLanes;
+  const VecF before = load<VecF>(t.most + row);
+  high = larger(high * t.scale.factor, before);
+  const VecF shrink = exp2_of(before - high);
+  VecF total{};
+  const auto weight = [&](int64_t j) {
+    const VecF score = load<VecF>(scores + j * kGroupRows);
+    VecF w = exp2_of<Packing::kRough>(score * t.scale.factor - high);
+    if constexpr (kMasked) w = score > kLowest ? w : VecF{};
+    total += w;
+    return w;
+  };
+  uint32_t* weights = t.weights + vector * kLanes;
+  constexpr int64_t kStep = Packing::kPositions;
+  int64_t j = 0;
+  for (; j + kStep <= part.count; j += kStep) {
+    VecF pair[kStep];
+    for (int64_t i = 0; i < kStep; ++i) pair[i] = weight(j + i);
+    Packing::put_weights(pair, weights + j / kStep * kGroupRows);
+  }
+  if (j < part.count) {
+    VecF pair[kStep] = {};
+    pair[0] = weight(j);
+    Packing::put_weights(pair, weights + j / kStep * kGroupRows);
+  }
+  store(t.total + row, load<VecF>(t.total + row) * shrink + total);
+  store(t.most + row, high);
+  store(t.shrink + row, shrink);
+  return sum_of(shrink) < static_cast<float>(kLanes);
+}
+
+template <typename Packing>
+void part_of_block(const Attention& c, Tile& t, const Part& part) {
+  using Words = typename Packing::Words;
+  const int64_t vectors = (part.rows + kLanes - 1) / kLanes;
+  if (vectors == 1) score_product<Words, 1>(t, part);
+  if (vectors == 2) score_product<Words, 2>(t, part);
+  if (vectors == 3) score_product<Words, 3>(t, part);
+  bool shrinks = false;
+  for (int64_t v = 0; v < vectors; ++v) {
+    shrinks |=
+        part.masked ? soften<Packing, true>(c, t, part, v) : soften<Packing, false>(c, t, part, v);
+  }
+  if (shrinks) {
+    for (int64_t row = part.first; row < part.first + part.rows; ++row) {
+      float* sums = t.sums + row * t.value_padded;
+      const float factor = t.shrink[row];
+      for (int64_t d = 0; d < t.value_padded; d += kLanes) {
+        store(sums + d, load<VecF>(sums + d) * factor);
+      }
+    }
+  }
+  value_product<Words>(t, part, (part.count + Packing::kPositions - 1) / Packing::kPositions);
+}
 
 template <typename Packing>
 void block_of_many(const Attention& c, const AttentionItem& item, Tile& t, int64_t begin,
                    int64_t count) {
-  using Words = typename Packing::Words;
-  Packing::pack_block(c, item, t, begin, count);
-  std::memset(t.scores, 0, static_cast<size_t>(t.padded_rows * kKvBlock) * sizeof(float));
-  product<Words>(t.q, t.key_words, t.padded_rows, t.key_words, t.keys, kKvBlock, t.scores);
-  for (int64_t row = 0; row < t.rows; ++row) {
-    shrink_row(t, row, soften(c, item, t, row, begin, count));
-  }
-  product<Words>(Packing::pack_weights(t), Packing::weights_stride(), t.padded_rows,
-                 Packing::value_depth(), t.values, t.value_padded, t.sums);
-}
-
-// One row's output from its state.
-inline void finish_row(const Attention& c, const AttentionItem& item, int64_t row, float most,
-                       float total, const float* sums) {
-  const int64_t groups = c.q_heads / c.kv_heads;
-  const int64_t head = item.kv_head * groups + row % groups;
-  float factor = 1;
-  if (c.sinks != nullptr) {
-    const float sink = c.sinks[head];
-    const float high = sink > most ? sink : most;
-    factor = std::exp(most - high);
-    total = total * factor + std::exp(sink - high);
-  }
-  factor = total > 0 ? factor / total : 0;
-  const int64_t at = ((item.token + row / groups) * c.q_heads + head) * c.value_dim;
-  if (c.dtype == DType::kF32) {
-    float* out = static_cast<float*>(c.output) + at;
-    for (int64_t d = 0; d < c.value_dim; ++d) out[d] = sums[d] * factor;
-  } else {
-    uint16_t* out = static_cast<uint16_t*>(c.output) + at;
-    for (int64_t d = 0; d < c.value_dim; ++d) out[d] = half_of(sums[d] * factor);
+  pack_block<Packing>(c, item, t, begin, count);
+  for (int64_t first = 0; first < t.rows; first += kGroupRows) {
+    Part part{first, t.rows - first < kGroupRows ? t.rows - first : kGroupRows, begin, count,
+              false};
+    const int64_t early = t.position[first], late = t.position[first + part.rows - 1];
+    if (c.causal) {
+      if (late + 1 - begin < part.count) part.count = late + 1 - begin;
+      part.masked = begin + part.count - 1 > early;
+    }
+    if (c.window > 0) {
+      if (begin + part.count <= early - c.window + 1) continue;  // out of everyone's window
+      part.masked |= begin <= late - c.window;
+    }
+    if (part.count > 0) part_of_block<Packing>(c, t, part);
   }
 }
 
 template <typename Packing>
-void run_tile(const Attention& c, const AttentionItem& item) {
+Tile make_tile(const Attention& c, const AttentionItem& item) {
   Tile t{};
-  t.groups = c.q_heads / c.kv_heads;
+  t.groups = groups_of(c);
   t.rows = item.tokens * t.groups;
-  const bool few = t.rows <= kFewRows;
-  t.padded_rows = round_up(t.rows, kRowBlock);
-  t.key_padded = round_up(c.key_dim, kLanes);
-  t.key_words = few ? t.key_padded : Packing::key_words(c);
+  t.padded_rows = round_up(t.rows, kGroupRows);
+  t.key_words = Packing::key_words(c);
   t.value_padded = round_up(c.value_dim, kLanes);
-  const int64_t tables = round_up(t.padded_rows, 16);
-  const int64_t score_size = round_up(t.padded_rows * kKvBlock + c.key_dim, 16);
-  auto* at =
-      thread_scratch_of<float>(0, t.padded_rows * (t.key_words + t.value_padded) + 2 * score_size +
-                                      2 * tables + kKvBlock * (t.key_padded + t.value_padded) + 64);
-  const auto take = [&at](int64_t size) {
-    float* from = at;
-    at += size;
+  t.scale = score_scale(c);
+  const int64_t sizes[] = {kKvBlock * t.key_words,
+                           kKvBlock * t.value_padded,
+                           t.padded_rows * t.key_words,
+                           t.padded_rows * t.value_padded,
+                           kKvBlock * kGroupRows,
+                           kKvBlock * kGroupRows,
+                           t.padded_rows,
+                           t.padded_rows,
+                           t.padded_rows,
+                           t.padded_rows};
+  int64_t all_of_them = 0;
+  for (const int64_t size : sizes) all_of_them += round_up(size, 16);
+  auto* at = thread_scratch_of<uint32_t>(0, all_of_them);
+  const int64_t* size = sizes;
+  const auto take = [&] {
+    uint32_t* from = at;
+    at += round_up(*size++, 16);
     return from;
   };
-  t.keys = take(kKvBlock * t.key_padded);
-  t.values = take(kKvBlock * t.value_padded);
-  t.sums = take(t.padded_rows * t.value_padded);
-  t.scores = take(score_size);
-  t.weights = reinterpret_cast<uint32_t*>(take(score_size));
-  t.most = take(tables);
-  t.total = take(tables);
-  t.q = reinterpret_cast<uint32_t*>(take(t.padded_rows * t.key_words));
+  t.keys = take();
+  t.values = take();
+  t.q = take();
+  t.sums = reinterpret_cast<float*>(take());
+  t.scores = reinterpret_cast<float*>(take());
+  t.weights = take();
+  t.most = reinterpret_cast<float*>(take());
+  t.total = reinterpret_cast<float*>(take());
+  t.shrink = reinterpret_cast<float*>(take());
+  t.position = reinterpret_cast<int32_t*>(take());
+  return t;
+}
+
+template <typename Packing>
+void begin_tile(const Attention& c, const AttentionItem& item, Tile& t) {
   std::memset(t.sums, 0, static_cast<size_t>(t.padded_rows * t.value_padded) * sizeof(float));
+  // Rows of padding meet weights that nothing set: let them be numbers.
+  std::memset(t.weights, 0, static_cast<size_t>(kKvBlock * kGroupRows) * sizeof(uint32_t));
+  uint32_t* packed = t.keys;  // free until the first block
   for (int64_t row = 0; row < t.padded_rows; ++row) {
-    uint32_t* q = t.q + row * t.key_words;
-    if (row >= t.rows) {
-      std::memset(q, 0, static_cast<size_t>(t.key_words) * sizeof(uint32_t));
-    } else if (few) {
-      expand(q_row(c, item, row, t.groups), c.dtype, c.key_dim, t.key_padded,
-             reinterpret_cast<float*>(q));
-    } else {
-      Packing::pack_q(c, q_row(c, item, row, t.groups), q);
-    }
+    const int64_t real = row < t.rows ? row : t.rows - 1;
+    const RowPlace place = place_of(c, item, real);
+    uint32_t* q = t.q + row / kGroupRows * t.key_words * kGroupRows + row % kGroupRows;
+    Packing::pack_q(c, element_at(c.q, c.dtype, (place.token * c.q_heads + place.head) * c.key_dim),
+                    packed);
+    for (int64_t w = 0; w < t.key_words; ++w) q[w * kGroupRows] = packed[w];
     t.most[row] = kLowest;
     t.total[row] = 0;
-  }
-  for (int64_t begin = item.kv_begin; begin < item.kv_end; begin += kKvBlock) {
-    const int64_t left = item.kv_end - begin;
-    const int64_t count = left < kKvBlock ? left : kKvBlock;
-    if (few) {
-      block_of_few(c, item, t, begin, count);
-    } else {
-      block_of_many<Packing>(c, item, t, begin, count);
-    }
-  }
-  for (int64_t row = 0; row < t.rows; ++row) {
-    const float* sums = t.sums + row * t.value_padded;
-    if (item.partial == nullptr) {
-      finish_row(c, item, row, t.most[row], t.total[row], sums);
-      continue;
-    }
-    float* state = item.partial + row * state_size(c);
-    std::memcpy(state, sums, static_cast<size_t>(c.value_dim) * sizeof(float));
-    state[c.value_dim] = t.most[row];
-    state[c.value_dim + 1] = t.total[row];
+    t.position[row] = static_cast<int32_t>(item.position + real / t.groups);
   }
 }
 
-void join_parts(const Attention& c, const AttentionItem& item, const float* states, int64_t parts) {
-  const int64_t rows = item.tokens * (c.q_heads / c.kv_heads);
-  const int64_t size = state_size(c);
-  auto* sums = thread_scratch_of<float>(1, c.value_dim);
-  for (int64_t row = 0; row < rows; ++row) {
-    float most = kLowest;
-    for (int64_t p = 0; p < parts; ++p) {
-      const float high = states[(p * rows + row) * size + c.value_dim];
-      most = high > most ? high : most;
-    }
-    float total = 0;
-    for (int64_t d = 0; d < c.value_dim; ++d) sums[d] = 0;
-    for (int64_t p = 0; p < parts; ++p) {
-      const float* state = states + (p * rows + row) * size;
-      const float factor = std::exp(state[c.value_dim] - most);
-      total += state[c.value_dim + 1] * factor;
-      for (int64_t d = 0; d < c.value_dim; ++d) sums[d] += state[d] * factor;
-    }
-    finish_row(c, item, row, most, total, sums);
+// Items of one key head.
+template <typename Packing>
+void run_tile(const Attention& c, const AttentionItem& item) {
+  Tile t = make_tile<Packing>(c, item);
+  begin_tile<Packing>(c, item, t);
+  for (int64_t begin = item.kv_begin; begin < item.kv_end; begin += kKvBlock) {
+    const int64_t left = item.kv_end - begin;
+    block_of_many<Packing>(c, item, t, begin, left < kKvBlock ? left : kKvBlock);
+  }
+  for (int64_t row = 0; row < t.rows; ++row) {
+    leave_row(c, item, row, t.most[row], t.total[row], t.sums + row * t.value_padded);
   }
 }
 
