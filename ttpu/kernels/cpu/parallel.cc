@@ -5,6 +5,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <deque>
+#include <limits>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -25,7 +26,44 @@ void pause_briefly() {
 // How long a helper watches for the next loop before it leaves its thread.
 constexpr std::chrono::microseconds kLinger{300};
 constexpr int kPausesBetweenYields = 64;
-constexpr int kMaxHelpers = 64;
+constexpr int kMaxHelpers = 63;
+
+// The pieces [next, end) of a loop that one thread has yet to do; others take from their far end.
+class Share {
+ public:
+  void set(uint32_t next, uint32_t end) {
+    range_.store(packed(next, end), std::memory_order_relaxed);
+  }
+  // The thread's own next piece.
+  bool take(uint32_t& piece) {
+    uint64_t range = range_.load(std::memory_order_relaxed);
+    do {
+      piece = next_of(range);
+      if (piece >= end_of(range)) return false;
+    } while (!range_.compare_exchange_weak(range, packed(piece + 1, end_of(range)),
+                                           std::memory_order_relaxed));
+    return true;
+  }
+  // Moves the later half of what is left (at least one piece) to `thief`, whose share is empty.
+  bool give_half_to(Share& thief) {
+    uint64_t range = range_.load(std::memory_order_relaxed);
+    uint32_t middle = 0;
+    do {
+      if (next_of(range) >= end_of(range)) return false;
+      middle = next_of(range) + (end_of(range) - next_of(range)) / 2;
+    } while (!range_.compare_exchange_weak(range, packed(next_of(range), middle),
+                                           std::memory_order_relaxed));
+    thief.set(middle, end_of(range));
+    return true;
+  }
+
+ private:
+  static uint64_t packed(uint32_t next, uint32_t end) { return (uint64_t{end} << 32) | next; }
+  static uint32_t next_of(uint64_t range) { return static_cast<uint32_t>(range); }
+  static uint32_t end_of(uint64_t range) { return static_cast<uint32_t>(range >> 32); }
+
+  alignas(64) std::atomic<uint64_t> range_{0};
+};
 
 // The one loop that helpers may join. Odd `gate_` values are open loops, even ones closed.
 class Gang {
@@ -43,10 +81,17 @@ class Gang {
     context_ = context;
     count_ = count;
     grain_ = grain;
-    next_.store(0, std::memory_order_relaxed);
+    const int64_t pieces = (count + grain - 1) / grain;
+    const int64_t helpers = std::min<int64_t>({pool.num_threads() - 1, pieces - 1, kMaxHelpers});
+    shares_in_use_ = static_cast<int>(helpers) + 1;
+    for (int64_t i = 0; i <= helpers; ++i) {
+      shares_[i].set(static_cast<uint32_t>(pieces * i / (helpers + 1)),
+                     static_cast<uint32_t>(pieces * (i + 1) / (helpers + 1)));
+    }
+    next_share_.store(1, std::memory_order_relaxed);
     gate_.fetch_add(1);  // opens
-    call_helpers(pool, std::min<int64_t>(pool.num_threads() - 1, (count + grain - 1) / grain - 1));
-    work();
+    call_helpers(pool, static_cast<int>(helpers));
+    work(0);
     gate_.fetch_add(1);  // closes: a helper that enters now sees it and turns back
     for (int spins = 0; inside_.load() != 0; ++spins) {
       if (spins % 1024 == 1023) std::this_thread::yield();
@@ -57,16 +102,26 @@ class Gang {
   }
 
  private:
-  void work() {
-    for (;;) {
-      const int64_t begin = next_.fetch_add(grain_, std::memory_order_relaxed);
-      if (begin >= count_) return;
-      body_(context_, begin, std::min(begin + grain_, count_));
-    }
+  // Each thread goes through a stretch of its own, in order: two streams that take turns in one
+  // stretch of memory get half of the bandwidth that two streams far apart get.
+  void work(int own) {
+    do {
+      uint32_t piece = 0;
+      while (shares_[own].take(piece)) {
+        const int64_t begin = piece * grain_;
+        body_(context_, begin, std::min(begin + grain_, count_));
+      }
+    } while (steal(own));
   }
 
-  void call_helpers(TaskPool& pool, int64_t wanted) {
-    wanted = std::min<int64_t>(wanted, kMaxHelpers);
+  bool steal(int own) {
+    for (int i = 1; i < shares_in_use_; ++i) {
+      if (shares_[(own + i) % shares_in_use_].give_half_to(shares_[own])) return true;
+    }
+    return false;
+  }
+
+  void call_helpers(TaskPool& pool, int wanted) {
     int present = helpers_.load(std::memory_order_relaxed);
     while (present < wanted) {
       if (!helpers_.compare_exchange_weak(present, present + 1)) continue;
@@ -85,7 +140,10 @@ class Gang {
       const uint64_t gate = gate_.load();
       if (gate % 2 == 1 && gate != served) {
         inside_.fetch_add(1);
-        if (gate_.load() == gate) work();
+        if (gate_.load() == gate) {
+          const int own = next_share_.fetch_add(1, std::memory_order_relaxed);
+          if (own < shares_in_use_) work(own);
+        }
         inside_.fetch_sub(1);
         served = gate;
         deadline = std::chrono::steady_clock::now() + kLinger;
@@ -105,7 +163,9 @@ class Gang {
   void* context_ = nullptr;
   int64_t count_ = 0;
   int64_t grain_ = 1;
-  alignas(64) std::atomic<int64_t> next_{0};
+  int shares_in_use_ = 1;
+  alignas(64) std::atomic<int> next_share_{1};
+  Share shares_[kMaxHelpers + 1];
   alignas(64) std::atomic<int> inside_{0};
   alignas(64) std::atomic<int> helpers_{0};
   std::atomic<bool> busy_{false};
@@ -169,7 +229,8 @@ void internal::run_loop(TaskPool* pool, int64_t count, int64_t grain, LoopBody b
                         void* context) noexcept {
   if (count <= 0) return;
   grain = std::max<int64_t>(grain, 1);
-  const bool alone = pool == nullptr || count <= grain || pool->num_threads() < 2;
+  const bool alone = pool == nullptr || count <= grain || pool->num_threads() < 2 ||
+                     count / grain >= std::numeric_limits<uint32_t>::max();
   if (!alone && Gang::instance().try_run(*pool, count, grain, body, context)) return;
   for (int64_t begin = 0; begin < count; begin += grain) {
     body(context, begin, std::min(begin + grain, count));

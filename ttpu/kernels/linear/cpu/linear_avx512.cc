@@ -9,42 +9,61 @@ namespace {
 
 // ---- bf16 x bf16, few rows ----
 
-// How far ahead of the row in work a row is asked for, in bytes.
+// How far ahead of the elements in work the weight is asked for, in bytes. Rows are read one after
+// another: rows side by side would be short streams that the hardware does not follow.
 constexpr int64_t kPrefetchBytes = 4096;
 
-template <int kRows, int kColumns>
-void dot_bf16(const uint16_t* w, int64_t w_stride, const uint16_t* x, int64_t in, float* y,
-              int64_t y_stride) {
-  __m512 sums[kColumns][kRows];
-  for (auto& column : sums) {
-    for (auto& sum : column) sum = _mm512_setzero_ps();
+inline void prefetch(const void* from) {
+  _mm_prefetch(static_cast<const char*>(from) + kPrefetchBytes, _MM_HINT_T1);
+}
+
+// The sums of four vectors.
+inline __m128 sum_of_four(__m512 a, __m512 b, __m512 c, __m512 d) {
+  const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+  const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+  const __m512d low = _mm512_unpacklo_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+  const __m512d high = _mm512_unpackhi_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+  const __m512 all = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+  return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+
+// One row of the weight with each row of x.
+template <int kRows>
+inline __attribute__((always_inline)) void dot_bf16(const uint16_t* w, const uint16_t* x,
+                                                    int64_t in, __m512 (&sums)[kRows]) {
+  constexpr int kParts = kRows == 1 ? 4 : 2;  // sums that do not wait for each other
+  __m512 parts[kParts][kRows];
+  for (auto& part : parts) {
+    for (auto& sum : part) sum = _mm512_setzero_ps();
   }
   int64_t k = 0;
-  for (; k + 32 <= in; k += 32) {
-    __m512bh a[kRows];
+  for (; k + 32 * kParts <= in; k += 32 * kParts) {
 #pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) a[r] = (__m512bh)_mm512_loadu_si512(x + r * in + k);
+    for (int p = 0; p < kParts; ++p) {
+      const int64_t at = k + 32 * p;
+      prefetch(w + at);
+      const __m512bh b = (__m512bh)_mm512_loadu_si512(w + at);
 #pragma GCC unroll 4
-    for (int c = 0; c < kColumns; ++c) {
-      const uint16_t* from = w + c * w_stride + k;
-      _mm_prefetch(reinterpret_cast<const char*>(from) + kPrefetchBytes, _MM_HINT_T0);
-      const __m512bh b = (__m512bh)_mm512_loadu_si512(from);
-#pragma GCC unroll 4
-      for (int r = 0; r < kRows; ++r) sums[c][r] = _mm512_dpbf16_ps(sums[c][r], a[r], b);
-    }
-  }
-  if (k < in) {
-    const __mmask32 mask = (1u << (in - k)) - 1;
-    for (int c = 0; c < kColumns; ++c) {
-      const __m512bh b = (__m512bh)_mm512_maskz_loadu_epi16(mask, w + c * w_stride + k);
       for (int r = 0; r < kRows; ++r) {
-        const __m512bh a = (__m512bh)_mm512_maskz_loadu_epi16(mask, x + r * in + k);
-        sums[c][r] = _mm512_dpbf16_ps(sums[c][r], a, b);
+        const __m512bh a = (__m512bh)_mm512_loadu_si512(x + r * in + at);
+        parts[p][r] = _mm512_dpbf16_ps(parts[p][r], a, b);
       }
     }
   }
-  for (int c = 0; c < kColumns; ++c) {
-    for (int r = 0; r < kRows; ++r) y[r * y_stride + c] = _mm512_reduce_add_ps(sums[c][r]);
+  for (; k < in; k += 32) {
+    const __mmask32 mask = in - k >= 32 ? ~0u : (1u << (in - k)) - 1;
+    const __m512bh b = (__m512bh)_mm512_maskz_loadu_epi16(mask, w + k);
+    for (int r = 0; r < kRows; ++r) {
+      const __m512bh a = (__m512bh)_mm512_maskz_loadu_epi16(mask, x + r * in + k);
+      parts[0][r] = _mm512_dpbf16_ps(parts[0][r], a, b);
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    sums[r] = _mm512_add_ps(parts[0][r], parts[1][r]);
+    if constexpr (kParts == 4) {
+      sums[r] = _mm512_add_ps(sums[r], _mm512_add_ps(parts[2][r], parts[3][r]));
+    }
   }
 }
 
@@ -54,9 +73,18 @@ void few_rows_bf16(const Weight& weight, const FewRows& x, int64_t first, int64_
   const uint16_t* w = static_cast<const uint16_t*>(weight.data) + first * x.in;
   int64_t j = 0;
   for (; j + 4 <= count; j += 4) {
-    dot_bf16<kRows, 4>(w + j * x.in, x.in, x.bf16, x.in, y + j, y_stride);
+    __m512 sums[4][kRows];
+    for (int c = 0; c < 4; ++c) dot_bf16<kRows>(w + (j + c) * x.in, x.bf16, x.in, sums[c]);
+    for (int r = 0; r < kRows; ++r) {
+      _mm_storeu_ps(y + r * y_stride + j,
+                    sum_of_four(sums[0][r], sums[1][r], sums[2][r], sums[3][r]));
+    }
   }
-  for (; j < count; ++j) dot_bf16<kRows, 1>(w + j * x.in, x.in, x.bf16, x.in, y + j, y_stride);
+  for (; j < count; ++j) {
+    __m512 sums[kRows];
+    dot_bf16<kRows>(w + j * x.in, x.bf16, x.in, sums);
+    for (int r = 0; r < kRows; ++r) y[r * y_stride + j] = _mm512_reduce_add_ps(sums[r]);
+  }
 }
 
 // ---- blocked weights x 8-bit activations, few rows ----
@@ -235,9 +263,7 @@ void few_rows_groups32(const Weight& weight, const FewRows& x, int64_t first, in
     for (int r = 0; r < kRows; ++r) sums[0][r] = sums[1][r] = _mm256_setzero_ps();
     int64_t group = 0;
     for (; group + 8 <= groups; group += 8, block += kStepBytes) {
-      for (int64_t line = 0; line < kStepBytes; line += 64) {
-        _mm_prefetch(reinterpret_cast<const char*>(block) + line + kPrefetchBytes / 2, _MM_HINT_T0);
-      }
+      for (int64_t line = 0; line < kStepBytes; line += 64) prefetch(block + line);
       add_groups<kEncoding, kRows>(block, 8, x.int8, groups, group, sums);
     }
     if (group < groups) {
