@@ -27,11 +27,12 @@ inline std::filesystem::path scratch_folder() {
   return folder;
 }
 
-// A real model's file, which the set-up fetches; empty when it is absent.
+// A real model's file, which the set-up fetches.
 inline std::filesystem::path real_model(const char* file) {
   const std::string folder = env_or("TTPU_TEST_DATA", (cache_dir() / "models").string());
   const auto path = std::filesystem::path(folder) / file;
-  return std::filesystem::exists(path) ? path : std::filesystem::path();
+  EXPECT_TRUE(std::filesystem::exists(path)) << path << " is missing; run tools/setup.sh models";
+  return path;
 }
 
 inline std::span<const std::byte> as_bytes(std::string_view text) {

@@ -1,5 +1,8 @@
 #include "ttpu/text/tokenizer.h"
 
+#include <algorithm>
+#include <map>
+#include <optional>
 #include <random>
 #include <thread>
 
@@ -7,6 +10,7 @@
 
 #include "ttpu/base/file.h"
 #include "ttpu/base/json.h"
+#include "ttpu/io/config.h"
 #include "ttpu/text/detokenizer.h"
 
 namespace ttpu::text {
@@ -138,26 +142,181 @@ TEST(Tokenizer, a_file_that_is_no_tokenizer_is_refused) {
   EXPECT_THROW(Tokenizer::from_file("/nonexistent/tokenizer.json"), Error);
 }
 
-// tools/make_template_fixtures.py --smollm2 FOLDER writes what this needs; it is too large to
-// commit.
-TEST(Tokenizer, the_tokenizer_of_smollm2_agrees_with_the_reference) {
-  const std::filesystem::path folder = env_or("TTPU_SMOLLM2_TOKENIZER");
-  if (folder.empty()) GTEST_SKIP() << "TTPU_SMOLLM2_TOKENIZER names no folder";
-  const Tokenizer tokenizer = Tokenizer::from_file(folder / "tokenizer.json");
-  EXPECT_EQ(tokenizer.vocab_size(), 49152);
-  EXPECT_EQ(tokenizer.encode("The capital of France is"),
-            (std::vector<int32_t>{504, 3575, 282, 4649, 314}));
-  for (const Json& one : read_json(folder / "cases.json")) {
-    const std::vector<int32_t> ids = one["ids"];
-    EXPECT_EQ(tokenizer.encode(one["text"].get<std::string>()), ids) << one["text"];
-    Detokenizer detokenizer(tokenizer, false);
-    EXPECT_EQ(stream(detokenizer, ids), tokenizer.decode(ids, false));
+// Real vocabularies, from the GGUF files that the set-up fetches.
+class RealTokenizer : public testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    const std::filesystem::path file =
+        std::filesystem::path(env_or("TTPU_TEST_DATA", (cache_dir() / "models").string())) /
+        GetParam();
+    ASSERT_TRUE(std::filesystem::exists(file)) << file << " is missing; run tools/setup.sh models";
+    tokenizer_ = Tokenizer::from_source(io::load_model_files(file).tokenizer);
   }
+  std::optional<Tokenizer> tokenizer_;
+};
+
+TEST_P(RealTokenizer, streams_what_it_decodes) {
   std::mt19937 random(5);
-  Detokenizer detokenizer(tokenizer);
+  Detokenizer detokenizer(*tokenizer_);
   std::vector<int32_t> ids(20'000);
-  for (int32_t& id : ids) id = static_cast<int32_t>(random() % 49152);
-  EXPECT_EQ(stream(detokenizer, ids), tokenizer.decode(ids));
+  for (int32_t& id : ids) {
+    id = static_cast<int32_t>(random() % static_cast<uint64_t>(tokenizer_->vocab_size()));
+  }
+  EXPECT_EQ(stream(detokenizer, ids), tokenizer_->decode(ids));
+}
+
+TEST_P(RealTokenizer, decodes_what_it_encoded) {
+  for (const char* text :
+       {"The capital of France is", "1234567890 and 3.14159", "日本語のテキスト",
+        "  two  spaces\n\n\ttab\r\n", "🦀🤖👩‍👩‍👧‍👧 é ﬁ", "\x01\x7f", ""}) {
+    EXPECT_EQ(tokenizer_->decode(tokenizer_->encode(text)), text);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, RealTokenizer,
+                         testing::Values("smollm2-135m-instruct-q4_1.gguf",
+                                         "gemma3-270m-q4_k_m.gguf"),
+                         [](const auto& test) { return std::string(test.param).substr(0, 6); });
+
+std::string random_text(std::mt19937& random, const std::vector<std::string>& letters) {
+  std::string text;
+  for (auto left = random() % 30; left > 0; --left) text += letters[random() % letters.size()];
+  return text;
+}
+
+constexpr const char* kBpeFrame =
+    R"({"version":"1.0","added_tokens":[],"normalizer":null,"pre_tokenizer":null,)"
+    R"("post_processor":null,"decoder":null,"model":{"type":"BPE","unk_token":"?",)"
+    R"("fuse_unk":%s,"byte_fallback":%s,"ignore_merges":%s}})";
+
+// A vocabulary that grew by random merges, and the same as a tokenizer.json.
+struct RandomBpe {
+  io::TokenizerSource source;
+  Json json;
+};
+
+RandomBpe random_bpe(std::mt19937& random) {
+  RandomBpe bpe;
+  const auto flag = [&] { return random() % 2 == 0 ? "true" : "false"; };
+  char frame[512];
+  std::snprintf(frame, sizeof(frame), kBpeFrame, flag(), flag(), flag());
+  bpe.source.json = frame;
+  bpe.json = parse_json(frame, "frame");
+  std::vector<std::string> tokens = {"?", "a", "b", "é", "▁", "🤖", "<0xE6>", "<0x97>", "<0xA5>"};
+  Json merges = Json::array();
+  for (int i = 0; i < 60; ++i) {
+    const std::string& left = tokens[1 + random() % (tokens.size() - 1)];
+    const std::string& right = tokens[1 + random() % (tokens.size() - 1)];
+    merges.push_back({left, right});
+    bpe.source.merges.add(left + " " + right);
+    const std::string joined = left + right;
+    if (std::find(tokens.begin(), tokens.end(), joined) == tokens.end()) tokens.push_back(joined);
+  }
+  Json vocab = Json::object();
+  for (size_t id = 0; id < tokens.size(); ++id) {
+    vocab[tokens[id]] = id;
+    bpe.source.tokens.add(tokens[id]);
+  }
+  bpe.json["model"]["vocab"] = vocab;
+  bpe.json["model"]["merges"] = merges;
+  return bpe;
+}
+
+void expect_equal(const Tokenizer& ours, const Tokenizer& library, std::mt19937& random) {
+  const std::vector<std::string> letters = {"a", "b", "é", "▁", "🤖", "日", "x", "?"};
+  for (int round = 0; round < 30; ++round) {
+    const std::string text = random_text(random, letters);
+    EXPECT_EQ(ours.encode(text), library.encode(text)) << text;
+  }
+}
+
+TEST(TokenizerFromLists, listed_merges_give_what_the_library_gives) {
+  std::mt19937 random(17);
+  for (int round = 0; round < 40; ++round) {
+    const RandomBpe bpe = random_bpe(random);
+    const Tokenizer ours = Tokenizer::from_source(bpe.source);
+    const Tokenizer library = Tokenizer::from_json(bpe.json.dump());
+    ASSERT_EQ(ours.vocab_size(), library.vocab_size());
+    for (int32_t id = 0; id < ours.vocab_size(); ++id) {
+      EXPECT_EQ(ours.id_to_token(id), library.id_to_token(id));
+    }
+    expect_equal(ours, library, random);
+  }
+}
+
+// generate_merges of transformers: every split of every token into two tokens, the best score
+// first, then the longer left part, then the longer right part.
+Json recovered_merges(const io::Texts& tokens, const std::vector<float>& scores) {
+  const auto characters = [](std::string_view text) {
+    return std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; });
+  };
+  std::map<std::string_view, size_t> ids;
+  for (size_t id = 0; id < tokens.size(); ++id) ids[tokens[id]] = id;
+  using Key = std::tuple<float, int64_t, int64_t, size_t>;
+  std::vector<std::pair<Key, Json>> found;
+  for (size_t id = 0; id < tokens.size(); ++id) {
+    for (size_t at = 1; at < tokens[id].size(); ++at) {
+      const std::string_view left = tokens[id].substr(0, at);
+      const std::string_view right = tokens[id].substr(at);
+      if (!ids.contains(left) || !ids.contains(right)) continue;
+      found.push_back({{-scores[id], -characters(left), -characters(right), id}, {left, right}});
+    }
+  }
+  std::sort(found.begin(), found.end(),
+            [](const auto& a, const auto& b) { return a.first < b.first; });
+  Json merges = Json::array();
+  for (const auto& [key, merge] : found) merges.push_back(merge);
+  return merges;
+}
+
+TEST(TokenizerFromLists, scores_give_what_the_recovered_merges_give) {
+  std::mt19937 random(23);
+  for (int round = 0; round < 40; ++round) {
+    RandomBpe bpe = random_bpe(random);
+    bpe.source.merges = {};
+    const bool in_order = round % 2 == 0;
+    bpe.source.rule = in_order ? io::MergeRule::kInOrder : io::MergeRule::kScored;
+    for (size_t id = 0; id < bpe.source.tokens.size(); ++id) {
+      // Few distinct scores, so that the lengths decide often.
+      const auto step = static_cast<float>(random() % 5);
+      bpe.source.scores.push_back(in_order ? -static_cast<float>(id) : 2 - step);
+    }
+    bpe.json["model"]["merges"] = recovered_merges(bpe.source.tokens, bpe.source.scores);
+    expect_equal(Tokenizer::from_source(bpe.source), Tokenizer::from_json(bpe.json.dump()), random);
+  }
+}
+
+TEST(TokenizerFromLists, damaged_lists_are_refused) {
+  std::mt19937 random(1);
+  const RandomBpe good = random_bpe(random);
+  const auto refusal = [](const io::TokenizerSource& source) -> std::string {
+    try {
+      Tokenizer::from_source(source);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  EXPECT_NE(refusal({}).find("no tokenizer.json"), std::string::npos);
+  io::TokenizerSource bad = good.source;
+  bad.tokens.add("\xff");
+  EXPECT_NE(refusal(bad).find("UTF-8"), std::string::npos);
+  bad = good.source;
+  bad.tokens.add("\xc3");  // two tokens that are UTF-8 only together
+  bad.tokens.add("\xa9");
+  EXPECT_NE(refusal(bad).find("UTF-8"), std::string::npos);
+  bad = good.source;
+  bad.merges.add("a z");
+  EXPECT_NE(refusal(bad).find("lacks"), std::string::npos);
+  bad = good.source;
+  bad.merges.add("ab");
+  EXPECT_NE(refusal(bad).find("not two tokens"), std::string::npos);
+  bad = good.source;
+  bad.rule = io::MergeRule::kScored;
+  EXPECT_NE(refusal(bad).find("scores"), std::string::npos);
+  bad = good.source;
+  bad.json.replace(bad.json.find("\"?\""), 3, "\"!\"");
+  EXPECT_NE(refusal(bad).find("lacks '!'"), std::string::npos);
 }
 
 TEST(Tokenizer, negative_ids_are_refused) {
