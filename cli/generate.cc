@@ -1,4 +1,6 @@
 // `ttpu generate`: text from a prompt, or from a file of prompts.
+#include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <fstream>
 #include <memory>
@@ -23,9 +25,17 @@ std::vector<int32_t> encode(const ttpu::engine::Generator& generator, const Json
                             const std::string& where) {
   if (item.is_object() && item.contains("messages")) return generator.encode_chat(item["messages"]);
   const ttpu::JsonView view(item, where);
+  if (view.has("prompt_token_ids")) {
+    std::vector<int32_t> tokens;
+    for (const int64_t id : view.get<std::vector<int64_t>>("prompt_token_ids")) {
+      // What does not fit is outside every vocabulary, and refused there.
+      tokens.push_back(static_cast<int32_t>(std::clamp<int64_t>(id, -1, INT32_MAX)));
+    }
+    return tokens;
+  }
   if (!view.has("prompt")) {
-    ttpu::fail(ttpu::Code::kInvalidArgument, "[generate] {} has neither `prompt` nor `messages`",
-               where);
+    ttpu::fail(ttpu::Code::kInvalidArgument,
+               "[generate] {} has none of `prompt`, `messages` and `prompt_token_ids`", where);
   }
   const std::string prompt = view.get<std::string>("prompt");
   if (!chat) return generator.encode(prompt);
@@ -85,10 +95,14 @@ void run(const GenerateFlags& flags) {
     if (stream) {
       std::fputs("\n", stdout);
     } else {
-      std::puts(to_json(request, result).dump().c_str());
+      Json line = to_json(request, result);
+      if (flags.model.stats) line["stats"] = ttpu::cli::stats_json(generator, result);
+      std::puts(line.dump().c_str());
     }
     std::fflush(stdout);
-    if (flags.model.stats) ttpu::cli::print_stats(generator, result, request.prompt.size());
+    if (flags.model.stats && stream) {
+      ttpu::cli::print_stats(generator, result, request.prompt.size());
+    }
   }
 }
 
@@ -101,12 +115,16 @@ void add_generate_command(CLI::App& app) {
   ttpu::cli::add_model_flags(*command, &flags->model);
   command->add_option("--prompt", flags->prompt, "The text to go on from");
   command->add_option("--input", flags->input,
-                      "A file with a JSON object a line: `prompt`, or `messages` for chat");
+                      "A file with a JSON object a line: `prompt`, `messages` for chat, or "
+                      "`prompt_token_ids`");
   command->add_flag("--chat", flags->chat, "Put the prompt through the model's chat template");
   command->add_flag("--json", flags->json,
-                    "One object a line: text, token_ids, prompt_token_ids, finish_reason");
+                    "One object a line: text, token_ids, prompt_token_ids, finish_reason, and "
+                    "with --stats the times and the memory");
   command->add_option("--logprobs", flags->model.sampling.logprobs,
                       "With --json: the log probabilities of the so many likeliest tokens");
+  command->add_flag("--ignore-eos", flags->model.sampling.ignore_eos,
+                    "Go on to --max-tokens, whatever the model says");
   command->footer("Example: ttpu generate model.gguf --chat --prompt 'What is a TPU?' --stats");
   command->callback([flags] { run(*flags); });
 }

@@ -7,6 +7,15 @@
 #include "ttpu/io/hub.h"
 
 namespace ttpu::cli {
+namespace {
+
+int64_t peak_rss_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss * 1024;
+}
+
+}  // namespace
 
 void add_model_flags(CLI::App& command, ModelFlags* flags) {
   command
@@ -65,8 +74,6 @@ engine::Generator load_generator(const ModelFlags& flags) {
 void print_stats(engine::Generator& generator, const engine::GenerationResult& result,
                  size_t prompt_tokens) {
   const engine::LoadStats& load = generator.model().stats();
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
   const auto decoded = static_cast<double>(result.token_ids.size()) - 1;
   std::fprintf(stderr,
                "load       %.2f s (%.1f MB of weights)\n"
@@ -78,7 +85,19 @@ void print_stats(engine::Generator& generator, const engine::GenerationResult& r
                load.compile_seconds, load.programs, load.compiled, prompt_tokens,
                result.first_token_seconds, result.token_ids.size(),
                result.decode_seconds > 0 ? decoded / result.decode_seconds : 0.0,
-               static_cast<double>(usage.ru_maxrss) / 1e3);
+               static_cast<double>(peak_rss_bytes()) / 1e6);
+}
+
+Json stats_json(engine::Generator& generator, const engine::GenerationResult& result) {
+  const engine::LoadStats& load = generator.model().stats();
+  return {{"load_seconds", load.load_seconds},
+          {"compile_seconds", load.compile_seconds},
+          {"programs", load.programs},
+          {"compiled", load.compiled},
+          {"weight_bytes", load.weight_bytes},
+          {"first_token_seconds", result.first_token_seconds},
+          {"decode_seconds", result.decode_seconds},
+          {"peak_rss_bytes", peak_rss_bytes()}};
 }
 
 }  // namespace ttpu::cli

@@ -30,4 +30,7 @@ engine::Generator load_generator(const ModelFlags& flags);
 void print_stats(engine::Generator& generator, const engine::GenerationResult& result,
                  size_t prompt_tokens);
 
+// The same as an object: seconds and bytes.
+Json stats_json(engine::Generator& generator, const engine::GenerationResult& result);
+
 }  // namespace ttpu::cli

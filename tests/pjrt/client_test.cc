@@ -138,6 +138,19 @@ TEST_P(ClientTest, ADonatedBufferIsReusedAndCannotBeUsedAgain) {
   EXPECT_EQ(read.code(), Code::kFailedPrecondition);
 }
 
+TEST_P(ClientTest, ZerosAreDonatedWithoutACopy) {
+  const Client on = client();
+  const LoadedExecutable program = on.compile(kDonate);
+  const Buffer zeros = on.zeros(Shape(DType::kF32, {1024}), on.devices()[0]);
+  const std::vector<float> ones(1024, 1.0f);
+  const Buffer b = on.to_device(ones.data(), Shape(DType::kF32, {1024}));
+  const uintptr_t address = zeros.unsafe_pointer();
+  const std::vector<Buffer> results = program.execute(Pointers{&zeros, &b});
+  EXPECT_EQ(results[0].to_vector<float>(), ones);
+  EXPECT_EQ(results[0].unsafe_pointer(), address);
+  EXPECT_TRUE(zeros.deleted());
+}
+
 TEST_P(ClientTest, ANonDonatableArgumentSurvives) {
   const Client on = client();
   const LoadedExecutable program = on.compile(kDonate);

@@ -103,8 +103,7 @@ void Model::load_weights(const std::vector<nn::WeightDecl>& decls, const WeightL
 
 void Model::reset_caches(const std::vector<Shape>& shapes) {
   for (const Shape& shape : shapes) {
-    const std::vector<std::byte> zeros(static_cast<size_t>(shape.byte_size()));
-    caches_.push_back(client_.to_device(zeros.data(), shape));
+    caches_.push_back(client_.zeros(shape, client_.devices().at(0)));
   }
 }
 

@@ -38,7 +38,11 @@ void validate(const SamplingParams& params) {
 Sampler::Sampler(const SamplingParams& params, std::span<const int32_t> prompt, int64_t vocab)
     : params_(params), random_(params.seed), seen_(static_cast<size_t>(vocab)) {
   validate(params);
-  for (const int32_t token : prompt) seen_.at(static_cast<size_t>(token)) = true;
+  for (const int32_t token : prompt) {
+    require(token >= 0 && token < vocab,
+            "[generate] the prompt has token {}, the model's vocabulary is [0, {})", token, vocab);
+    seen_[static_cast<size_t>(token)] = true;
+  }
 }
 
 void Sampler::penalize(std::span<float> logits) const {

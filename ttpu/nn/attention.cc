@@ -76,6 +76,14 @@ ir::Value per_head(ir::Value x, ir::Value weights) {
 
 }  // namespace
 
+kernels::RaggedBatch StepInputs::batch_for(std::optional<int64_t> sliding_window) const {
+  kernels::RaggedBatch result = batch;
+  for (const auto& [window, pages] : window_pages) {
+    if (window == sliding_window) result.page_indices = pages;
+  }
+  return result;
+}
+
 const RotaryTable& RotaryTables::get(const RopeSpec& spec) {
   for (const auto& [known, table] : tables_) {
     if (known == spec) return table;
@@ -105,8 +113,9 @@ LayerResult attention(Context& context, const AttentionSpec& spec, ir::Value x, 
   options.sliding_window = spec.sliding_window;
   options.soft_cap = spec.soft_cap;
   if (!spec.sinks.empty()) options.sinks = context.tensor(spec.sinks, {spec.heads}, {"heads"});
-  const kernels::AttentionResult result = kernels::ragged_paged_attention(
-      context.target(), heads.q, heads.k, heads.v, cache, inputs.batch, options);
+  const kernels::AttentionResult result =
+      kernels::ragged_paged_attention(context.target(), heads.q, heads.k, heads.v, cache,
+                                      inputs.batch_for(spec.sliding_window), options);
   const ir::Value joined = ir::reshape(result.output, {x.dim(0), spec.heads * spec.head_dim});
   return {linear(context,
                  {spec.o,

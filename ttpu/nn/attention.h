@@ -59,6 +59,11 @@ struct StepInputs {
   ir::Value tokens;     // [tokens] i32
   ir::Value positions;  // [tokens] i32
   kernels::RaggedBatch batch;
+  // Tables of pages of layers with a sliding window, where those have pages of their own; others
+  // use the batch's.
+  std::vector<std::pair<int64_t, ir::Value>> window_pages = {};
+
+  kernels::RaggedBatch batch_for(std::optional<int64_t> sliding_window) const;
 };
 
 // Gives the rotary table of a specification, made once a program.

@@ -21,6 +21,7 @@ enum class HostBufferSemantics {
   kCopy,                // free to change when the call returns
   kImmutableUntilDone,  // must not change until the transfer's event is ready
   kZeroCopy,            // may become the buffer itself: must not change while the buffer lives
+  kMutableZeroCopy,     // the same, and the device may write to it: such a buffer can be donated
 };
 
 // Movable, not copyable; frees the array. It keeps its client alive. Host arrays are dense and

@@ -1,6 +1,9 @@
 #include "ttpu/pjrt/client.h"
 
+#include <algorithm>
 #include <utility>
+
+#include <sys/mman.h>
 
 #include "ttpu/pjrt/capi.h"
 #include "ttpu/pjrt/nibbles.h"
@@ -16,6 +19,8 @@ PJRT_HostBufferSemantics to_c(HostBufferSemantics semantics) {
       return PJRT_HostBufferSemantics_kImmutableUntilTransferCompletes;
     case HostBufferSemantics::kZeroCopy:
       return PJRT_HostBufferSemantics_kImmutableZeroCopy;
+    case HostBufferSemantics::kMutableZeroCopy:
+      return PJRT_HostBufferSemantics_kMutableZeroCopy;
   }
   fail(Code::kInternal, "[client] unknown host buffer semantics");
 }
@@ -153,7 +158,9 @@ Transfer Client::transfer(const void* data, const Shape& shape, const Device& de
     result.host_done.on_ready(
         [held = std::move(keep_alive)](const Error*) mutable { held.reset(); });
   }
-  if (semantics == HostBufferSemantics::kZeroCopy && handle_->shares_host_memory()) {
+  const bool may_alias = semantics == HostBufferSemantics::kZeroCopy ||
+                         semantics == HostBufferSemantics::kMutableZeroCopy;
+  if (may_alias && handle_->shares_host_memory()) {
     result.zero_copy = result.buffer.unsafe_pointer() == reinterpret_cast<uintptr_t>(data);
   }
   return result;
@@ -165,6 +172,16 @@ Buffer Client::to_device(const void* data, const Shape& shape) const {
 
 Buffer Client::to_device(const void* data, const Shape& shape, const Device& device) const {
   return transfer(data, shape, device, HostBufferSemantics::kCopy, nullptr).buffer;
+}
+
+Buffer Client::zeros(const Shape& shape, const Device& device) const {
+  const auto bytes = static_cast<size_t>(std::max<int64_t>(shape.byte_size(), 1));
+  void* pages = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (pages == MAP_FAILED) {
+    fail(Code::kResourceExhausted, "[client] no memory for {}: {} bytes", shape.to_string(), bytes);
+  }
+  const std::shared_ptr<void> memory(pages, [bytes](void* p) { munmap(p, bytes); });
+  return transfer(pages, shape, device, HostBufferSemantics::kMutableZeroCopy, memory).buffer;
 }
 
 }  // namespace ttpu::pjrt

@@ -67,6 +67,10 @@ class Client {
   Buffer to_device(const void* data, const Shape& shape) const;
   Buffer to_device(const void* data, const Shape& shape, const Device& device) const;
 
+  // Zeros that can be donated. Where the device is the host, they take memory only as they are
+  // written.
+  Buffer zeros(const Shape& shape, const Device& device) const;
+
   const std::shared_ptr<const ClientHandle>& handle() const { return handle_; }
 
  private:

@@ -1,0 +1,145 @@
+#include "ttpu/engine/scheduler.h"
+
+#include <algorithm>
+
+#include "ttpu/base/error.h"
+
+namespace ttpu::engine {
+namespace {
+
+bool before(const Sequence* a, const Sequence* b) {
+  return a->priority != b->priority ? a->priority < b->priority : a->id < b->id;
+}
+
+void insert(std::vector<Sequence*>& list, Sequence* sequence,
+            bool (*order)(const Sequence*, const Sequence*)) {
+  list.insert(std::upper_bound(list.begin(), list.end(), sequence, order), sequence);
+}
+
+bool after(const Sequence* a, const Sequence* b) { return before(b, a); }
+
+}  // namespace
+
+Scheduler::Scheduler(const SchedulerOptions& options, KvCache& cache)
+    : options_(options), cache_(cache) {
+  require(
+      options.max_num_seqs > 0 && options.max_num_batched_tokens >= options.max_num_seqs,
+      "[scheduler] max_num_batched_tokens is {}, max_num_seqs {}; every sequence needs at least "
+      "one token of the budget",
+      options.max_num_batched_tokens, options.max_num_seqs);
+  for (int64_t slot = options.max_num_seqs; slot > 0; --slot) {
+    slots_.push_back(static_cast<int32_t>(slot - 1));
+  }
+  running_.reserve(slots_.size());
+  step_.reserve(slots_.size());
+}
+
+void Scheduler::add(Sequence& sequence) {
+  require(!sequence.tokens.empty(), "[scheduler] the prompt has no tokens");
+  if (!cache_.fits(sequence.max_length, options_.max_num_batched_tokens)) {
+    fail(
+        Code::kInvalidArgument,
+        "[scheduler] {} tokens of prompt and answer do not fit in the cache; ask for fewer or give "
+        "the cache more memory",
+        sequence.max_length);
+  }
+  insert(waiting_, &sequence, after);
+}
+
+std::span<const Scheduled> Scheduler::schedule() {
+  step_.clear();
+  budget_ = options_.max_num_batched_tokens;
+  const int64_t preemptions = preemptions_;
+  schedule_running();
+  // Whoever lost its blocks just now shall not take them back from those that needed them.
+  if (preemptions == preemptions_) schedule_waiting();
+  // Decodes stand before pieces of prompts, as the kernels want it.
+  std::stable_partition(step_.begin(), step_.end(),
+                        [](const Scheduled& item) { return item.count == 1; });
+  for (const Scheduled& item : step_) cache_.settle(*item.sequence);
+  return step_;
+}
+
+void Scheduler::schedule_running() {
+  for (size_t i = 0; i < running_.size() && budget_ > 0; ++i) {
+    Sequence& sequence = *running_[i];
+    // An answer that has its full length once the running steps are done asks for no more.
+    if (sequence.pending > 0 && sequence.length() >= sequence.max_length) continue;
+    // A long prompt leaves every sequence after it a token of the budget.
+    const auto others = static_cast<int64_t>(running_.size() - i - 1);
+    const int64_t count = std::min(sequence.length() - sequence.computed, budget_ - others);
+    if (count <= 0) continue;
+    if (make_room(i, sequence.computed + count)) take(sequence, count);
+  }
+}
+
+void Scheduler::schedule_waiting() {
+  while (!waiting_.empty() && !slots_.empty() && budget_ > 0) {
+    Sequence& sequence = *waiting_.back();
+    if (sequence.pending > 0) return;  // preempted while a step ran: its token comes first
+    sequence.computed = sequence.cached_prefix = cache_.take_prefix(sequence);
+    const int64_t count = std::min(sequence.length() - sequence.computed, budget_);
+    if (!cache_.reserve(sequence, sequence.computed + count)) {
+      cache_.release(sequence);
+      sequence.computed = 0;
+      return;
+    }
+    waiting_.pop_back();
+    sequence.slot = slots_.back();
+    slots_.pop_back();
+    insert(running_, &sequence, before);
+    take(sequence, count);
+  }
+}
+
+// Blocks for the sequence at `index`, if need be at the cost of those that come after it.
+bool Scheduler::make_room(size_t index, int64_t length) {
+  Sequence& sequence = *running_[index];
+  while (!cache_.reserve(sequence, length)) {
+    Sequence& last = *running_.back();
+    preempt(last);
+    if (&last == &sequence) return false;
+  }
+  return true;
+}
+
+void Scheduler::take(Sequence& sequence, int64_t count) {
+  const int64_t first = sequence.computed;
+  sequence.computed += count;
+  const bool samples = sequence.computed == sequence.length();
+  if (samples) ++sequence.pending;
+  ++sequence.in_flight;
+  budget_ -= count;
+  step_.push_back({&sequence, first, count, samples});
+}
+
+void Scheduler::preempt(Sequence& sequence) {
+  cache_.release(sequence);
+  sequence.computed = 0;
+  slots_.push_back(sequence.slot);
+  sequence.slot = -1;
+  ++sequence.preemptions;
+  ++preemptions_;
+  running_.erase(std::find(running_.begin(), running_.end(), &sequence));
+  insert(waiting_, &sequence, after);
+}
+
+void Scheduler::complete(const Scheduled& item, int32_t token) {
+  Sequence& sequence = *item.sequence;
+  --sequence.in_flight;
+  if (!item.samples) return;
+  --sequence.pending;
+  if (!sequence.finished) sequence.tokens.push_back(token);
+}
+
+void Scheduler::finish(Sequence& sequence) {
+  if (sequence.finished) return;
+  sequence.finished = true;
+  cache_.release(sequence);
+  std::vector<Sequence*>& list = sequence.slot >= 0 ? running_ : waiting_;
+  list.erase(std::find(list.begin(), list.end(), &sequence));
+  if (sequence.slot >= 0) slots_.push_back(sequence.slot);
+  sequence.slot = -1;
+}
+
+}  // namespace ttpu::engine

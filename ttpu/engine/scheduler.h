@@ -1,0 +1,67 @@
+// Decides what each step computes. One token budget a step; sequences that decode and pieces of
+// prompts share one ragged batch. First come, first served within a priority.
+//
+// The host stays one step ahead of the device: a step is scheduled while the one before still runs,
+// so that a sequence's last token may be known to the device alone (Sequence::pending).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "ttpu/engine/kv_cache.h"
+#include "ttpu/engine/sequence.h"
+
+namespace ttpu::engine {
+
+struct SchedulerOptions {
+  int64_t max_num_seqs = 1;
+  int64_t max_num_batched_tokens = 1024;
+};
+
+// `count` tokens of the sequence from `first` on.
+struct Scheduled {
+  Sequence* sequence = nullptr;
+  int64_t first = 0;
+  int64_t count = 0;
+  bool samples = false;  // the last of them is the sequence's last: a new token comes of it
+};
+
+class Scheduler {
+ public:
+  // The cache must outlive the scheduler, and every sequence its time in it.
+  Scheduler(const SchedulerOptions& options, KvCache& cache);
+
+  // Throws kInvalidArgument when the sequence could never run.
+  void add(Sequence& sequence);
+  // What the next step computes, decodes first; empty when there is nothing to do now. Valid until
+  // the next call. Sequences that had to give up their blocks wait at the head of their priority
+  // and are computed anew.
+  std::span<const Scheduled> schedule();
+  // A step is done; `token` is what it sampled, if `item.samples`.
+  void complete(const Scheduled& item, int32_t token);
+  // The sequence is over, wherever it stands; its blocks and its slot are free at once.
+  void finish(Sequence& sequence);
+
+  int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }
+  int64_t running() const { return static_cast<int64_t>(running_.size()); }
+  int64_t preemptions() const { return preemptions_; }
+
+ private:
+  bool make_room(size_t index, int64_t length);
+  void schedule_running();
+  void schedule_waiting();
+  void take(Sequence& sequence, int64_t count);
+  void preempt(Sequence& sequence);
+
+  SchedulerOptions options_;
+  KvCache& cache_;
+  std::vector<Sequence*> waiting_;  // by priority, then arrival; the next one last
+  std::vector<Sequence*> running_;  // the one to go on first, first
+  std::vector<int32_t> slots_;      // unused
+  std::vector<Scheduled> step_;
+  int64_t budget_ = 0;
+  int64_t preemptions_ = 0;
+};
+
+}  // namespace ttpu::engine
