@@ -65,10 +65,9 @@ class Conversation {
     messages_.push_back({{"role", "user"}, {"content", text}});
     g_cancelled = false;
     try {
-      ttpu::engine::GenerationRequest request;
+      ttpu::engine::Request request;
       request.prompt = generator_.encode_chat(messages_);
       request.sampling = flags_.sampling;
-      request.stop = flags_.stop;
       prompt_tokens_ = request.prompt.size();
       last_ = generator_.generate(
           request,
@@ -77,7 +76,7 @@ class Conversation {
             std::fflush(stdout);
           },
           &g_cancelled);
-      std::puts(last_.finish_reason == "cancelled" ? " [stopped]" : "");
+      std::puts(last_.finish_reason == ttpu::engine::FinishReason::kAborted ? " [stopped]" : "");
       messages_.push_back({{"role", "assistant"}, {"content", last_.text}});
       if (flags_.stats) ttpu::cli::print_stats(generator_, last_, prompt_tokens_);
     } catch (const ttpu::Error& error) {

@@ -42,15 +42,14 @@ std::vector<int32_t> encode(const ttpu::engine::Generator& generator, const Json
   return generator.encode_chat(Json::array({{{"role", "user"}, {"content", prompt}}}));
 }
 
-Json to_json(const ttpu::engine::GenerationRequest& request,
-             const ttpu::engine::GenerationResult& result) {
+Json to_json(const ttpu::engine::Request& request, const ttpu::engine::GenerationResult& result) {
   Json out = {{"text", result.text},
               {"token_ids", result.token_ids},
               {"prompt_token_ids", request.prompt},
-              {"finish_reason", result.finish_reason}};
-  if (result.steps.empty()) return out;
+              {"finish_reason", to_string(result.finish_reason)}};
+  if (result.logprobs.empty()) return out;
   Json steps = Json::array();
-  for (const ttpu::engine::Sampled& step : result.steps) {
+  for (const ttpu::engine::TokenLogprobs& step : result.logprobs) {
     Json top = Json::array();
     for (const auto& [token, logprob] : step.top) {
       top.push_back({{"token_id", token}, {"logprob", logprob}});
@@ -82,10 +81,9 @@ void run(const GenerateFlags& flags) {
   const std::vector<Json> items = read_items(flags);
   ttpu::engine::Generator generator = ttpu::cli::load_generator(flags.model);
   for (size_t i = 0; i < items.size(); ++i) {
-    ttpu::engine::GenerationRequest request;
+    ttpu::engine::Request request;
     request.prompt = encode(generator, items[i], flags.chat, fmt::format("prompt {}", i + 1));
     request.sampling = flags.model.sampling;
-    request.stop = flags.model.stop;
     const bool stream = !flags.json;
     const auto result = generator.generate(request, [&](const std::string& piece) {
       if (!stream) return;

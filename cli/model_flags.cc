@@ -52,12 +52,12 @@ void add_model_flags(CLI::App& command, ModelFlags* flags) {
       ->capture_default_str();
   command.add_option("--max-tokens", sampling.max_tokens, "Most tokens of the answer")
       ->capture_default_str();
-  command.add_option("--stop", flags->stop, "End before this text; may be repeated");
+  command.add_option("--stop", sampling.stop, "End before this text; may be repeated");
 }
 
-engine::ModelOptions model_options(const ModelFlags& flags) {
-  engine::validate(flags.sampling);
-  engine::ModelOptions options;
+engine::EngineOptions engine_options(const ModelFlags& flags) {
+  engine::validate(flags.sampling, INT32_MAX);
+  engine::EngineOptions options;
   options.device = flags.device;
   options.dtype = flags.dtype == "f32" ? DType::kF32 : DType::kBF16;
   options.expand_weights = flags.weights == "bf16" || options.dtype == DType::kF32;
@@ -67,13 +67,13 @@ engine::ModelOptions model_options(const ModelFlags& flags) {
 }
 
 engine::Generator load_generator(const ModelFlags& flags) {
-  const engine::ModelOptions options = model_options(flags);
+  const engine::EngineOptions options = engine_options(flags);
   return engine::Generator(io::resolve_model(flags.model), options);
 }
 
 void print_stats(engine::Generator& generator, const engine::GenerationResult& result,
                  size_t prompt_tokens) {
-  const engine::LoadStats& load = generator.model().stats();
+  const engine::LoadStats& load = generator.engine().stats();
   const auto decoded = static_cast<double>(result.token_ids.size()) - 1;
   std::fprintf(stderr,
                "load       %.2f s (%.1f MB of weights)\n"
@@ -89,7 +89,7 @@ void print_stats(engine::Generator& generator, const engine::GenerationResult& r
 }
 
 Json stats_json(engine::Generator& generator, const engine::GenerationResult& result) {
-  const engine::LoadStats& load = generator.model().stats();
+  const engine::LoadStats& load = generator.engine().stats();
   return {{"load_seconds", load.load_seconds},
           {"compile_seconds", load.compile_seconds},
           {"programs", load.programs},

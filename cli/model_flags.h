@@ -19,12 +19,11 @@ struct ModelFlags {
   bool stats = false;
   int64_t max_model_len = 0;
   engine::SamplingParams sampling;
-  std::vector<std::string> stop;
 };
 
 // `sampling.max_tokens` and `sampling.temperature` keep what they are set to as defaults.
 void add_model_flags(CLI::App& command, ModelFlags* flags);
-engine::ModelOptions model_options(const ModelFlags& flags);
+engine::EngineOptions engine_options(const ModelFlags& flags);
 engine::Generator load_generator(const ModelFlags& flags);
 // To standard error: load, compile, time to first token, tokens a second, peak memory.
 void print_stats(engine::Generator& generator, const engine::GenerationResult& result,

@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include "ttpu/engine/model.h"
+#include "tests/engine/support/stepper.h"
 #include "ttpu/io/safetensors.h"
 
 namespace ttpu::engine {
@@ -68,12 +68,10 @@ class FamiliesTest : public testing::TestWithParam<Case> {
   void SetUp() override {
     folder_ = kCases / GetParam().name;
     expected_ = read_expected(folder_);
-    ModelOptions options;
-    options.dtype = DType::kF32;
-    options.custom_calls = GetParam().kernels;
-    options.prefill_buckets = {32};
-    options.max_model_len = 32;
-    model_ = std::make_unique<Model>(read_json(folder_ / "config.json"), folder_, options);
+    Stepper::Options options;
+    options.kernels = GetParam().kernels;
+    options.chunk = options.max_length = 32;
+    model_ = std::make_unique<Stepper>(read_json(folder_ / "config.json"), folder_, options);
   }
 
   std::span<const float> row(const std::vector<float>& logits, size_t index) const {
@@ -83,7 +81,7 @@ class FamiliesTest : public testing::TestWithParam<Case> {
 
   std::filesystem::path folder_;
   Expected expected_;
-  std::unique_ptr<Model> model_;
+  std::unique_ptr<Stepper> model_;
 };
 
 TEST_P(FamiliesTest, PrefillThenDecodeGivesTheLogitsOfTransformers) {
@@ -91,7 +89,7 @@ TEST_P(FamiliesTest, PrefillThenDecodeGivesTheLogitsOfTransformers) {
       nmse(model_->append(expected_.prompt), row(expected_.logits, expected_.prompt.size() - 1)),
       1e-6);
   for (size_t i = 0; i < expected_.greedy.size(); ++i) {
-    const std::span<float> logits = model_->append(std::span(&expected_.greedy[i], 1));
+    const std::span<const float> logits = model_->append(std::span(&expected_.greedy[i], 1));
     EXPECT_LT(nmse(logits, row(expected_.decode_logits, i)), 1e-6) << "decode step " << i;
   }
 }
@@ -104,7 +102,7 @@ TEST_P(FamiliesTest, TokenByTokenGivesTheLogitsOfThePrompt) {
     GTEST_SKIP() << "one pass and single steps differ by definition";
   }
   for (size_t i = 0; i < expected_.prompt.size(); ++i) {
-    const std::span<float> logits = model_->append(std::span(&expected_.prompt[i], 1));
+    const std::span<const float> logits = model_->append(std::span(&expected_.prompt[i], 1));
     EXPECT_LT(nmse(logits, row(expected_.logits, i)), 1e-6) << "token " << i;
   }
 }

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/engine/support/stepper.h"
 #include "ttpu/base/file.h"
 #include "ttpu/engine/generator.h"
 
@@ -22,8 +23,8 @@ Json reference_items(const std::string& name) {
                    (name + ".json"))["items"];
 }
 
-GenerationRequest request_for(const Generator& generator, const Json& item) {
-  GenerationRequest request;
+Request request_for(const Generator& generator, const Json& item) {
+  Request request;
   const std::string prompt = item["prompt"];
   if (item["kind"] == "chat") {
     request.prompt = generator.encode_chat(Json::array({{{"role", "user"}, {"content", prompt}}}));
@@ -43,38 +44,46 @@ class ReferenceTest : public testing::TestWithParam<Case> {
     return path;
   }
 
-  static ModelOptions options(DType dtype) {
-    ModelOptions options;
+  // The reference's weights are those of the file, rounded to bf16.
+  static EngineOptions options(DType dtype) {
+    EngineOptions options;
     options.dtype = dtype;
-    // The reference's weights are those of the file, rounded to bf16.
     options.expand_weights = true;
     options.custom_calls = GetParam().kernels;
     options.max_model_len = 128;
-    options.prefill_buckets = {64};
+    options.max_num_batched_tokens = 64;
     return options;
+  }
+
+  static Stepper stepper() {
+    Stepper::Options options;
+    options.expand_weights = true;
+    options.kernels = GetParam().kernels;
+    return Stepper(io::load_model_files(weights()).config, weights(), options);
   }
 };
 
 TEST_P(ReferenceTest, Float32GivesAllTokensAndTheTopLogits) {
   Generator generator(weights(), options(DType::kF32));
+  Stepper exact = stepper();
   Json items = reference_items(GetParam().name);
   if (!GetParam().kernels) items.erase(items.begin() + 1, items.end());  // plain XLA is slow
   for (const Json& item : items) {
     SCOPED_TRACE(item["prompt"].get<std::string>());
-    const GenerationRequest request = request_for(generator, item);
+    const Request request = request_for(generator, item);
     ASSERT_EQ(request.prompt, item["prompt_ids"].get<std::vector<int32_t>>());
     const auto expected = item["output_ids"].get<std::vector<int32_t>>();
     EXPECT_EQ(generator.generate(request).token_ids, expected);
 
-    generator.model().truncate(0);
-    std::span<const float> logits = generator.model().append(request.prompt);
+    exact.reset();
+    std::span<const float> logits = exact.append(request.prompt);
     for (size_t step = 0; step < item["top5"].size(); ++step) {
       const Json& top = item["top5"][step];
       for (size_t i = 0; i < top["ids"].size(); ++i) {
         EXPECT_NEAR(logits[top["ids"][i].get<size_t>()], top["logits"][i].get<float>(), 1e-3)
             << "step " << step << ", rank " << i;
       }
-      logits = generator.model().append(std::span(&expected[step], 1));
+      logits = exact.append(std::span(&expected[step], 1));
     }
   }
 }
@@ -85,13 +94,13 @@ TEST_P(ReferenceTest, Float32GivesAllTokensAndTheTopLogits) {
 TEST_P(ReferenceTest, BFloat16AgreesAsLongAsTransformersInBFloat16) {
   if (!GetParam().kernels) GTEST_SKIP() << "plain XLA decodes five tokens a second in bf16";
   const Json items = reference_items(GetParam().name);
-  Generator exact(weights(), options(DType::kF32));
+  Stepper exact = stepper();
   Generator rounded(weights(), options(DType::kBF16));
   int64_t ours = 0;
   int64_t theirs = 0;
   for (const Json& item : items) {
     SCOPED_TRACE(item["prompt"].get<std::string>());
-    const GenerationRequest request = request_for(rounded, item);
+    const Request request = request_for(rounded, item);
     const std::vector<int32_t> actual = rounded.generate(request).token_ids;
     const auto expected = item["output_ids"].get<std::vector<int32_t>>();
     const auto [left, right] =
@@ -101,8 +110,8 @@ TEST_P(ReferenceTest, BFloat16AgreesAsLongAsTransformersInBFloat16) {
     if (left == expected.end()) continue;
     std::vector<int32_t> tokens = request.prompt;
     tokens.insert(tokens.end(), expected.begin(), left);
-    exact.model().truncate(0);
-    const std::span<const float> logits = exact.model().append(tokens);
+    exact.reset();
+    const std::span<const float> logits = exact.append(tokens);
     EXPECT_LT(logits[static_cast<size_t>(*left)] - logits[static_cast<size_t>(*right)], 0.5)
         << "at token " << left - expected.begin();
   }

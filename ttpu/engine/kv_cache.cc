@@ -58,7 +58,7 @@ bool KvCache::holds(const Group& group, const Sequence& sequence, int64_t begin,
 
 int64_t KvCache::take_prefix(Sequence& sequence) {
   sequence.blocks.resize(groups_.size());
-  if (!prefix_caching_) return 0;
+  if (!prefix_caching_ || !sequence.reuse) return 0;
   hash_blocks(sequence);
   int64_t count = std::min(static_cast<int64_t>(sequence.hashes.size()),
                            (static_cast<int64_t>(sequence.tokens.size()) - 1) / block_size_);

@@ -49,6 +49,7 @@ void Scheduler::add(Sequence& sequence) {
 std::span<const Scheduled> Scheduler::schedule() {
   step_.clear();
   budget_ = options_.max_num_batched_tokens;
+  rows_ = options_.max_rows;
   const int64_t preemptions = preemptions_;
   schedule_running();
   // Whoever lost its blocks just now shall not take them back from those that needed them.
@@ -60,14 +61,30 @@ std::span<const Scheduled> Scheduler::schedule() {
   return step_;
 }
 
+int64_t Scheduler::chunk(const Sequence& sequence, int64_t budget) const {
+  // A long prompt takes half of what is left while others wait for their first step.
+  const bool others_wait = waiting() > (sequence.slot < 0 ? 1 : 0) && !slots_.empty();
+  if (others_wait) budget = (budget + 1) / 2;
+  const int64_t count = std::min(sequence.length() - sequence.computed, budget);
+  if (!sequence.wants_all_rows || sequence.computed >= sequence.prompt_length) {
+    return rows_ > 0 ? count : std::min(count, sequence.length() - sequence.computed - 1);
+  }
+  return std::min(count, rows_);
+}
+
 void Scheduler::schedule_running() {
   for (size_t i = 0; i < running_.size() && budget_ > 0; ++i) {
     Sequence& sequence = *running_[i];
     // An answer that has its full length once the running steps are done asks for no more.
-    if (sequence.pending > 0 && sequence.length() >= sequence.max_length) continue;
-    // A long prompt leaves every sequence after it a token of the budget.
+    if (sequence.pending > 0 &&
+        (sequence.synchronous || sequence.length() >= sequence.max_length)) {
+      continue;
+    }
+    // A long prompt leaves every sequence after it a token of the budget, and a row.
     const auto others = static_cast<int64_t>(running_.size() - i - 1);
-    const int64_t count = std::min(sequence.length() - sequence.computed, budget_ - others);
+    rows_ -= others;
+    const int64_t count = chunk(sequence, budget_ - others);
+    rows_ += others;
     if (count <= 0) continue;
     if (make_room(i, sequence.computed + count)) take(sequence, count);
   }
@@ -78,8 +95,8 @@ void Scheduler::schedule_waiting() {
     Sequence& sequence = *waiting_.back();
     if (sequence.pending > 0) return;  // preempted while a step ran: its token comes first
     sequence.computed = sequence.cached_prefix = cache_.take_prefix(sequence);
-    const int64_t count = std::min(sequence.length() - sequence.computed, budget_);
-    if (!cache_.reserve(sequence, sequence.computed + count)) {
+    const int64_t count = chunk(sequence, budget_);
+    if (count <= 0 || !cache_.reserve(sequence, sequence.computed + count)) {
       cache_.release(sequence);
       sequence.computed = 0;
       return;
@@ -110,6 +127,7 @@ void Scheduler::take(Sequence& sequence, int64_t count) {
   if (samples) ++sequence.pending;
   ++sequence.in_flight;
   budget_ -= count;
+  rows_ -= sequence.wants_all_rows && first < sequence.prompt_length ? count : samples;
   step_.push_back({&sequence, first, count, samples});
 }
 

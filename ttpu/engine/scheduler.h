@@ -17,6 +17,7 @@ namespace ttpu::engine {
 struct SchedulerOptions {
   int64_t max_num_seqs = 1;
   int64_t max_num_batched_tokens = 1024;
+  int64_t max_rows = 1;  // tokens of a step whose logits are looked at; at least max_num_seqs
 };
 
 // `count` tokens of the sequence from `first` on.
@@ -51,6 +52,8 @@ class Scheduler {
   bool make_room(size_t index, int64_t length);
   void schedule_running();
   void schedule_waiting();
+  // How many tokens of the sequence the step can take, of a budget.
+  int64_t chunk(const Sequence& sequence, int64_t budget) const;
   void take(Sequence& sequence, int64_t count);
   void preempt(Sequence& sequence);
 
@@ -60,7 +63,8 @@ class Scheduler {
   std::vector<Sequence*> running_;  // the one to go on first, first
   std::vector<int32_t> slots_;      // unused
   std::vector<Scheduled> step_;
-  int64_t budget_ = 0;
+  int64_t budget_ = 0;  // tokens left in the step
+  int64_t rows_ = 0;    // rows left in it
   int64_t preemptions_ = 0;
 };
 

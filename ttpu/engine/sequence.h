@@ -17,6 +17,10 @@ struct Sequence {
   int64_t prompt_length = 0;
   int64_t max_length = 0;  // of prompt and answer
   BlockHash salt;          // of the cache's content
+  bool reuse = true;       // its prompt may be taken from the cache
+  // Its next step needs to know its last token on the host (grammars, words that must not come).
+  bool synchronous = false;
+  bool wants_all_rows = false;  // the logits of every prompt token are wanted
 
   // Kept by the scheduler.
   int64_t computed = 0;   // tokens whose keys and values are in the cache, once what runs is done

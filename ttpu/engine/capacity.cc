@@ -1,0 +1,105 @@
+#include "ttpu/engine/capacity.h"
+
+#include <algorithm>
+#include <fstream>
+
+#include "ttpu/base/error.h"
+
+namespace ttpu::engine {
+namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+std::optional<int64_t> window_of(const nn::LayerSpec& layer) {
+  const auto* attention = std::get_if<nn::AttentionSpec>(&layer.attention);
+  return attention == nullptr ? std::nullopt : attention->sliding_window;
+}
+
+// Of one block of one layer.
+int64_t block_bytes(const nn::LayerSpec& layer, const CapacityRequest& request) {
+  Dims dims = {request.block_size};
+  for (const int64_t dim : nn::cache_dims(layer)) dims.push_back(dim);
+  return Shape(request.cache_dtype, dims).byte_size();
+}
+
+int64_t total_bytes(const nn::DecoderSpec& spec, const std::vector<KvGroup>& groups,
+                    const CapacityRequest& request) {
+  int64_t bytes = 0;
+  for (const nn::LayerSpec& layer : spec.layers) {
+    for (const KvGroup& group : groups) {
+      if (group.window == window_of(layer)) bytes += group.blocks * block_bytes(layer, request);
+    }
+  }
+  return bytes;
+}
+
+// For one sequence at full length.
+int64_t blocks_of_sequence(const KvGroup& group, const CapacityRequest& request) {
+  const int64_t all = ceil_div(request.max_model_len, request.block_size);
+  if (!group.window) return all;
+  const int64_t seen = *group.window + request.max_num_batched_tokens;
+  return std::min(all, ceil_div(seen, request.block_size) + 1);
+}
+
+}  // namespace
+
+std::vector<KvGroup> plan_cache(const nn::DecoderSpec& spec, const CapacityRequest& request) {
+  std::vector<KvGroup> least;
+  for (const std::optional<int64_t>& window : kv_windows(spec)) {
+    least.push_back({0, window});
+    least.back().blocks = blocks_of_sequence(least.back(), request);
+  }
+  const int64_t least_bytes = total_bytes(spec, least, request);
+  if (least_bytes > request.cache_bytes) {
+    fail(Code::kResourceExhausted,
+         "[cache] one sequence of {} tokens needs {} MB of cache, {} MB are left for it; lower "
+         "--max-model-len or raise --memory-fraction",
+         request.max_model_len, least_bytes >> 20, request.cache_bytes >> 20);
+  }
+  const double sequences =
+      std::min(static_cast<double>(request.max_num_seqs),
+               static_cast<double>(request.cache_bytes) / static_cast<double>(least_bytes));
+  std::vector<KvGroup> groups = least;
+  for (KvGroup& group : groups) {
+    const auto most = static_cast<int64_t>(static_cast<double>(group.blocks) * sequences);
+    if (request.num_blocks == 0 || group.window) {
+      group.blocks = most;
+      continue;
+    }
+    require(request.num_blocks >= group.blocks,
+            "[cache] --num-blocks is {}, but one sequence of {} tokens takes {}; raise it or lower "
+            "--max-model-len",
+            request.num_blocks, request.max_model_len, group.blocks);
+    group.blocks = request.num_blocks;
+  }
+  return groups;
+}
+
+std::vector<Bucket> plan_buckets(int64_t max_num_seqs, int64_t max_num_batched_tokens) {
+  std::vector<Bucket> buckets;
+  for (int64_t size = 1; size < max_num_seqs; size *= 2) buckets.push_back({size, size, size});
+  buckets.push_back({max_num_seqs, max_num_seqs, max_num_seqs});
+  for (int64_t tokens = 32; tokens < max_num_batched_tokens; tokens *= tokens < 256 ? 8 : 4) {
+    if (tokens > max_num_seqs) buckets.push_back({tokens, max_num_seqs, max_num_seqs});
+  }
+  if (max_num_batched_tokens > max_num_seqs) {
+    buckets.push_back({max_num_batched_tokens, max_num_seqs, max_num_seqs});
+  }
+  return buckets;
+}
+
+int64_t available_memory() {
+  std::ifstream file("/proc/meminfo");
+  std::string name;
+  int64_t kilobytes = 0;
+  std::string unit;
+  while (file >> name >> kilobytes) {
+    std::getline(file, unit);
+    if (name == "MemAvailable:") return kilobytes * 1024;
+  }
+  fail(Code::kUnavailable,
+       "[cache] /proc/meminfo does not say how much memory is available; give "
+       "--num-blocks");
+}
+
+}  // namespace ttpu::engine

@@ -1,0 +1,361 @@
+#include "ttpu/engine/engine.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "ttpu/base/error.h"
+#include "ttpu/engine/capacity.h"
+#include "ttpu/models/registry.h"
+
+namespace ttpu::engine {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kDefaultLength = 4096;
+constexpr float kForbidden = -std::numeric_limits<float>::infinity();
+
+// Adds the time of its life to a sum of seconds.
+class Stopwatch {
+ public:
+  explicit Stopwatch(std::atomic<double>& seconds) : seconds_(seconds) {}
+  ~Stopwatch() {
+    seconds_ = seconds_ + std::chrono::duration<double>(Clock::now() - start_).count();
+  }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+ private:
+  std::atomic<double>& seconds_;
+  Clock::time_point start_ = Clock::now();
+};
+
+int64_t cache_memory(const EngineOptions& options) {
+  if (options.num_blocks > 0) return INT64_MAX / 4;
+  return static_cast<int64_t>(static_cast<double>(available_memory()) * options.memory_fraction);
+}
+
+}  // namespace
+
+// A request that has not ended.
+struct Engine::Live : Sequence {
+  Live(Request given, OutputCallback callback, const text::Tokenizer& tokenizer)
+      : request(std::move(given)),
+        on_output(std::move(callback)),
+        detokenizer(tokenizer, request.sampling.skip_special_tokens),
+        matcher(request.sampling.stop, request.sampling.include_stop_str_in_output) {}
+
+  Request request;
+  OutputCallback on_output;
+  text::Detokenizer detokenizer;
+  text::StopMatcher matcher;
+  std::vector<std::pair<int32_t, float>> early_bias;  // while the answer is shorter than min_tokens
+  std::vector<std::pair<int32_t, float>> step_bias;   // of the step that is being made
+  std::vector<TokenLogprobs> prompt_logprobs;         // as far as they are known
+  int64_t history_of = -1;                            // Sequence::preemptions when counts were set
+  bool started = false;                               // some of it has been computed
+};
+
+Engine::Engine(const std::filesystem::path& path, const EngineOptions& options,
+               const Progress& progress)
+    : options_(options), files_(io::load_model_files(path)), text_(files_) {
+  const nn::DecoderSpec spec = models::decoder_from_config(files_.config);
+  const int64_t allowed = spec.max_positions;
+  require(options.max_model_len >= 0 && options.max_model_len <= allowed,
+          "[engine] --max-model-len is {}, the model allows at most {} tokens",
+          options.max_model_len, allowed);
+  require(options.max_num_seqs > 0 && options.max_num_seqs <= 4096,
+          "[engine] --max-num-seqs is {}, expected 1 to 4096", options.max_num_seqs);
+  require(options.memory_fraction > 0 && options.memory_fraction <= 1,
+          "[engine] --memory-fraction is {}, expected a number in (0, 1]", options.memory_fraction);
+  require(options.block_size > 0 && options.block_size <= 1024,
+          "[engine] --block-size is {}, expected 1 to 1024", options.block_size);
+  if (options_.max_model_len == 0) options_.max_model_len = std::min(allowed, kDefaultLength);
+  options_.max_num_batched_tokens = std::max(
+      std::min(options.max_num_batched_tokens, options_.max_model_len * options.max_num_seqs),
+      options.max_num_seqs);
+  const DType cache_dtype = options.cache_dtype.value_or(options.dtype);
+  const std::vector<KvGroup> groups = plan_cache(
+      spec, {options_.max_model_len, options.max_num_seqs, options_.max_num_batched_tokens,
+             options.block_size, options.num_blocks, cache_memory(options), cache_dtype});
+  RunnerOptions runner{
+      .device = options.device,
+      .dtype = options.dtype,
+      .expand_weights = options.expand_weights,
+      .custom_calls = options.custom_calls,
+      .shape = {},
+      .buckets = plan_buckets(options.max_num_seqs, options_.max_num_batched_tokens)};
+  runner.shape.slots = options.max_num_seqs;
+  runner.shape.block_size = options.block_size;
+  runner.shape.blocks_per_sequence =
+      (options_.max_model_len + options.block_size - 1) / options.block_size;
+  for (const KvGroup& group : groups) runner.shape.group_blocks.push_back(group.blocks);
+  runner.shape.cache_dtype = cache_dtype;
+  cache_ = std::make_unique<KvCache>(groups, options.block_size, options.prefix_caching);
+  scheduler_ = std::make_unique<Scheduler>(
+      SchedulerOptions{options.max_num_seqs, options_.max_num_batched_tokens, options.max_num_seqs},
+      *cache_);
+  runner_ = std::make_unique<Runner>(spec, path, runner, progress);
+  compiled_at_start_ = stats().compiled;
+}
+
+Engine::~Engine() {
+  while (runner_ && runner_->in_flight() > 0) runner_->finish();
+}
+
+void Engine::check(const Request& request) const {
+  validate(request.sampling, vocab());
+  require(!request.prompt.empty(), "[generate] the prompt has no tokens; give some text");
+  for (const int32_t token : request.prompt) {
+    require(token >= 0 && token < vocab(),
+            "[generate] the prompt has token {}, the model's vocabulary is [0, {})", token,
+            vocab());
+  }
+  const auto length = static_cast<int64_t>(request.prompt.size());
+  if (length >= max_model_len()) {
+    fail(Code::kOutOfRange,
+         "[generate] the prompt has {} tokens, and prompt and answer together may have {}; shorten "
+         "the prompt or raise --max-model-len",
+         length, max_model_len());
+  }
+}
+
+int64_t Engine::submit(Request request, OutputCallback on_output) {
+  check(request);
+  auto live = std::make_unique<Live>(std::move(request), std::move(on_output), text_.tokenizer());
+  const Request& given = live->request;
+  const SamplingParams& sampling = given.sampling;
+  live->priority = given.priority;
+  live->tokens = given.prompt;
+  live->prompt_length = static_cast<int64_t>(given.prompt.size());
+  live->max_length = std::min(live->prompt_length + sampling.max_tokens, max_model_len());
+  live->salt = salt_hash(given.cache_salt);
+  live->wants_all_rows = sampling.prompt_logprobs >= 0;
+  live->reuse = !live->wants_all_rows;
+  live->tokens.reserve(static_cast<size_t>(live->max_length));
+  if (sampling.min_tokens > 0) {
+    for (const int32_t token : text_.end_tokens()) {
+      live->early_bias.emplace_back(token, kForbidden);
+    }
+    for (const int32_t token : sampling.stop_token_ids) {
+      live->early_bias.emplace_back(token, kForbidden);
+    }
+  }
+  live->synchronous = std::any_of(sampling.bad_words.begin(), sampling.bad_words.end(),
+                                  [](const auto& word) { return word.size() > 1; });
+  const std::scoped_lock lock(mutex_);
+  const int64_t id = live->id = next_id_++;
+  submitted_.push_back(std::move(live));
+  return id;
+}
+
+void Engine::abort(int64_t request) {
+  const std::scoped_lock lock(mutex_);
+  aborted_.push_back(request);
+}
+
+void Engine::take_inbox() {
+  std::vector<std::unique_ptr<Live>> submitted;
+  std::vector<int64_t> aborted;
+  {
+    const std::scoped_lock lock(mutex_);
+    submitted.swap(submitted_);
+    aborted.swap(aborted_);
+  }
+  for (std::unique_ptr<Live>& live : submitted) {
+    scheduler_->add(*live);
+    live_.emplace(live->id, std::move(live));
+  }
+  for (const int64_t id : aborted) {
+    const auto found = live_.find(id);
+    if (found == live_.end() || found->second->finished) continue;
+    RequestOutput output;
+    output.request = id;
+    end(*found->second, output, FinishReason::kAborted);
+    found->second->on_output(output);
+    forget_if_done(*found->second);
+  }
+}
+
+bool Engine::step() {
+  bool launched = false;
+  {
+    const Stopwatch watch(metrics_.host_seconds);
+    take_inbox();
+  }
+  launched = launch();
+  if (runner_->in_flight() == 0) return false;
+  if (!launched || runner_->in_flight() == Runner::kMostInFlight) finish_step();
+  metrics_.running = scheduler_->running();
+  metrics_.waiting = scheduler_->waiting();
+  metrics_.preemptions = scheduler_->preemptions();
+  metrics_.cache_usage = cache_->usage();
+  return true;
+}
+
+bool Engine::launch() {
+  Launched& step = launched_[static_cast<size_t>(launches_ % Runner::kMostInFlight)];
+  {
+    const Stopwatch watch(metrics_.host_seconds);
+    const std::span<const Scheduled> items = scheduler_->schedule();
+    if (items.empty()) return false;
+    step.items.assign(items.begin(), items.end());
+    step.rows.clear();
+    step.row_items.clear();
+    step.logprobs = false;
+    int64_t token = 0;
+    for (size_t i = 0; i < step.items.size(); ++i) {
+      add_rows(step, i, token);
+      token += step.items[i].count;
+    }
+  }
+  runner_->launch(step.items, step.rows, step.logprobs);
+  ++launches_;
+  ++metrics_.steps;
+  return true;
+}
+
+void Engine::add_rows(Launched& step, size_t item, int64_t first_token) {
+  const Scheduled& scheduled = step.items[item];
+  Live& live = static_cast<Live&>(*scheduled.sequence);
+  const SamplingParams& sampling = live.request.sampling;
+  const int64_t end = scheduled.first + scheduled.count;
+  if (!live.started) {
+    live.started = true;
+    metrics_.prompt_tokens += live.prompt_length;
+    metrics_.cached_tokens += live.cached_prefix;
+  }
+  if (live.history_of != live.preemptions && sampling.has_penalties()) {
+    live.history_of = live.preemptions;
+    const std::span tokens(live.tokens);
+    const auto prompt = static_cast<size_t>(live.prompt_length);
+    runner_->set_history(live.slot, tokens.first(prompt), tokens.subspan(prompt));
+  }
+  if (live.wants_all_rows) {
+    const auto known = static_cast<int64_t>(live.prompt_logprobs.size());
+    for (int64_t i = scheduled.first; i < end && i + 1 < live.prompt_length; ++i) {
+      if (i < known) continue;  // computed again after a preemption
+      Row row;
+      row.token = first_token + i - scheduled.first;
+      row.target = live.tokens[static_cast<size_t>(i + 1)];
+      step.rows.push_back(row);
+      step.row_items.push_back(item);
+      step.logprobs = true;
+    }
+  }
+  if (!scheduled.samples) return;
+  Row row;
+  row.token = first_token + scheduled.count - 1;
+  row.slot = live.slot;
+  row.sampling = &sampling;
+  row.position = end - live.prompt_length;
+  live.step_bias.clear();
+  if (row.position < sampling.min_tokens) live.step_bias = live.early_bias;
+  for (const std::vector<int32_t>& word : sampling.bad_words) {
+    const size_t before = word.size() - 1;
+    const auto answer = live.tokens.begin() + live.prompt_length;
+    const auto length = static_cast<size_t>(live.tokens.end() - answer);
+    if (before <= length && std::equal(word.begin(), word.end() - 1,
+                                       live.tokens.end() - static_cast<std::ptrdiff_t>(before))) {
+      live.step_bias.emplace_back(word.back(), kForbidden);
+    }
+  }
+  row.bias = live.step_bias;
+  step.rows.push_back(row);
+  step.row_items.push_back(item);
+  step.logprobs = step.logprobs || sampling.logprobs >= 0;
+}
+
+void Engine::finish_step() {
+  const auto index = launches_ - runner_->in_flight();
+  const StepResult result = runner_->finish();
+  const Stopwatch watch(metrics_.host_seconds);
+  const Launched& step = launched_[static_cast<size_t>(index % Runner::kMostInFlight)];
+  size_t row = 0;
+  for (size_t i = 0; i < step.items.size(); ++i) {
+    const Scheduled& item = step.items[i];
+    Live& live = static_cast<Live&>(*item.sequence);
+    RequestOutput output;
+    output.request = live.id;
+    int32_t token = 0;
+    for (; row < step.rows.size() && step.row_items[row] == i; ++row) {
+      token = result.tokens[row];
+      if (!live.finished) collect_logprobs(step, result, row, output);
+    }
+    scheduler_->complete(item, token);
+    if (item.samples && !live.finished) {
+      advance(live, token, output);
+      live.on_output(output);
+    }
+    forget_if_done(live);
+  }
+}
+
+void Engine::collect_logprobs(const Launched& step, const StepResult& result, size_t row,
+                              RequestOutput& output) {
+  Live& live = static_cast<Live&>(*step.items[step.row_items[row]].sequence);
+  const Row& wanted = step.rows[row];
+  const SamplingParams& sampling = live.request.sampling;
+  const int64_t count = wanted.target >= 0 ? sampling.prompt_logprobs : sampling.logprobs;
+  if (count < 0) return;
+  TokenLogprobs logprobs;
+  logprobs.token = wanted.target >= 0 ? wanted.target : result.tokens[row];
+  logprobs.logprob = static_cast<double>(result.logprobs[row]);
+  const auto width = static_cast<size_t>(runner_->shape().top_logprobs);
+  for (size_t k = 0; k < static_cast<size_t>(count); ++k) {
+    const size_t place = row * width + k;
+    logprobs.top.emplace_back(result.top_tokens[place],
+                              static_cast<double>(result.top_logprobs[place]));
+  }
+  (wanted.target >= 0 ? live.prompt_logprobs : output.logprobs).push_back(std::move(logprobs));
+}
+
+bool Engine::is_end(const Live& live, int32_t token) const {
+  const SamplingParams& sampling = live.request.sampling;
+  const auto has = [token](const std::vector<int32_t>& list) {
+    return std::find(list.begin(), list.end(), token) != list.end();
+  };
+  return has(sampling.stop_token_ids) || (!sampling.ignore_eos && has(text_.end_tokens()));
+}
+
+// The sequence has got a token.
+void Engine::advance(Live& live, int32_t token, RequestOutput& output) {
+  ++metrics_.generation_tokens;
+  output.tokens.push_back(token);
+  output.cached_tokens = live.cached_prefix;
+  const auto count = static_cast<int64_t>(live.tokens.size()) - live.prompt_length;
+  if (count == 1) {
+    output.prompt_logprobs = std::move(live.prompt_logprobs);
+    live.wants_all_rows = false;
+  }
+  if (is_end(live, token)) {
+    output.stop = std::to_string(token);
+    end(live, output, FinishReason::kStop);
+    return;
+  }
+  const auto match = live.matcher.push(live.detokenizer.push(token));
+  output.text = match.text;
+  if (match.matched) {
+    output.stop = live.matcher.stop();
+    output.finished = FinishReason::kStop;  // what is held back belongs to the stop string
+    scheduler_->finish(live);
+    ++metrics_.finished;
+  } else if (static_cast<int64_t>(live.tokens.size()) >= live.max_length) {
+    end(live, output, FinishReason::kLength);
+  }
+}
+
+void Engine::end(Live& live, RequestOutput& output, FinishReason reason) {
+  output.finished = reason;
+  const auto match = live.matcher.push(live.detokenizer.flush());
+  output.text += match.text;
+  if (!match.matched) output.text += live.matcher.flush();
+  scheduler_->finish(live);
+  ++metrics_.finished;
+}
+
+void Engine::forget_if_done(Live& live) {
+  if (live.finished && live.in_flight == 0) live_.erase(live.id);
+}
+
+}  // namespace ttpu::engine

@@ -1,0 +1,121 @@
+// Requests in, tokens out: continuous batching over a paged cache. A library of its own; the
+// server, the command line and Python are clients of it.
+#pragma once
+
+#include <atomic>
+#include <filesystem>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "ttpu/engine/kv_cache.h"
+#include "ttpu/engine/request.h"
+#include "ttpu/engine/runner.h"
+#include "ttpu/engine/scheduler.h"
+#include "ttpu/engine/text_processor.h"
+#include "ttpu/text/detokenizer.h"
+#include "ttpu/text/stop_matcher.h"
+
+namespace ttpu::engine {
+
+struct EngineOptions {
+  std::string device = "cpu";             // a plugin's name or path
+  DType dtype = DType::kBF16;             // of activations: kBF16 or kF32
+  std::optional<DType> cache_dtype = {};  // kBF16 or kF32; none: that of the activations
+  bool expand_weights = false;            // encoded weights become dense bf16 when they are loaded
+  bool custom_calls = true;               // false: pure StableHLO, no kernels of ours
+  int64_t max_model_len = 0;  // tokens of prompt and answer; 0: what the model allows, to 4096
+  int64_t max_num_seqs = 1;   // that run at once
+  int64_t max_num_batched_tokens = 1024;  // of one step
+  int64_t block_size = 64;
+  int64_t num_blocks = 0;        // of the layers that see everything; 0: by memory_fraction
+  double memory_fraction = 0.9;  // of the memory that is left, at most so much for the cache
+  bool prefix_caching = true;
+};
+
+// Counts since the start; read from any thread.
+struct EngineMetrics {
+  std::atomic<int64_t> steps{0};
+  std::atomic<int64_t> prompt_tokens{0};
+  std::atomic<int64_t> generation_tokens{0};
+  std::atomic<int64_t> cached_tokens{0};  // of prompts, found in the cache
+  std::atomic<int64_t> preemptions{0};
+  std::atomic<int64_t> finished{0};
+  std::atomic<int64_t> running{0};
+  std::atomic<int64_t> waiting{0};
+  std::atomic<double> cache_usage{0};
+  // The host's own work, without waiting for the device.
+  std::atomic<double> host_seconds{0};
+};
+
+class Engine {
+ public:
+  // `path` is a folder in Hugging Face layout or a .gguf file.
+  Engine(const std::filesystem::path& path, const EngineOptions& options,
+         const Progress& progress = {});
+  ~Engine();
+
+  // From any thread. Throws kInvalidArgument for what the request has wrong, kOutOfRange for a
+  // prompt that is too long. `on_output` is called by step(), from its first to its finished
+  // output.
+  int64_t submit(Request request, OutputCallback on_output);
+  // From any thread. The request ends with FinishReason::kAborted, unless it has ended already.
+  void abort(int64_t request);
+
+  // Starts the next step and finishes the one before it. False when there is nothing to do. From
+  // one thread at a time.
+  bool step();
+
+  const TextProcessor& text() const { return text_; }
+  const LoadStats& stats() const { return runner_->stats(); }
+  const EngineMetrics& metrics() const { return metrics_; }
+  // Programs that were compiled once the constructor was done; stays 0.
+  int64_t compilations_after_start() const { return stats().compiled - compiled_at_start_; }
+  int64_t vocab() const { return runner_->vocab(); }
+  int64_t max_model_len() const { return options_.max_model_len; }
+  const EngineOptions& options() const { return options_; }
+
+ private:
+  struct Live;
+  struct Launched {
+    std::vector<Scheduled> items;
+    std::vector<Row> rows;
+    std::vector<size_t> row_items;  // which item each row belongs to
+    bool logprobs = false;
+  };
+
+  void check(const Request& request) const;
+  void take_inbox();
+  bool launch();
+  void add_rows(Launched& step, size_t item, int64_t first_token);
+  void finish_step();
+  void advance(Live& live, int32_t token, RequestOutput& output);
+  void collect_logprobs(const Launched& step, const StepResult& result, size_t row,
+                        RequestOutput& output);
+  void end(Live& live, RequestOutput& output, FinishReason reason);
+  void forget_if_done(Live& live);
+  bool is_end(const Live& live, int32_t token) const;
+
+  EngineOptions options_;
+  io::ModelFiles files_;
+  TextProcessor text_;
+  std::unique_ptr<KvCache> cache_;
+  std::unique_ptr<Scheduler> scheduler_;
+  std::unique_ptr<Runner> runner_;
+  std::unordered_map<int64_t, std::unique_ptr<Live>> live_;
+  std::array<Launched, Runner::kMostInFlight> launched_;
+  int64_t launches_ = 0;
+  int64_t compiled_at_start_ = 0;
+  EngineMetrics metrics_;
+
+  std::mutex mutex_;  // of what follows
+  std::vector<std::unique_ptr<Live>> submitted_;
+  std::vector<int64_t> aborted_;
+  int64_t next_id_ = 1;
+};
+
+}  // namespace ttpu::engine

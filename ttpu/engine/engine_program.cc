@@ -1,0 +1,229 @@
+#include "ttpu/engine/engine_program.h"
+
+#include <algorithm>
+
+#include "ttpu/base/error.h"
+#include "ttpu/ir/ir.h"
+#include "ttpu/kernels/sampling/sampling.h"
+
+namespace ttpu::engine {
+namespace {
+
+std::optional<int64_t> window_of(const nn::LayerSpec& layer) {
+  const auto* attention = std::get_if<nn::AttentionSpec>(&layer.attention);
+  return attention == nullptr ? std::nullopt : attention->sliding_window;
+}
+
+size_t group_of(const std::vector<std::optional<int64_t>>& windows, const nn::LayerSpec& layer) {
+  const auto found = std::find(windows.begin(), windows.end(), window_of(layer));
+  return static_cast<size_t>(found - windows.begin());
+}
+
+constexpr auto index_of(auto value) { return static_cast<size_t>(value); }
+
+// The fields of the packed array as values.
+class Fields {
+ public:
+  Fields(ir::Value packed, const StepLayout& layout) : packed_(packed), layout_(layout) {}
+  ir::Value ints(StepField field) const {
+    const int64_t begin = layout_.offset(field);
+    return ir::slice(packed_, {begin}, {begin + layout_.size(field)});
+  }
+  ir::Value floats(StepField field) const { return ir::bitcast_convert(ints(field), DType::kF32); }
+  ir::Value words(StepField field) const { return ir::bitcast_convert(ints(field), DType::kU32); }
+
+ private:
+  ir::Value packed_;
+  const StepLayout& layout_;
+};
+
+ir::Value full_like(ir::Value x, double value) { return ir::full(x.function(), x.shape(), value); }
+
+// Tokens below zero stand for what was sampled in a slot.
+ir::Value resolve_tokens(ir::Value tokens, ir::Value last_tokens) {
+  const ir::Value zero = full_like(tokens, 0);
+  const ir::Value sampled = ir::compare(tokens, zero, ir::ComparisonDirection::kLt);
+  const ir::Value slots = ir::select(sampled, -tokens - 1.0, zero);
+  return ir::select(sampled, ir::take(last_tokens, slots, 0), tokens);
+}
+
+// last_tokens[slots[i]] = tokens[i]; slots outside are skipped.
+ir::Value keep_tokens(ir::Value last_tokens, ir::Value slots, ir::Value tokens) {
+  // A negative index must not be read as one from the end: it is moved behind it.
+  const ir::Value outside = full_like(slots, static_cast<double>(last_tokens.dim(0)));
+  const ir::Value valid = ir::compare(slots, full_like(slots, 0), ir::ComparisonDirection::kGe);
+  const ir::ScatterDimensionNumbers dims{
+      .inserted_window_dims = {0}, .scatter_dims_to_operand_dims = {0}, .index_vector_dim = 1};
+  const ir::Value indices = ir::expand_dims(ir::select(valid, slots, outside), 1);
+  return ir::scatter({last_tokens}, indices, {tokens}, dims,
+                     [](const ir::Values& v) { return ir::Values{v[1]}; })[0];
+}
+
+nn::StepInputs step_inputs(const Fields& fields, const EngineShape& shape, const Bucket& bucket,
+                           const std::vector<std::optional<int64_t>>& windows,
+                           ir::Value last_tokens) {
+  nn::StepInputs inputs;
+  inputs.tokens = resolve_tokens(fields.ints(StepField::kTokens), last_tokens);
+  inputs.positions = fields.ints(StepField::kPositions);
+  inputs.batch.kv_lens = fields.ints(StepField::kKvLens);
+  inputs.batch.cu_q_lens = fields.ints(StepField::kCuQLens);
+  inputs.batch.distribution = fields.ints(StepField::kDistribution);
+  const ir::Value pages = fields.ints(StepField::kPages);
+  const int64_t size = bucket.sequences * shape.blocks_per_sequence;
+  for (size_t g = 0; g < windows.size(); ++g) {
+    const auto begin = static_cast<int64_t>(g) * size;
+    const ir::Value table = ir::slice(pages, {begin}, {begin + size});
+    if (g == 0) inputs.batch.page_indices = table;
+    if (windows[g]) inputs.window_pages.emplace_back(*windows[g], table);
+    if (!windows[g]) inputs.batch.page_indices = table;
+  }
+  return inputs;
+}
+
+struct Logprobs {
+  ir::Value chosen, top_tokens, top;
+};
+
+// Computed only in the steps that want them.
+Logprobs logprobs(const Fields& fields, const EngineShape& shape, const kernels::Target& target,
+                  ir::Value logits, ir::Value sampled) {
+  const ir::Value targets = fields.ints(StepField::kRowTargets);
+  const ir::Value tokens = ir::select(
+      ir::compare(targets, full_like(targets, 0), ir::ComparisonDirection::kLt), sampled, targets);
+  const ir::Value flag = ir::reshape(fields.ints(StepField::kLogprobs), {});
+  const ir::Value wanted = ir::compare(flag, full_like(flag, 0), ir::ComparisonDirection::kNe);
+  const int64_t rows = logits.dim(0);
+  ir::Function& function = logits.function();
+  const ir::Values results = ir::if_(
+      wanted,
+      [&] {
+        const kernels::LogprobsResult result =
+            kernels::token_logprobs(target, logits, tokens, shape.top_logprobs);
+        return ir::Values{result.logprobs, *result.top_tokens, *result.top_logprobs};
+      },
+      [&] {
+        return ir::Values{ir::full(function, Shape(DType::kF32, {rows}), 0),
+                          ir::full(function, Shape(DType::kS32, {rows, shape.top_logprobs}), 0),
+                          ir::full(function, Shape(DType::kF32, {rows, shape.top_logprobs}), 0)};
+      });
+  return {results[0], results[1], results[2]};
+}
+
+kernels::SamplingResult sample(const Fields& fields, const kernels::Target& target,
+                               ir::Value logits, const ir::Values& arguments) {
+  kernels::SamplingInputs inputs;
+  inputs.logits = logits;
+  inputs.temperature = fields.floats(StepField::kTemperature);
+  inputs.top_k = fields.ints(StepField::kTopK);
+  inputs.top_p = fields.floats(StepField::kTopP);
+  inputs.min_p = fields.floats(StepField::kMinP);
+  inputs.seeds = ir::reshape(fields.words(StepField::kSeeds), {logits.dim(0), 2});
+  inputs.position = fields.words(StepField::kSamplePosition);
+  inputs.history = kernels::TokenHistory{
+      arguments[index_of(EngineArgument::kCounts)], fields.ints(StepField::kHistorySlots),
+      fields.floats(StepField::kRepetition), fields.floats(StepField::kFrequency),
+      fields.floats(StepField::kPresence)};
+  inputs.bias = kernels::LogitBias{arguments[index_of(EngineArgument::kBiasTokens)],
+                                   arguments[index_of(EngineArgument::kBiasValues)]};
+  inputs.allowed = arguments[index_of(EngineArgument::kAllowed)];
+  return kernels::sample(target, inputs);
+}
+
+}  // namespace
+
+std::vector<std::optional<int64_t>> kv_windows(const nn::DecoderSpec& spec) {
+  std::vector<std::optional<int64_t>> windows;
+  for (const nn::LayerSpec& layer : spec.layers) {
+    if (group_of(windows, layer) == windows.size()) windows.push_back(window_of(layer));
+  }
+  return windows;
+}
+
+StepLayout::StepLayout(const EngineShape& shape, const Bucket& bucket) {
+  const auto groups = static_cast<int64_t>(shape.group_blocks.size());
+  const auto size = [&](StepField field) -> int64_t {
+    switch (field) {
+      case StepField::kTokens:
+      case StepField::kPositions:
+        return bucket.tokens;
+      case StepField::kKvLens:
+        return bucket.sequences;
+      case StepField::kCuQLens:
+        return bucket.sequences + 1;
+      case StepField::kDistribution:
+        return 3;
+      case StepField::kPages:
+        return groups * bucket.sequences * shape.blocks_per_sequence;
+      case StepField::kSeeds:
+        return 2 * bucket.rows;
+      case StepField::kLogprobs:
+        return 1;
+      default:
+        return bucket.rows;
+    }
+  };
+  offsets_.push_back(0);
+  for (int field = 0; field < static_cast<int>(StepField::kNumFields); ++field) {
+    offsets_.push_back(offsets_.back() + size(static_cast<StepField>(field)));
+  }
+}
+
+EngineProgram build_engine_program(const nn::DecoderSpec& spec, const EngineShape& shape,
+                                   const Bucket& bucket, const kernels::Target& target,
+                                   DType compute, const nn::FormatOf& format_of) {
+  const std::vector<std::optional<int64_t>> windows = kv_windows(spec);
+  require(windows.size() == shape.group_blocks.size(), "[engine] {} groups of layers, sizes for {}",
+          windows.size(), shape.group_blocks.size());
+  const StepLayout layout(shape, bucket);
+  EngineProgram program;
+  program.module = std::make_unique<ir::Module>("ttpu_engine_step");
+  ir::Function& function = program.module->add_function("main");
+  program.arguments = {Shape(DType::kS32, {layout.total()}),
+                       Shape(DType::kU32, {bucket.rows, (spec.vocab + 31) / 32}),
+                       Shape(DType::kS32, {bucket.rows, shape.biases}),
+                       Shape(DType::kF32, {bucket.rows, shape.biases}),
+                       Shape(DType::kS32, {shape.slots}),
+                       Shape(DType::kU16, {shape.slots, spec.vocab})};
+  static constexpr const char* kNames[] = {"step",        "allowed",     "bias_tokens",
+                                           "bias_values", "last_tokens", "counts"};
+  ir::Values arguments;
+  for (size_t i = 0; i < program.arguments.size(); ++i) {
+    arguments.push_back(function.add_argument(program.arguments[i], kNames[i]));
+  }
+  function.alias(arguments[index_of(EngineArgument::kLastTokens)],
+                 static_cast<int>(EngineResult::kLastTokens));
+  function.alias(arguments[index_of(EngineArgument::kCounts)],
+                 static_cast<int>(EngineResult::kCounts));
+  std::vector<ir::Value> caches;
+  for (const nn::LayerSpec& layer : spec.layers) {
+    Dims dims = {shape.group_blocks[group_of(windows, layer)], shape.block_size};
+    for (const int64_t dim : nn::cache_dims(layer)) dims.push_back(dim);
+    program.caches.emplace_back(shape.cache_dtype, dims);
+    caches.push_back(
+        function.add_argument(program.caches.back(), fmt::format("cache.{}", caches.size())));
+    function.alias(caches.back(), static_cast<int>(index_of(EngineResult::kNumResults) +
+                                                   program.caches.size() - 1));
+  }
+
+  const Fields fields(arguments[index_of(EngineArgument::kStep)], layout);
+  const ir::Value last_tokens = arguments[index_of(EngineArgument::kLastTokens)];
+  nn::Context context(&function, target, compute, format_of);
+  const nn::DecoderResult decoded =
+      nn::decoder(context, spec, step_inputs(fields, shape, bucket, windows, last_tokens), caches,
+                  fields.ints(StepField::kRows));
+  const kernels::SamplingResult sampled = sample(fields, target, decoded.logits, arguments);
+  const Logprobs log = logprobs(fields, shape, target, decoded.logits, sampled.tokens);
+  ir::Values results = {sampled.tokens,
+                        log.chosen,
+                        log.top_tokens,
+                        log.top,
+                        keep_tokens(last_tokens, fields.ints(StepField::kRowSlots), sampled.tokens),
+                        *sampled.counts};
+  results.insert(results.end(), decoded.caches.begin(), decoded.caches.end());
+  if (shape.logits) results.push_back(decoded.logits);
+  function.set_results(results);
+  program.weights = context.weights();
+  return program;
+}
+
+}  // namespace ttpu::engine

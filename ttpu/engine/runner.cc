@@ -1,0 +1,355 @@
+#include "ttpu/engine/runner.h"
+
+#include <algorithm>
+#include <bit>
+#include <chrono>
+#include <cmath>
+#include <limits>
+
+#include "ttpu/base/error.h"
+#include "ttpu/ir/ir.h"
+
+namespace ttpu::engine {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+constexpr auto index_of(auto value) { return static_cast<int64_t>(value); }
+constexpr int64_t kArguments = index_of(EngineArgument::kNumArguments);
+constexpr int64_t kResults = index_of(EngineResult::kNumResults);
+constexpr int64_t kFetched = 4;  // tokens and the three of log probabilities
+
+kernels::Target target_of(const pjrt::Client& client, bool custom_calls) {
+  kernels::Target target;
+  const std::string platform = client.platform_name();
+  target.platform = platform == "cpu"   ? kernels::Platform::kCpu
+                    : platform == "tpu" ? kernels::Platform::kTpu
+                                        : kernels::Platform::kCuda;
+  target.custom_calls = custom_calls && target.platform == kernels::Platform::kCpu &&
+                        kernels::register_cpu_kernels(client.plugin());
+  return target;
+}
+
+pjrt::Client make_client(const std::string& device) {
+  return pjrt::Client::create(pjrt::load_plugin(pjrt::find_plugin(device)));
+}
+
+// counts[slot] = row, in place.
+std::string history_program(int64_t slots, int64_t vocab) {
+  ir::Module module("ttpu_set_history");
+  ir::Function& function = module.add_function("main");
+  const ir::Value counts = function.add_argument(Shape(DType::kU16, {slots, vocab}), "counts");
+  const ir::Value slot = function.add_argument(Shape(DType::kS32, {}), "slot");
+  const ir::Value row = function.add_argument(Shape(DType::kU16, {1, vocab}), "row");
+  function.alias(counts, 0);
+  const ir::Value zero = ir::scalar(function, DType::kS32, 0);
+  function.set_results({ir::dynamic_update_slice(counts, row, {slot, zero})});
+  return module.to_string();
+}
+
+int32_t bits(double value) { return std::bit_cast<int32_t>(static_cast<float>(value)); }
+
+}  // namespace
+
+Runner::Runner(const nn::DecoderSpec& spec, const std::filesystem::path& weights,
+               const RunnerOptions& options, const Progress& progress)
+    : options_(options),
+      checkpoint_(io::Checkpoint::open(weights)),
+      client_(make_client(options.device)),
+      vocab_(spec.vocab),
+      groups_(static_cast<int64_t>(options.shape.group_blocks.size())) {
+  const WeightLoader loader(*checkpoint_, options.dtype, options.expand_weights,
+                            spec.name_prefixes);
+  compile_programs(spec, loader, progress);
+  for (Flight& flight : flights_) {
+    size_t rows = 0;
+    for (const Program& program : programs_) {
+      rows = std::max(rows, static_cast<size_t>(program.bucket.rows));
+    }
+    const size_t top = rows * static_cast<size_t>(options_.shape.top_logprobs);
+    flight.tokens.resize(rows);
+    flight.chosen.resize(rows);
+    flight.top_tokens.resize(top);
+    flight.top.resize(top);
+  }
+}
+
+void Runner::compile_programs(const nn::DecoderSpec& spec, const WeightLoader& loader,
+                              const Progress& progress) {
+  const kernels::Target target = target_of(client_, options_.custom_calls);
+  const nn::FormatOf format = [&](const nn::WeightDecl& decl) { return loader.format_of(decl); };
+  const auto total = static_cast<int64_t>(options_.buckets.size()) + 1;
+  const auto compile = [&](const std::string& text) {
+    CompiledStep compiled = compile_cached(client_, text);
+    stats_.compiled += compiled.from_cache ? 0 : 1;
+    if (progress) progress(++stats_.programs, total);
+    return std::move(compiled.executable);
+  };
+  const auto start = Clock::now();
+  EngineProgram program;
+  for (const Bucket& bucket : options_.buckets) {
+    program = build_engine_program(spec, options_.shape, bucket, target, options_.dtype, format);
+    programs_.push_back({bucket, StepLayout(options_.shape, bucket),
+                         compile(program.module->to_string()), nullptr});
+  }
+  history_program_ = compile(history_program(options_.shape.slots, vocab_));
+  stats_.compile_seconds = seconds_since(start);
+  load_arguments(program, loader);
+  for (Program& compiled : programs_) {
+    const auto first_weight = kArguments + static_cast<int64_t>(caches_.size());
+    compiled.call = std::make_unique<pjrt::Call>(
+        compiled.executable, first_weight + static_cast<int64_t>(weights_.size()));
+    for (size_t i = 0; i < weights_.size(); ++i) {
+      compiled.call->set_argument(first_weight + static_cast<int64_t>(i), weights_[i]);
+    }
+  }
+}
+
+void Runner::load_arguments(const EngineProgram& program, const WeightLoader& loader) {
+  const auto start = Clock::now();
+  for (const nn::WeightDecl& decl : program.weights) {
+    weights_.push_back(loader.load(decl, client_, checkpoint_));
+    stats_.weight_bytes += nn::argument_shape(decl).byte_size();
+  }
+  const pjrt::Device device = client_.devices().at(0);
+  for (const Shape& shape : program.caches) {
+    caches_.push_back(client_.zeros(shape, device));
+    stats_.cache_bytes += shape.byte_size();
+  }
+  const auto argument = [&](EngineArgument which) {
+    return program.arguments[static_cast<size_t>(which)];
+  };
+  last_tokens_ = client_.zeros(argument(EngineArgument::kLastTokens), device);
+  counts_ = client_.zeros(argument(EngineArgument::kCounts), device);
+  for (const Program& compiled : programs_) {
+    const int64_t rows = compiled.bucket.rows;
+    const auto known = [&](const Defaults& defaults) { return defaults.rows == rows; };
+    if (std::any_of(defaults_.begin(), defaults_.end(), known)) continue;
+    const int64_t words = (vocab_ + 31) / 32;
+    const int64_t biases = rows * options_.shape.biases;
+    const std::vector<uint32_t> all(static_cast<size_t>(rows * words), ~uint32_t{0});
+    const std::vector<int32_t> none(static_cast<size_t>(biases), -1);
+    const std::vector<float> zeros(static_cast<size_t>(biases), 0);
+    const Shape bias_shape(DType::kS32, {rows, options_.shape.biases});
+    defaults_.push_back({rows, client_.to_device(all.data(), Shape(DType::kU32, {rows, words})),
+                         client_.to_device(none.data(), bias_shape),
+                         client_.to_device(zeros.data(), Shape(DType::kF32, bias_shape.dims))});
+  }
+  stats_.load_seconds = seconds_since(start);
+}
+
+Runner::Program& Runner::program_for(int64_t tokens, int64_t sequences, int64_t rows) {
+  for (Program& program : programs_) {
+    const Bucket& bucket = program.bucket;
+    if (bucket.tokens >= tokens && bucket.sequences >= sequences && bucket.rows >= rows) {
+      return program;
+    }
+  }
+  fail(Code::kInvalidArgument,
+       "[engine] no program holds {} tokens of {} sequences with {} rows of logits", tokens,
+       sequences, rows);
+}
+
+void Runner::set_history(int32_t slot, std::span<const int32_t> prompt,
+                         std::span<const int32_t> output) {
+  std::vector<uint16_t> row(static_cast<size_t>(vocab_), 0);
+  for (const int32_t token : prompt) row[static_cast<size_t>(token)] = 1;
+  for (const int32_t token : output) row[static_cast<size_t>(token)] += 2;
+  const pjrt::Buffer where = client_.to_device(&slot, Shape(DType::kS32, {}));
+  const pjrt::Buffer values = client_.to_device(row.data(), Shape(DType::kU16, {1, vocab_}));
+  const std::array<const pjrt::Buffer*, 3> arguments = {&counts_, &where, &values};
+  counts_ = std::move(history_program_.execute(arguments)[0]);
+}
+
+void Runner::fill_step(const Program& program, std::span<const Scheduled> items,
+                       std::span<const Row> rows, bool logprobs, std::vector<int32_t>& step) const {
+  const StepLayout& layout = program.layout;
+  const Bucket& bucket = program.bucket;
+  step.assign(static_cast<size_t>(layout.total()), 0);
+  const auto field = [&](StepField which) { return step.data() + layout.offset(which); };
+  int32_t* tokens = field(StepField::kTokens);
+  int32_t* positions = field(StepField::kPositions);
+  int32_t* kv_lens = field(StepField::kKvLens);
+  int32_t* cu_q_lens = field(StepField::kCuQLens);
+  int32_t* pages = field(StepField::kPages);
+  int32_t count = 0;
+  int32_t decodes = 0;
+  for (size_t s = 0; s < items.size(); ++s) {
+    const Scheduled& item = items[s];
+    const Sequence& sequence = *item.sequence;
+    const auto known = static_cast<int64_t>(sequence.tokens.size());
+    for (int64_t i = item.first; i < item.first + item.count; ++i) {
+      positions[count] = static_cast<int32_t>(i);
+      tokens[count++] = i < known ? sequence.tokens[static_cast<size_t>(i)] : -1 - sequence.slot;
+    }
+    kv_lens[s] = static_cast<int32_t>(item.first + item.count);
+    cu_q_lens[s + 1] = count;
+    if (item.count == 1 && decodes == static_cast<int32_t>(s)) ++decodes;
+    for (int64_t g = 0; g < groups_; ++g) {
+      int32_t* table = pages + (g * bucket.sequences + static_cast<int64_t>(s)) *
+                                   options_.shape.blocks_per_sequence;
+      const std::vector<int32_t>& blocks = sequence.blocks[static_cast<size_t>(g)];
+      for (size_t b = 0; b < blocks.size(); ++b) table[b] = std::max(blocks[b], 0);
+    }
+  }
+  std::fill(cu_q_lens + items.size() + 1, cu_q_lens + bucket.sequences + 1, count);
+  int32_t* distribution = field(StepField::kDistribution);
+  distribution[0] = distribution[1] = decodes;
+  distribution[2] = static_cast<int32_t>(items.size());
+  *field(StepField::kLogprobs) = logprobs ? 1 : 0;
+  fill_rows(program, rows, step);
+}
+
+void Runner::fill_rows(const Program& program, std::span<const Row> rows,
+                       std::vector<int32_t>& step) const {
+  const auto field = [&](StepField which) { return step.data() + program.layout.offset(which); };
+  static const SamplingParams kGreedy;
+  for (size_t r = 0; r < static_cast<size_t>(program.bucket.rows); ++r) {
+    const Row padding;
+    const Row& row = r < rows.size() ? rows[r] : padding;
+    const SamplingParams& params = row.sampling == nullptr ? kGreedy : *row.sampling;
+    field(StepField::kRows)[r] = static_cast<int32_t>(row.token);
+    field(StepField::kRowSlots)[r] = row.slot;
+    field(StepField::kRowTargets)[r] = row.target;
+    field(StepField::kTemperature)[r] = bits(params.temperature);
+    field(StepField::kTopK)[r] = static_cast<int32_t>(params.top_k);
+    field(StepField::kTopP)[r] = bits(params.top_p);
+    field(StepField::kMinP)[r] = bits(params.min_p);
+    field(StepField::kSeeds)[2 * r] = static_cast<int32_t>(params.seed & 0xffffffff);
+    field(StepField::kSeeds)[2 * r + 1] = static_cast<int32_t>(params.seed >> 32);
+    field(StepField::kSamplePosition)[r] = static_cast<int32_t>(row.position);
+    field(StepField::kHistorySlots)[r] = params.has_penalties() ? row.slot : -1;
+    field(StepField::kRepetition)[r] = bits(params.repetition_penalty);
+    field(StepField::kFrequency)[r] = bits(params.frequency_penalty);
+    field(StepField::kPresence)[r] = bits(params.presence_penalty);
+  }
+}
+
+void Runner::upload(Program& program, Flight& flight, std::span<const Row> rows) {
+  const auto of_rows = [&](const Defaults& defaults) {
+    return defaults.rows == program.bucket.rows;
+  };
+  const Defaults& defaults = *std::find_if(defaults_.begin(), defaults_.end(), of_rows);
+  pjrt::Call& call = *program.call;
+  const auto set = [&](EngineArgument which, const pjrt::Buffer& buffer) {
+    call.set_argument(index_of(which), buffer);
+  };
+  const auto send = [&](EngineArgument which, const void* data, const Shape& shape) {
+    uploads_.push_back(client_.to_device(data, shape));
+    set(which, uploads_.back());
+  };
+  uploads_.clear();
+  send(EngineArgument::kStep, flight.step.data(),
+       Shape(DType::kS32, {static_cast<int64_t>(flight.step.size())}));
+  set(EngineArgument::kAllowed, defaults.allowed);
+  set(EngineArgument::kBiasTokens, defaults.bias_tokens);
+  set(EngineArgument::kBiasValues, defaults.bias_values);
+
+  const auto width = static_cast<size_t>(options_.shape.biases);
+  const auto words = static_cast<size_t>((vocab_ + 31) / 32);
+  const auto padded = static_cast<size_t>(program.bucket.rows);
+  if (std::any_of(rows.begin(), rows.end(), [](const Row& row) {
+        return !row.bias.empty() || (row.sampling != nullptr && !row.sampling->logit_bias.empty());
+      })) {
+    flight.bias_tokens.assign(padded * width, -1);
+    flight.bias_values.assign(padded * width, 0);
+    for (size_t r = 0; r < rows.size(); ++r) {
+      size_t next = r * width;
+      const auto add = [&](std::span<const std::pair<int32_t, float>> biases) {
+        for (const auto& [token, value] : biases) {
+          require(next < (r + 1) * width, "[engine] more than {} biased tokens", width);
+          flight.bias_tokens[next] = token;
+          flight.bias_values[next++] = value;
+        }
+      };
+      if (rows[r].sampling != nullptr) add(rows[r].sampling->logit_bias);
+      add(rows[r].bias);
+    }
+    const Dims dims = {program.bucket.rows, options_.shape.biases};
+    send(EngineArgument::kBiasTokens, flight.bias_tokens.data(), Shape(DType::kS32, dims));
+    send(EngineArgument::kBiasValues, flight.bias_values.data(), Shape(DType::kF32, dims));
+  }
+  if (std::any_of(rows.begin(), rows.end(), [](const Row& row) { return !row.allowed.empty(); })) {
+    flight.allowed.assign(padded * words, ~uint32_t{0});
+    for (size_t r = 0; r < rows.size(); ++r) {
+      std::copy(rows[r].allowed.begin(), rows[r].allowed.end(),
+                flight.allowed.begin() + static_cast<std::ptrdiff_t>(r * words));
+    }
+    send(EngineArgument::kAllowed, flight.allowed.data(),
+         Shape(DType::kU32, {program.bucket.rows, static_cast<int64_t>(words)}));
+  }
+}
+
+void Runner::launch(std::span<const Scheduled> items, std::span<const Row> rows, bool logprobs) {
+  require(in_flight_ < kMostInFlight, "[engine] {} steps are in flight already", in_flight_);
+  int64_t tokens = 0;
+  for (const Scheduled& item : items) tokens += item.count;
+  Program& program =
+      program_for(tokens, static_cast<int64_t>(items.size()), static_cast<int64_t>(rows.size()));
+  Flight& flight = flights_[static_cast<size_t>(launched_ % kMostInFlight)];
+  flight.rows = rows.size();
+  flight.logprobs = logprobs;
+  fill_step(program, items, rows, logprobs, flight.step);
+  upload(program, flight, rows);
+  pjrt::Call& call = *program.call;
+  call.set_argument(index_of(EngineArgument::kLastTokens), last_tokens_);
+  call.set_argument(index_of(EngineArgument::kCounts), counts_);
+  for (size_t i = 0; i < caches_.size(); ++i) {
+    call.set_argument(kArguments + static_cast<int64_t>(i), caches_[i]);
+  }
+  call.run();
+  last_tokens_ = call.take_output(index_of(EngineResult::kLastTokens));
+  counts_ = call.take_output(index_of(EngineResult::kCounts));
+  for (size_t i = 0; i < caches_.size(); ++i) {
+    caches_[i] = call.take_output(kResults + static_cast<int64_t>(i));
+  }
+  fetch(program, flight);
+  ++launched_;
+  ++in_flight_;
+}
+
+// Starts the transfers of what the host wants to see.
+void Runner::fetch(Program& program, Flight& flight) {
+  const auto rows = static_cast<size_t>(program.bucket.rows);
+  const size_t top = rows * static_cast<size_t>(options_.shape.top_logprobs);
+  flight.events.clear();
+  const auto start = [&](int64_t result, size_t place, void* to, size_t count) {
+    flight.results[place] = program.call->take_output(result);
+    flight.events.push_back(flight.results[place].to_host(to, static_cast<int64_t>(count * 4)));
+  };
+  start(index_of(EngineResult::kTokens), 0, flight.tokens.data(), rows);
+  if (flight.logprobs) {
+    start(index_of(EngineResult::kLogprobs), 1, flight.chosen.data(), rows);
+    start(index_of(EngineResult::kTopTokens), 2, flight.top_tokens.data(), top);
+    start(index_of(EngineResult::kTopLogprobs), 3, flight.top.data(), top);
+  }
+  if (options_.shape.logits) {
+    flight.logits.resize(rows * static_cast<size_t>(vocab_));
+    start(kResults + static_cast<int64_t>(caches_.size()), kFetched, flight.logits.data(),
+          flight.logits.size());
+  }
+}
+
+StepResult Runner::finish() {
+  require(in_flight_ > 0, "[engine] no step is in flight");
+  Flight& flight = flights_[static_cast<size_t>((launched_ - in_flight_) % kMostInFlight)];
+  --in_flight_;
+  for (const pjrt::Event& event : flight.events) event.wait();
+  StepResult result;
+  result.tokens = std::span(flight.tokens).first(flight.rows);
+  if (flight.logprobs) {
+    const size_t top = flight.rows * static_cast<size_t>(options_.shape.top_logprobs);
+    result.logprobs = std::span(flight.chosen).first(flight.rows);
+    result.top_tokens = std::span(flight.top_tokens).first(top);
+    result.top_logprobs = std::span(flight.top).first(top);
+  }
+  if (options_.shape.logits) {
+    result.logits = std::span(flight.logits).first(flight.rows * static_cast<size_t>(vocab_));
+  }
+  return result;
+}
+
+}  // namespace ttpu::engine

@@ -1,0 +1,138 @@
+// The device's side of the engine: weights, caches, the compiled programs of all buckets, and the
+// steps that run. Steps run in the order of their launches; two may be in flight.
+#pragma once
+
+#include <array>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "ttpu/engine/engine_program.h"
+#include "ttpu/engine/executable_cache.h"
+#include "ttpu/engine/request.h"
+#include "ttpu/engine/scheduler.h"
+#include "ttpu/engine/weight_loader.h"
+#include "ttpu/io/checkpoint.h"
+
+namespace ttpu::engine {
+
+struct RunnerOptions {
+  std::string device = "cpu";   // a plugin's name or path
+  DType dtype = DType::kBF16;   // of activations: kBF16 or kF32
+  bool expand_weights = false;  // encoded weights become dense bf16 when they are loaded
+  bool custom_calls = true;     // false: pure StableHLO, no kernels of ours
+  EngineShape shape;
+  std::vector<Bucket> buckets;
+};
+
+struct LoadStats {
+  double load_seconds = 0;     // weights
+  double compile_seconds = 0;  // or loading compiled programs
+  int64_t programs = 0;
+  int64_t compiled = 0;  // not found in the cache
+  int64_t weight_bytes = 0;
+  int64_t cache_bytes = 0;
+};
+
+// A token of the step whose logits are wanted.
+struct Row {
+  int64_t token = 0;                         // index in the flat batch
+  int32_t slot = -1;                         // where the sampled token is kept
+  int32_t target = -1;                       // its log probability is wanted; -1: the sampled one's
+  const SamplingParams* sampling = nullptr;  // null: greedy
+  int64_t position = 0;                      // which token of the request is sampled
+  std::span<const std::pair<int32_t, float>> bias;  // besides sampling->logit_bias
+  std::span<const uint32_t> allowed;                // a bit a token; empty: all
+};
+
+struct StepResult {
+  std::span<const int32_t> tokens;  // one a row
+  // Empty unless the step was launched with log probabilities.
+  std::span<const float> logprobs;
+  std::span<const int32_t> top_tokens;  // [rows, top_logprobs]
+  std::span<const float> top_logprobs;
+  std::span<const float> logits;  // with EngineShape::logits
+};
+
+// Told how many of how many programs are ready.
+using Progress = std::function<void(int64_t done, int64_t total)>;
+
+class Runner {
+ public:
+  static constexpr int64_t kMostInFlight = 2;
+
+  Runner(const nn::DecoderSpec& spec, const std::filesystem::path& weights,
+         const RunnerOptions& options, const Progress& progress = {});
+
+  const LoadStats& stats() const { return stats_; }
+  int64_t vocab() const { return vocab_; }
+  const EngineShape& shape() const { return options_.shape; }
+
+  // The counts of tokens that penalties see, for a sequence that comes into a slot; to be called
+  // before the launch of its first step.
+  void set_history(int32_t slot, std::span<const int32_t> prompt, std::span<const int32_t> output);
+  // Starts a step; decodes come first. Throws kInvalidArgument when no bucket holds it.
+  void launch(std::span<const Scheduled> items, std::span<const Row> rows, bool logprobs);
+  int64_t in_flight() const { return in_flight_; }
+  // Waits for the oldest step. Valid until the launch after the next.
+  StepResult finish();
+
+ private:
+  struct Program {
+    Bucket bucket;
+    StepLayout layout;
+    pjrt::LoadedExecutable executable;
+    std::unique_ptr<pjrt::Call> call;
+  };
+  struct Flight {
+    size_t rows = 0;
+    bool logprobs = false;
+    std::vector<int32_t> step;
+    std::vector<int32_t> bias_tokens;
+    std::vector<float> bias_values;
+    std::vector<uint32_t> allowed;
+    std::array<pjrt::Buffer, 5> results;
+    std::vector<int32_t> tokens, top_tokens;
+    std::vector<float> chosen, top, logits;
+    std::vector<pjrt::Event> events;
+  };
+
+  void compile_programs(const nn::DecoderSpec& spec, const WeightLoader& loader,
+                        const Progress& progress);
+  void load_arguments(const EngineProgram& program, const WeightLoader& loader);
+  Program& program_for(int64_t tokens, int64_t sequences, int64_t rows);
+  void fill_step(const Program& program, std::span<const Scheduled> items,
+                 std::span<const Row> rows, bool logprobs, std::vector<int32_t>& step) const;
+  void fill_rows(const Program& program, std::span<const Row> rows,
+                 std::vector<int32_t>& step) const;
+  void upload(Program& program, Flight& flight, std::span<const Row> rows);
+  void fetch(Program& program, Flight& flight);
+
+  RunnerOptions options_;
+  std::shared_ptr<const io::Checkpoint> checkpoint_;
+  pjrt::Client client_;
+  int64_t vocab_;
+  int64_t groups_;
+  LoadStats stats_;
+  std::vector<Program> programs_;  // small buckets first
+  std::vector<pjrt::Buffer> weights_;
+  std::vector<pjrt::Buffer> caches_;
+  pjrt::Buffer last_tokens_;
+  pjrt::Buffer counts_;
+  pjrt::LoadedExecutable history_program_;
+  std::vector<pjrt::Buffer> uploads_;  // of the step that was launched last
+  // What rows without bias and mask bring, by rows of the bucket.
+  struct Defaults {
+    int64_t rows;
+    pjrt::Buffer allowed, bias_tokens, bias_values;
+  };
+  std::vector<Defaults> defaults_;
+  std::array<Flight, kMostInFlight> flights_;
+  int64_t launched_ = 0;
+  int64_t in_flight_ = 0;
+};
+
+}  // namespace ttpu::engine
