@@ -26,7 +26,8 @@ impl Texts {
     pub fn new(what: &str, bytes: &[u8], ends: &[u32]) -> Outcome<Texts> {
         let refuse = |why: &str| Err(Failure::invalid(format!("{what} {why}; the file is damaged")));
         let Ok(text) = std::str::from_utf8(bytes) else { return refuse("are not UTF-8") };
-        if ends.windows(2).any(|pair| pair[0] > pair[1]) || ends.last().is_some_and(|end| *end as usize != text.len())
+        if ends.windows(2).any(|pair| pair[0] > pair[1])
+            || ends.last().is_some_and(|end| *end as usize != text.len())
         {
             return refuse("do not follow each other");
         }

@@ -3,7 +3,8 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use tokenizers::{
-    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerBuilder,
+    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
+    TokenizerBuilder,
 };
 
 use crate::bpe::{Bpe, Options, Rule, Texts};
@@ -13,6 +14,14 @@ use crate::{bytes_out, guard, ids_out, quietly, slice_in, text_in, Failure, Outc
 /// A tokenizer; all functions on it may be called from several threads at once.
 pub struct TtpuTokenizer {
     pub(crate) inner: Arc<AnyTokenizer>,
+    vocab_size: usize, // counting it again takes a look at each added token
+}
+
+impl TtpuTokenizer {
+    fn new(tokenizer: AnyTokenizer) -> TtpuTokenizer {
+        let vocab_size = tokenizer.get_vocab_size(true);
+        TtpuTokenizer { inner: Arc::new(tokenizer), vocab_size }
+    }
 }
 
 fn refuse(error: impl std::fmt::Display) -> Failure {
@@ -27,7 +36,7 @@ fn load(json: &str) -> Outcome<TtpuTokenizer> {
     // A file may carry the truncation and padding of its last training run. transformers drops both.
     tokenizer.with_truncation(None).map_err(refuse)?;
     tokenizer.with_padding(None);
-    Ok(TtpuTokenizer { inner: Arc::new(tokenizer) })
+    Ok(TtpuTokenizer::new(tokenizer))
 }
 
 #[no_mangle]
@@ -65,7 +74,7 @@ fn assemble(json: &str, tokens: Texts, rule: Rule) -> Outcome<TtpuTokenizer> {
         .with_decoder(frame.decoder);
     let mut tokenizer: AnyTokenizer = builder.build().map_err(refuse)?;
     tokenizer.add_tokens(frame.added_tokens).map_err(refuse)?;
-    Ok(TtpuTokenizer { inner: Arc::new(tokenizer) })
+    Ok(TtpuTokenizer::new(tokenizer))
 }
 
 /// Texts end to end; `ends` are where each ends.
@@ -164,7 +173,7 @@ pub unsafe extern "C" fn ttpu_tokenizer_decode(
 /// Entries of the vocabulary, added tokens included.
 #[no_mangle]
 pub unsafe extern "C" fn ttpu_tokenizer_vocab_size(tokenizer: *const TtpuTokenizer) -> usize {
-    quietly(|| (*tokenizer).inner.get_vocab_size(true)).unwrap_or(0)
+    (*tokenizer).vocab_size
 }
 
 /// The id of a token, or -1.

@@ -118,20 +118,46 @@ TEST(ConfigTest, DamagedTokenizersAreRefused) {
             std::string::npos);
 }
 
-TEST(ConfigTest, EveryPreTokenizerMakesALoadableFile) {
-  for (const char* pre : {"default", "gpt-2", "smollm", "llama-bpe", "qwen2", "tekken", "gpt-4o",
-                          "deepseek-v3", "starcoder"}) {
-    GgufBuilder builder;
-    builder.text("general.architecture", "llama").text("tokenizer.ggml.model", "gpt2");
-    builder.text("tokenizer.ggml.pre", pre);
-    builder.strings("tokenizer.ggml.tokens", {"1", "2", "12", "a"});
-    builder.strings("tokenizer.ggml.merges", {"1 2"});
-    const std::string file = builder.build();
-    const auto tokenizer =
-        text::Tokenizer::from_source(gguf_tokenizer(Gguf::parse(as_bytes(file), "x")));
-    const bool digits = pre == std::string("smollm") || pre == std::string("qwen2") ||
-                        pre == std::string("tekken") || pre == std::string("starcoder");
-    EXPECT_EQ(tokenizer.encode("12").size(), digits ? 2u : 1u) << pre;
+// A vocabulary in which all of "a b12,\u4e2d" would be one token, were it not split.
+text::Tokenizer split_as(const char* pre) {
+  GgufBuilder builder;
+  builder.text("general.architecture", "llama").text("tokenizer.ggml.model", "gpt2");
+  builder.text("tokenizer.ggml.pre", pre);
+  // The characters that stand for the bytes of " " and of U+4E2D in byte-level vocabularies.
+  const std::string space = "\u0120", han[] = {"\u00e4", "\u00b8", "\u0143"};
+  const std::vector<std::string> letters = {"a", space, "b", "1", "2", ",", han[0], han[1], han[2]};
+  std::vector<std::string> tokens = letters;
+  std::vector<std::string> merges;
+  for (size_t begin = 0; begin < letters.size(); ++begin) {
+    std::string token = letters[begin];
+    for (size_t i = begin + 1; i < letters.size(); ++i) {
+      merges.push_back(token + " " + letters[i]);
+      token += letters[i];
+      tokens.push_back(token);
+    }
+  }
+  builder.strings("tokenizer.ggml.tokens", tokens).strings("tokenizer.ggml.merges", merges);
+  const std::string file = builder.build();
+  return text::Tokenizer::from_source(gguf_tokenizer(Gguf::parse(as_bytes(file), "x")));
+}
+
+TEST(ConfigTest, PreTokenizersSplitAsTheirModelsDo) {
+  // Words, as their bytes' characters; "." stands for a place between two of them.
+  const std::pair<const char*, const char*> cases[] = {
+      {"default", "a. b.12.,.\u4e2d"},       {"gpt-2", "a. b.12.,.\u4e2d"},
+      {"smollm", "a. b.1.2.,.\u4e2d"},       {"starcoder", "a. b.1.2.,.\u4e2d"},
+      {"llama-bpe", "a. b.12.,\u4e2d"},      {"qwen2", "a. b.1.2.,\u4e2d"},
+      {"tekken", "a. b.1.2.,\u4e2d"},        {"gpt-4o", "a. b.12.,\u4e2d"},
+      {"deepseek-llm", "a. b.1.2.,.\u4e2d"}, {"deepseek-coder", "a. b.1.2.,.\u4e2d"},
+      {"deepseek-v3", "a. b.12.,.\u4e2d"},
+  };
+  for (const auto& [pre, words] : cases) {
+    const text::Tokenizer tokenizer = split_as(pre);
+    std::string split;
+    for (const int32_t id : tokenizer.encode("a b12,\u4e2d", false)) {
+      split += (split.empty() ? "" : ".") + tokenizer.decode(std::vector<int32_t>{id});
+    }
+    EXPECT_EQ(split, words) << pre;
   }
 }
 

@@ -22,7 +22,24 @@ constexpr std::string_view kDeepSeek3Words =
     R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 constexpr std::string_view kDeepSeek3Han = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+";
 
-enum class Kind { kByteLevel, kDigits, kLlama3, kQwen2, kTekken, kGpt4o, kDeepSeek3 };
+// DeepSeek's first tokenizers: cased letters, punctuation, Chinese and Korean. Where the models'
+// own files spell out the cased letters, here is their property.
+constexpr std::string_view kDeepSeekLetters = R"(\s?[\p{Lu}\p{Ll}\p{Lt}]+)";
+constexpr std::string_view kDeepSeekMarks =
+    "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+";
+constexpr std::string_view kDeepSeekHan = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+";
+
+enum class Kind {
+  kByteLevel,
+  kDigits,
+  kLlama3,
+  kQwen2,
+  kTekken,
+  kGpt4o,
+  kDeepSeekLlm,
+  kDeepSeekCoder,
+  kDeepSeek3,
+};
 
 struct Entry {
   std::string_view name;
@@ -62,6 +79,8 @@ constexpr std::array kEntries = {
     Entry{"tekken", Kind::kTekken},
     Entry{"gpt-4o", Kind::kGpt4o},
     Entry{"llama4", Kind::kGpt4o},
+    Entry{"deepseek-llm", Kind::kDeepSeekLlm},
+    Entry{"deepseek-coder", Kind::kDeepSeekCoder},
     Entry{"deepseek-v3", Kind::kDeepSeek3},
     Entry{"hunyuan-dense", Kind::kDeepSeek3},
 };
@@ -79,6 +98,8 @@ Json split(std::string_view expression) {
           {"behavior", "Isolated"},
           {"invert", false}};
 }
+
+Json digits() { return {{"type", "Digits"}, {"individual_digits", true}}; }
 
 Json sequence(std::initializer_list<Json> parts) {
   Json list = Json::array();
@@ -118,7 +139,7 @@ PreTokenizer pre_tokenizer_named(std::string_view name, const std::string& what)
       result.json = byte_level(true);
       break;
     case Kind::kDigits:  // each digit by itself
-      result.json = sequence({{{"type", "Digits"}, {"individual_digits", true}}, byte_level(true)});
+      result.json = sequence({digits(), byte_level(true)});
       break;
     case Kind::kLlama3:
       result.json = sequence({split(kLlama3), byte_level(false)});
@@ -132,6 +153,14 @@ PreTokenizer pre_tokenizer_named(std::string_view name, const std::string& what)
       break;
     case Kind::kGpt4o:
       result.json = sequence({split(kGpt4o), byte_level(false)});
+      break;
+    case Kind::kDeepSeekLlm:
+      result.json = sequence({split("[\r\n]"), split(kDeepSeekLetters), split(kDeepSeekMarks),
+                              split(R"(\s+$)"), split(kDeepSeekHan), digits(), byte_level(false)});
+      break;
+    case Kind::kDeepSeekCoder:
+      result.json = sequence({split("[\r\n]"), split(R"(\s?\p{L}+)"), split(R"(\s?\p{P}+)"),
+                              split(kDeepSeekHan), digits(), byte_level(false)});
       break;
     case Kind::kDeepSeek3:
       result.json = sequence({split(R"(\p{N}{1,3})"), split(kDeepSeek3Han), split(kDeepSeek3Words),

@@ -1,0 +1,1 @@
+"""The engines of the comparison, in the order of the table."""
