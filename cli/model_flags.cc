@@ -63,6 +63,7 @@ engine::EngineOptions engine_options(const ModelFlags& flags) {
   options.expand_weights = flags.weights == "bf16" || options.dtype == DType::kF32;
   options.custom_calls = !flags.no_kernels;
   options.max_model_len = flags.max_model_len;
+  options.lazy_programs = true;
   return options;
 }
 

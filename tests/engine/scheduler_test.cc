@@ -14,7 +14,7 @@
 namespace ttpu::engine {
 namespace {
 
-struct Setup {
+struct Arrangement {
   std::vector<KvGroup> groups;
   int64_t block_size = 4;
   SchedulerOptions options;
@@ -35,7 +35,7 @@ std::vector<int32_t> expected_tokens(std::vector<int32_t> tokens, int64_t length
 
 class Device {
  public:
-  Device(const Setup& setup, Scheduler& scheduler) : setup_(setup), scheduler_(scheduler) {
+  Device(const Arrangement& setup, Scheduler& scheduler) : setup_(setup), scheduler_(scheduler) {
     for (const KvGroup& group : setup.groups) {
       memory_.emplace_back(static_cast<size_t>(group.blocks * setup.block_size), -1);
     }
@@ -128,7 +128,7 @@ class Device {
     launched_.pop_front();
   }
 
-  const Setup& setup_;
+  const Arrangement& setup_;
   Scheduler& scheduler_;
   std::vector<std::vector<int32_t>> memory_;
   std::vector<int32_t> last_tokens_;
@@ -146,7 +146,7 @@ std::unique_ptr<Sequence> make_sequence(int64_t id, std::vector<int32_t> prompt,
 }
 
 struct Case {
-  Setup setup;
+  Arrangement setup;
   std::vector<std::vector<int32_t>> prompts;
   std::vector<int64_t> answers;
   std::vector<int64_t> arrivals;  // the step before which each comes
@@ -154,7 +154,7 @@ struct Case {
 
 Case draw_case() {
   Case drawn;
-  Setup& setup = drawn.setup;
+  Arrangement& setup = drawn.setup;
   setup.block_size = *rc::gen::inRange<int64_t>(1, 6);
   setup.options.max_num_seqs = *rc::gen::inRange<int64_t>(1, 6);
   setup.options.max_rows = setup.options.max_num_seqs;
@@ -177,10 +177,9 @@ Case draw_case() {
   setup.groups.push_back({least + *rc::gen::inRange<int64_t>(0, 12), std::nullopt});
   if (*rc::gen::arbitrary<bool>()) {
     const int64_t window = *rc::gen::inRange<int64_t>(1, 9);
-    const int64_t reach = window + setup.options.max_num_batched_tokens;
-    setup.groups.push_back({std::min(least, (reach + setup.block_size - 1) / setup.block_size + 1) +
-                                *rc::gen::inRange<int64_t>(0, 6),
-                            window});
+    const int64_t most =
+        blocks_of_sequence(window, longest, setup.options.max_num_batched_tokens, setup.block_size);
+    setup.groups.push_back({most + *rc::gen::inRange<int64_t>(0, 6), window});
   }
   return drawn;
 }
@@ -221,7 +220,7 @@ RC_GTEST_PROP(Scheduler, EverySequenceIsServedAsIfItWereAlone, ()) {
 }
 
 TEST(Scheduler, DecodesGoOnWhileALongPromptIsRead) {
-  Setup setup;
+  Arrangement setup;
   setup.groups = {{64, std::nullopt}};
   setup.options = {2, 8, 2};
   KvCache cache(setup.groups, setup.block_size, true);
@@ -237,7 +236,7 @@ TEST(Scheduler, DecodesGoOnWhileALongPromptIsRead) {
 }
 
 TEST(Scheduler, ASecondRequestWithTheSamePrefixComputesOnlyTheRest) {
-  Setup setup;
+  Arrangement setup;
   setup.groups = {{64, std::nullopt}};
   setup.options = {1, 64, 1};
   KvCache cache(setup.groups, setup.block_size, true);
@@ -262,7 +261,7 @@ TEST(Scheduler, ASecondRequestWithTheSamePrefixComputesOnlyTheRest) {
 }
 
 TEST(Scheduler, AHigherPriorityGoesFirst) {
-  Setup setup;
+  Arrangement setup;
   setup.groups = {{16, std::nullopt}};
   setup.options = {1, 16, 1};
   KvCache cache(setup.groups, setup.block_size, true);

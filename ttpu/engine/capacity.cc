@@ -8,8 +8,6 @@
 namespace ttpu::engine {
 namespace {
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 std::optional<int64_t> window_of(const nn::LayerSpec& layer) {
   const auto* attention = std::get_if<nn::AttentionSpec>(&layer.attention);
   return attention == nullptr ? std::nullopt : attention->sliding_window;
@@ -33,21 +31,14 @@ int64_t total_bytes(const nn::DecoderSpec& spec, const std::vector<KvGroup>& gro
   return bytes;
 }
 
-// For one sequence at full length.
-int64_t blocks_of_sequence(const KvGroup& group, const CapacityRequest& request) {
-  const int64_t all = ceil_div(request.max_model_len, request.block_size);
-  if (!group.window) return all;
-  const int64_t seen = *group.window + request.max_num_batched_tokens;
-  return std::min(all, ceil_div(seen, request.block_size) + 1);
-}
-
 }  // namespace
 
 std::vector<KvGroup> plan_cache(const nn::DecoderSpec& spec, const CapacityRequest& request) {
   std::vector<KvGroup> least;
   for (const std::optional<int64_t>& window : kv_windows(spec)) {
-    least.push_back({0, window});
-    least.back().blocks = blocks_of_sequence(least.back(), request);
+    least.push_back({blocks_of_sequence(window, request.max_model_len,
+                                        request.max_num_batched_tokens, request.block_size),
+                     window});
   }
   const int64_t least_bytes = total_bytes(spec, least, request);
   if (least_bytes > request.cache_bytes) {
@@ -79,7 +70,7 @@ std::vector<Bucket> plan_buckets(int64_t max_num_seqs, int64_t max_num_batched_t
   std::vector<Bucket> buckets;
   for (int64_t size = 1; size < max_num_seqs; size *= 2) buckets.push_back({size, size, size});
   buckets.push_back({max_num_seqs, max_num_seqs, max_num_seqs});
-  for (int64_t tokens = 32; tokens < max_num_batched_tokens; tokens *= tokens < 256 ? 8 : 4) {
+  for (int64_t tokens = 16; tokens < max_num_batched_tokens; tokens *= 2) {
     if (tokens > max_num_seqs) buckets.push_back({tokens, max_num_seqs, max_num_seqs});
   }
   if (max_num_batched_tokens > max_num_seqs) {

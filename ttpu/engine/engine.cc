@@ -83,6 +83,7 @@ Engine::Engine(const std::filesystem::path& path, const EngineOptions& options,
       .dtype = options.dtype,
       .expand_weights = options.expand_weights,
       .custom_calls = options.custom_calls,
+      .lazy = options.lazy_programs,
       .shape = {},
       .buckets = plan_buckets(options.max_num_seqs, options_.max_num_batched_tokens)};
   runner.shape.slots = options.max_num_seqs;

@@ -35,6 +35,7 @@ struct EngineOptions {
   int64_t num_blocks = 0;        // of the layers that see everything; 0: by memory_fraction
   double memory_fraction = 0.9;  // of the memory that is left, at most so much for the cache
   bool prefix_caching = true;
+  bool lazy_programs = false;  // RunnerOptions::lazy
 };
 
 // Counts since the start; read from any thread.

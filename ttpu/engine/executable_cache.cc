@@ -21,6 +21,10 @@ std::filesystem::path entry_path(const pjrt::Client& client, const std::string& 
 
 }  // namespace
 
+bool is_cached(const pjrt::Client& client, const std::string& program) {
+  return std::filesystem::exists(entry_path(client, program));
+}
+
 CompiledStep compile_cached(const pjrt::Client& client, const std::string& program) {
   const std::filesystem::path path = entry_path(client, program);
   if (std::filesystem::exists(path)) {

@@ -18,4 +18,7 @@ struct CompiledStep {
 // warning.
 CompiledStep compile_cached(const pjrt::Client& client, const std::string& program);
 
+// Whether compile_cached would find `program`.
+bool is_cached(const pjrt::Client& client, const std::string& program);
+
 }  // namespace ttpu::engine

@@ -6,6 +6,15 @@
 
 namespace ttpu::engine {
 
+int64_t blocks_of_sequence(std::optional<int64_t> window, int64_t length, int64_t chunk,
+                           int64_t block_size) {
+  const int64_t all = (length + block_size - 1) / block_size;
+  if (!window) return all;
+  // The window and the new tokens may both begin within a block, and one block may still wait for
+  // its last token to be known before it is published.
+  return std::min(all, (*window + chunk + block_size - 1) / block_size + 2);
+}
+
 KvCache::KvCache(const std::vector<KvGroup>& groups, int64_t block_size, bool prefix_caching)
     : block_size_(block_size), prefix_caching_(prefix_caching) {
   require(block_size > 0 && !groups.empty(), "[cache] {} groups of blocks of {} tokens",
@@ -24,10 +33,7 @@ double KvCache::usage() const {
 
 bool KvCache::fits(int64_t length, int64_t chunk) const {
   return std::all_of(groups_.begin(), groups_.end(), [&](const Group& group) {
-    // The window and the new tokens may both begin within a block.
-    const int64_t windowed = group.window ? blocks_for(*group.window + chunk) + 1 : 0;
-    const int64_t most = blocks_for(length);
-    return (group.window ? std::min(most, windowed) : most) <= group.pool.size();
+    return blocks_of_sequence(group.window, length, chunk, block_size_) <= group.pool.size();
   });
 }
 
@@ -104,23 +110,10 @@ bool KvCache::reserve(Sequence& sequence, int64_t length) {
   return true;
 }
 
-void KvCache::settle(Sequence& sequence) {
-  if (prefix_caching_) {
-    hash_blocks(sequence);
-    const int64_t full =
-        std::min(sequence.computed / block_size_, static_cast<int64_t>(sequence.hashes.size()));
-    for (int64_t block = sequence.published; block < full; ++block) {
-      const auto index = static_cast<size_t>(block);
-      for (size_t g = 0; g < groups_.size(); ++g) {
-        const int32_t held = sequence.blocks[g][index];
-        if (held != Sequence::kNoBlock) groups_[g].pool.publish(held, sequence.hashes[index]);
-      }
-    }
-    sequence.published = std::max(sequence.published, full);
-  }
+void KvCache::drop_unseen(Sequence& sequence) {
   for (size_t g = 0; g < groups_.size(); ++g) {
-    // What is not published yet stays until its tokens are known.
     int64_t unseen = first_seen(groups_[g], sequence.computed);
+    // What is not published yet stays until its tokens are known.
     if (prefix_caching_) unseen = std::min(unseen, sequence.published);
     std::vector<int32_t>& blocks = sequence.blocks[g];
     for (int64_t block = unseen - 1; block >= 0; --block) {
@@ -128,6 +121,20 @@ void KvCache::settle(Sequence& sequence) {
       if (held == Sequence::kNoBlock) break;
       groups_[g].pool.release(held);
       held = Sequence::kNoBlock;
+    }
+  }
+}
+
+void KvCache::publish(Sequence& sequence) {
+  if (!prefix_caching_) return;
+  hash_blocks(sequence);
+  const int64_t full =
+      std::min(sequence.computed / block_size_, static_cast<int64_t>(sequence.hashes.size()));
+  for (; sequence.published < full; ++sequence.published) {
+    const auto index = static_cast<size_t>(sequence.published);
+    for (size_t g = 0; g < groups_.size(); ++g) {
+      const int32_t held = sequence.blocks[g][index];
+      if (held != Sequence::kNoBlock) groups_[g].pool.publish(held, sequence.hashes[index]);
     }
   }
 }

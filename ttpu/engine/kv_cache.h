@@ -15,6 +15,10 @@ struct KvGroup {
   std::optional<int64_t> window = {};  // sliding window in tokens
 };
 
+// What one sequence holds at most, computed in steps of at most `chunk` tokens.
+int64_t blocks_of_sequence(std::optional<int64_t> window, int64_t length, int64_t chunk,
+                           int64_t block_size);
+
 class KvCache {
  public:
   KvCache(const std::vector<KvGroup>& groups, int64_t block_size, bool prefix_caching);
@@ -32,9 +36,11 @@ class KvCache {
   // Makes blocks for the positions before `length`. False, with nothing changed, when too few are
   // free.
   bool reserve(Sequence& sequence, int64_t length);
+  // Gives back the blocks that neither the next token nor any later one sees.
+  void drop_unseen(Sequence& sequence);
   // After a step has been scheduled: full blocks of known tokens among those computed become
-  // findable, and blocks that no later token sees are given back.
-  void settle(Sequence& sequence);
+  // findable.
+  void publish(Sequence& sequence);
   void release(Sequence& sequence);
 
  private:

@@ -1,10 +1,11 @@
 #include "ttpu/engine/runner.h"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <chrono>
-#include <cmath>
-#include <limits>
+#include <future>
+#include <thread>
 
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
@@ -63,11 +64,12 @@ Runner::Runner(const nn::DecoderSpec& spec, const std::filesystem::path& weights
       groups_(static_cast<int64_t>(options.shape.group_blocks.size())) {
   const WeightLoader loader(*checkpoint_, options.dtype, options.expand_weights,
                             spec.name_prefixes);
-  compile_programs(spec, loader, progress);
+  build_programs(spec, loader);
+  compile_programs(progress);
   for (Flight& flight : flights_) {
     size_t rows = 0;
-    for (const Program& program : programs_) {
-      rows = std::max(rows, static_cast<size_t>(program.bucket.rows));
+    for (const Step& step : steps_) {
+      rows = std::max(rows, static_cast<size_t>(step.bucket.rows));
     }
     const size_t top = rows * static_cast<size_t>(options_.shape.top_logprobs);
     flight.tokens.resize(rows);
@@ -77,35 +79,54 @@ Runner::Runner(const nn::DecoderSpec& spec, const std::filesystem::path& weights
   }
 }
 
-void Runner::compile_programs(const nn::DecoderSpec& spec, const WeightLoader& loader,
-                              const Progress& progress) {
+void Runner::build_programs(const nn::DecoderSpec& spec, const WeightLoader& loader) {
   const kernels::Target target = target_of(client_, options_.custom_calls);
   const nn::FormatOf format = [&](const nn::WeightDecl& decl) { return loader.format_of(decl); };
-  const auto total = static_cast<int64_t>(options_.buckets.size()) + 1;
-  const auto compile = [&](const std::string& text) {
-    CompiledStep compiled = compile_cached(client_, text);
-    stats_.compiled += compiled.from_cache ? 0 : 1;
-    if (progress) progress(++stats_.programs, total);
-    return std::move(compiled.executable);
-  };
-  const auto start = Clock::now();
   EngineProgram program;
   for (const Bucket& bucket : options_.buckets) {
     program = build_engine_program(spec, options_.shape, bucket, target, options_.dtype, format);
-    programs_.push_back({bucket, StepLayout(options_.shape, bucket),
-                         compile(program.module->to_string()), nullptr});
+    steps_.push_back({bucket, StepLayout(options_.shape, bucket), {}, nullptr});
+    steps_.back().program.text = program.module->to_string();
   }
-  history_program_ = compile(history_program(options_.shape.slots, vocab_));
-  stats_.compile_seconds = seconds_since(start);
+  set_history_.text = history_program(options_.shape.slots, vocab_);
   load_arguments(program, loader);
-  for (Program& compiled : programs_) {
-    const auto first_weight = kArguments + static_cast<int64_t>(caches_.size());
-    compiled.call = std::make_unique<pjrt::Call>(
-        compiled.executable, first_weight + static_cast<int64_t>(weights_.size()));
-    for (size_t i = 0; i < weights_.size(); ++i) {
-      compiled.call->set_argument(first_weight + static_cast<int64_t>(i), weights_[i]);
-    }
+}
+
+// Several at a time: the compiler works on one program in one thread.
+void Runner::compile_programs(const Progress& progress) {
+  const auto start = Clock::now();
+  std::vector<Program*> wanted = {&set_history_};
+  for (Step& step : steps_) wanted.push_back(&step.program);
+  stats_.programs = static_cast<int64_t>(wanted.size());
+  if (options_.lazy) {
+    std::erase_if(wanted, [&](Program* program) { return is_cached(client_, program->text); });
   }
+  std::atomic<size_t> next = 0;
+  size_t done = 0;
+  const auto work = [&] {
+    for (size_t i = next++; i < wanted.size(); i = next++) {
+      load(*wanted[i]);
+      const std::scoped_lock lock(stats_mutex_);
+      if (progress) progress(static_cast<int64_t>(++done), static_cast<int64_t>(wanted.size()));
+    }
+  };
+  const size_t threads =
+      std::min<size_t>(wanted.size(), std::clamp(std::thread::hardware_concurrency(), 1U, 8U));
+  std::vector<std::future<void>> workers;
+  for (size_t i = 1; i < threads; ++i) workers.push_back(std::async(std::launch::async, work));
+  if (threads > 0) work();
+  for (std::future<void>& worker : workers) worker.get();
+  stats_.compile_seconds = seconds_since(start);
+}
+
+void Runner::load(Program& program) {
+  if (program.loaded) return;
+  CompiledStep compiled = compile_cached(client_, program.text);
+  program.executable = std::move(compiled.executable);
+  program.loaded = true;
+  program.text = std::string();
+  const std::scoped_lock lock(stats_mutex_);
+  stats_.compiled += compiled.from_cache ? 0 : 1;
 }
 
 void Runner::load_arguments(const EngineProgram& program, const WeightLoader& loader) {
@@ -124,8 +145,8 @@ void Runner::load_arguments(const EngineProgram& program, const WeightLoader& lo
   };
   last_tokens_ = client_.zeros(argument(EngineArgument::kLastTokens), device);
   counts_ = client_.zeros(argument(EngineArgument::kCounts), device);
-  for (const Program& compiled : programs_) {
-    const int64_t rows = compiled.bucket.rows;
+  for (const Step& step : steps_) {
+    const int64_t rows = step.bucket.rows;
     const auto known = [&](const Defaults& defaults) { return defaults.rows == rows; };
     if (std::any_of(defaults_.begin(), defaults_.end(), known)) continue;
     const int64_t words = (vocab_ + 31) / 32;
@@ -141,16 +162,25 @@ void Runner::load_arguments(const EngineProgram& program, const WeightLoader& lo
   stats_.load_seconds = seconds_since(start);
 }
 
-Runner::Program& Runner::program_for(int64_t tokens, int64_t sequences, int64_t rows) {
-  for (Program& program : programs_) {
-    const Bucket& bucket = program.bucket;
-    if (bucket.tokens >= tokens && bucket.sequences >= sequences && bucket.rows >= rows) {
-      return program;
-    }
+Runner::Step& Runner::step_for(int64_t tokens, int64_t sequences, int64_t rows) {
+  const auto found = std::find_if(steps_.begin(), steps_.end(), [&](const Step& step) {
+    const Bucket& bucket = step.bucket;
+    return bucket.tokens >= tokens && bucket.sequences >= sequences && bucket.rows >= rows;
+  });
+  if (found == steps_.end()) {
+    fail(Code::kInvalidArgument,
+         "[engine] no program holds {} tokens of {} sequences with {} rows of logits", tokens,
+         sequences, rows);
   }
-  fail(Code::kInvalidArgument,
-       "[engine] no program holds {} tokens of {} sequences with {} rows of logits", tokens,
-       sequences, rows);
+  if (found->call) return *found;
+  load(found->program);
+  const auto first_weight = kArguments + static_cast<int64_t>(caches_.size());
+  found->call = std::make_unique<pjrt::Call>(found->program.executable,
+                                             first_weight + static_cast<int64_t>(weights_.size()));
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    found->call->set_argument(first_weight + static_cast<int64_t>(i), weights_[i]);
+  }
+  return *found;
 }
 
 void Runner::set_history(int32_t slot, std::span<const int32_t> prompt,
@@ -161,15 +191,17 @@ void Runner::set_history(int32_t slot, std::span<const int32_t> prompt,
   const pjrt::Buffer where = client_.to_device(&slot, Shape(DType::kS32, {}));
   const pjrt::Buffer values = client_.to_device(row.data(), Shape(DType::kU16, {1, vocab_}));
   const std::array<const pjrt::Buffer*, 3> arguments = {&counts_, &where, &values};
-  counts_ = std::move(history_program_.execute(arguments)[0]);
+  load(set_history_);
+  counts_ = std::move(set_history_.executable.execute(arguments)[0]);
 }
 
-void Runner::fill_step(const Program& program, std::span<const Scheduled> items,
-                       std::span<const Row> rows, bool logprobs, std::vector<int32_t>& step) const {
-  const StepLayout& layout = program.layout;
-  const Bucket& bucket = program.bucket;
-  step.assign(static_cast<size_t>(layout.total()), 0);
-  const auto field = [&](StepField which) { return step.data() + layout.offset(which); };
+void Runner::fill_step(const Step& step, std::span<const Scheduled> items,
+                       std::span<const Row> rows, bool logprobs,
+                       std::vector<int32_t>& packed) const {
+  const StepLayout& layout = step.layout;
+  const Bucket& bucket = step.bucket;
+  packed.assign(static_cast<size_t>(layout.total()), 0);
+  const auto field = [&](StepField which) { return packed.data() + layout.offset(which); };
   int32_t* tokens = field(StepField::kTokens);
   int32_t* positions = field(StepField::kPositions);
   int32_t* kv_lens = field(StepField::kKvLens);
@@ -200,14 +232,14 @@ void Runner::fill_step(const Program& program, std::span<const Scheduled> items,
   distribution[0] = distribution[1] = decodes;
   distribution[2] = static_cast<int32_t>(items.size());
   *field(StepField::kLogprobs) = logprobs ? 1 : 0;
-  fill_rows(program, rows, step);
+  fill_rows(step, rows, packed);
 }
 
-void Runner::fill_rows(const Program& program, std::span<const Row> rows,
-                       std::vector<int32_t>& step) const {
-  const auto field = [&](StepField which) { return step.data() + program.layout.offset(which); };
+void Runner::fill_rows(const Step& step, std::span<const Row> rows,
+                       std::vector<int32_t>& packed) const {
+  const auto field = [&](StepField which) { return packed.data() + step.layout.offset(which); };
   static const SamplingParams kGreedy;
-  for (size_t r = 0; r < static_cast<size_t>(program.bucket.rows); ++r) {
+  for (size_t r = 0; r < static_cast<size_t>(step.bucket.rows); ++r) {
     const Row padding;
     const Row& row = r < rows.size() ? rows[r] : padding;
     const SamplingParams& params = row.sampling == nullptr ? kGreedy : *row.sampling;
@@ -228,12 +260,10 @@ void Runner::fill_rows(const Program& program, std::span<const Row> rows,
   }
 }
 
-void Runner::upload(Program& program, Flight& flight, std::span<const Row> rows) {
-  const auto of_rows = [&](const Defaults& defaults) {
-    return defaults.rows == program.bucket.rows;
-  };
+void Runner::upload(Step& step, Flight& flight, std::span<const Row> rows) {
+  const auto of_rows = [&](const Defaults& defaults) { return defaults.rows == step.bucket.rows; };
   const Defaults& defaults = *std::find_if(defaults_.begin(), defaults_.end(), of_rows);
-  pjrt::Call& call = *program.call;
+  pjrt::Call& call = *step.call;
   const auto set = [&](EngineArgument which, const pjrt::Buffer& buffer) {
     call.set_argument(index_of(which), buffer);
   };
@@ -250,7 +280,7 @@ void Runner::upload(Program& program, Flight& flight, std::span<const Row> rows)
 
   const auto width = static_cast<size_t>(options_.shape.biases);
   const auto words = static_cast<size_t>((vocab_ + 31) / 32);
-  const auto padded = static_cast<size_t>(program.bucket.rows);
+  const auto padded = static_cast<size_t>(step.bucket.rows);
   if (std::any_of(rows.begin(), rows.end(), [](const Row& row) {
         return !row.bias.empty() || (row.sampling != nullptr && !row.sampling->logit_bias.empty());
       })) {
@@ -268,7 +298,7 @@ void Runner::upload(Program& program, Flight& flight, std::span<const Row> rows)
       if (rows[r].sampling != nullptr) add(rows[r].sampling->logit_bias);
       add(rows[r].bias);
     }
-    const Dims dims = {program.bucket.rows, options_.shape.biases};
+    const Dims dims = {step.bucket.rows, options_.shape.biases};
     send(EngineArgument::kBiasTokens, flight.bias_tokens.data(), Shape(DType::kS32, dims));
     send(EngineArgument::kBiasValues, flight.bias_values.data(), Shape(DType::kF32, dims));
   }
@@ -279,7 +309,7 @@ void Runner::upload(Program& program, Flight& flight, std::span<const Row> rows)
                 flight.allowed.begin() + static_cast<std::ptrdiff_t>(r * words));
     }
     send(EngineArgument::kAllowed, flight.allowed.data(),
-         Shape(DType::kU32, {program.bucket.rows, static_cast<int64_t>(words)}));
+         Shape(DType::kU32, {step.bucket.rows, static_cast<int64_t>(words)}));
   }
 }
 
@@ -287,14 +317,14 @@ void Runner::launch(std::span<const Scheduled> items, std::span<const Row> rows,
   require(in_flight_ < kMostInFlight, "[engine] {} steps are in flight already", in_flight_);
   int64_t tokens = 0;
   for (const Scheduled& item : items) tokens += item.count;
-  Program& program =
-      program_for(tokens, static_cast<int64_t>(items.size()), static_cast<int64_t>(rows.size()));
+  Step& step =
+      step_for(tokens, static_cast<int64_t>(items.size()), static_cast<int64_t>(rows.size()));
   Flight& flight = flights_[static_cast<size_t>(launched_ % kMostInFlight)];
   flight.rows = rows.size();
   flight.logprobs = logprobs;
-  fill_step(program, items, rows, logprobs, flight.step);
-  upload(program, flight, rows);
-  pjrt::Call& call = *program.call;
+  fill_step(step, items, rows, logprobs, flight.step);
+  upload(step, flight, rows);
+  pjrt::Call& call = *step.call;
   call.set_argument(index_of(EngineArgument::kLastTokens), last_tokens_);
   call.set_argument(index_of(EngineArgument::kCounts), counts_);
   for (size_t i = 0; i < caches_.size(); ++i) {
@@ -306,18 +336,18 @@ void Runner::launch(std::span<const Scheduled> items, std::span<const Row> rows,
   for (size_t i = 0; i < caches_.size(); ++i) {
     caches_[i] = call.take_output(kResults + static_cast<int64_t>(i));
   }
-  fetch(program, flight);
+  fetch(step, flight);
   ++launched_;
   ++in_flight_;
 }
 
 // Starts the transfers of what the host wants to see.
-void Runner::fetch(Program& program, Flight& flight) {
-  const auto rows = static_cast<size_t>(program.bucket.rows);
+void Runner::fetch(Step& step, Flight& flight) {
+  const auto rows = static_cast<size_t>(step.bucket.rows);
   const size_t top = rows * static_cast<size_t>(options_.shape.top_logprobs);
   flight.events.clear();
   const auto start = [&](int64_t result, size_t place, void* to, size_t count) {
-    flight.results[place] = program.call->take_output(result);
+    flight.results[place] = step.call->take_output(result);
     flight.events.push_back(flight.results[place].to_host(to, static_cast<int64_t>(count * 4)));
   };
   start(index_of(EngineResult::kTokens), 0, flight.tokens.data(), rows);

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -24,6 +25,8 @@ struct RunnerOptions {
   DType dtype = DType::kBF16;   // of activations: kBF16 or kF32
   bool expand_weights = false;  // encoded weights become dense bf16 when they are loaded
   bool custom_calls = true;     // false: pure StableHLO, no kernels of ours
+  // Programs that were compiled before are loaded when they are first needed, and not at the start.
+  bool lazy = false;
   EngineShape shape;
   std::vector<Bucket> buckets;
 };
@@ -82,9 +85,14 @@ class Runner {
 
  private:
   struct Program {
+    std::string text;
+    pjrt::LoadedExecutable executable;
+    bool loaded = false;
+  };
+  struct Step {
     Bucket bucket;
     StepLayout layout;
-    pjrt::LoadedExecutable executable;
+    Program program;
     std::unique_ptr<pjrt::Call> call;
   };
   struct Flight {
@@ -100,16 +108,16 @@ class Runner {
     std::vector<pjrt::Event> events;
   };
 
-  void compile_programs(const nn::DecoderSpec& spec, const WeightLoader& loader,
-                        const Progress& progress);
+  void build_programs(const nn::DecoderSpec& spec, const WeightLoader& loader);
+  void compile_programs(const Progress& progress);
+  void load(Program& program);
   void load_arguments(const EngineProgram& program, const WeightLoader& loader);
-  Program& program_for(int64_t tokens, int64_t sequences, int64_t rows);
-  void fill_step(const Program& program, std::span<const Scheduled> items,
-                 std::span<const Row> rows, bool logprobs, std::vector<int32_t>& step) const;
-  void fill_rows(const Program& program, std::span<const Row> rows,
-                 std::vector<int32_t>& step) const;
-  void upload(Program& program, Flight& flight, std::span<const Row> rows);
-  void fetch(Program& program, Flight& flight);
+  Step& step_for(int64_t tokens, int64_t sequences, int64_t rows);
+  void fill_step(const Step& step, std::span<const Scheduled> items, std::span<const Row> rows,
+                 bool logprobs, std::vector<int32_t>& packed) const;
+  void fill_rows(const Step& step, std::span<const Row> rows, std::vector<int32_t>& packed) const;
+  void upload(Step& step, Flight& flight, std::span<const Row> rows);
+  void fetch(Step& step, Flight& flight);
 
   RunnerOptions options_;
   std::shared_ptr<const io::Checkpoint> checkpoint_;
@@ -117,12 +125,13 @@ class Runner {
   int64_t vocab_;
   int64_t groups_;
   LoadStats stats_;
-  std::vector<Program> programs_;  // small buckets first
+  std::mutex stats_mutex_;
+  std::vector<Step> steps_;  // small buckets first
+  Program set_history_;
   std::vector<pjrt::Buffer> weights_;
   std::vector<pjrt::Buffer> caches_;
   pjrt::Buffer last_tokens_;
   pjrt::Buffer counts_;
-  pjrt::LoadedExecutable history_program_;
   std::vector<pjrt::Buffer> uploads_;  // of the step that was launched last
   // What rows without bias and mask bring, by rows of the bucket.
   struct Defaults {

@@ -57,7 +57,7 @@ std::span<const Scheduled> Scheduler::schedule() {
   // Decodes stand before pieces of prompts, as the kernels want it.
   std::stable_partition(step_.begin(), step_.end(),
                         [](const Scheduled& item) { return item.count == 1; });
-  for (const Scheduled& item : step_) cache_.settle(*item.sequence);
+  for (const Scheduled& item : step_) cache_.publish(*item.sequence);
   return step_;
 }
 
@@ -86,6 +86,7 @@ void Scheduler::schedule_running() {
     const int64_t count = chunk(sequence, budget_ - others);
     rows_ += others;
     if (count <= 0) continue;
+    cache_.drop_unseen(sequence);
     if (make_room(i, sequence.computed + count)) take(sequence, count);
   }
 }
