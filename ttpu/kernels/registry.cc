@@ -9,6 +9,7 @@
 #include "ttpu/kernels/cpu/handler.h"
 #include "ttpu/kernels/linear/cpu/handlers.h"
 #include "ttpu/kernels/ragged_paged_attention/cpu/handlers.h"
+#include "ttpu/kernels/sampling/cpu/handlers.h"
 #include "ttpu/pjrt/ffi.h"
 
 namespace ttpu::kernels {
@@ -18,6 +19,7 @@ namespace {
 constexpr std::span<const CpuHandler> (*kOperators[])() = {
     linear_cpu_handlers,
     attention_cpu_handlers,
+    sampling_cpu_handlers,
 };
 
 bool register_all(const pjrt::Plugin& plugin) {

@@ -4,8 +4,8 @@
 #include <cmath>
 
 #include "ttpu/kernels/cpu/scratch.h"
+#include "ttpu/kernels/cpu/simd.h"
 #include "ttpu/kernels/ragged_paged_attention/cpu/isa_attention.h"
-#include "ttpu/kernels/ragged_paged_attention/cpu/simd.h"
 
 namespace ttpu::kernels::cpu {
 namespace {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "ttpu/kernels/ragged_paged_attention/cpu/finish.h"
+#include "ttpu/kernels/ragged_paged_attention/cpu/product.h"
 
 namespace ttpu::kernels::cpu {
 namespace {

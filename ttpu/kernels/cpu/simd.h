@@ -1,5 +1,5 @@
-// Vectors and small matrix products of the attention kernels, in the compiler's vector types: each
-// instruction set includes this file and gets code of its own (internal linkage).
+// Vectors in the compiler's vector types, for the kernels that each instruction set compiles for
+// itself: whoever includes this file gets code of its own (internal linkage).
 #pragma once
 
 #include <cstdint>
@@ -14,16 +14,13 @@
 namespace ttpu::kernels::cpu {
 namespace {
 
-// Sums in registers at once: kScoreRows x kGroupVectors for scores, kSumRows x kSumColumns for
-// weighted values.
 #if defined(__AVX512F__)
-constexpr int kLanes = 16, kScoreRows = 8, kSumRows = 6, kSumColumns = 4;
+constexpr int kLanes = 16;
 #elif defined(__AVX2__)
-constexpr int kLanes = 8, kScoreRows = 4, kSumRows = 6, kSumColumns = 2;
+constexpr int kLanes = 8;
 #else
-constexpr int kLanes = 4, kScoreRows = 4, kSumRows = 6, kSumColumns = 2;
+constexpr int kLanes = 4;
 #endif
-constexpr int kGroupVectors = 3;
 
 typedef float VecF __attribute__((vector_size(kLanes * sizeof(float))));
 typedef int32_t VecI __attribute__((vector_size(kLanes * sizeof(float))));
@@ -48,6 +45,12 @@ inline void store_some(T* to, V value, int64_t count) {
 }
 inline VecF all(float x) { return x - VecF{}; }
 inline VecI all(int32_t x) { return x - VecI{}; }
+inline VecU all(uint32_t x) { return x - VecU{}; }
+inline VecI lane_numbers() {
+  VecI lanes;
+  for (int i = 0; i < kLanes; ++i) lanes[i] = i;
+  return lanes;
+}
 // b where one is no number. Written out, since the compiler makes a comparison and a choice of it.
 inline VecF larger(VecF a, VecF b) {
 #if defined(__AVX512F__)
@@ -62,22 +65,27 @@ inline VecF larger(VecF a, VecF b) {
 }
 inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// Sums of neighbours: those of a, then those of b.
-inline VecF paired(VecF a, VecF b) {
+// Every second lane of a, then of b; beginning with the first lane or with the second.
+inline VecF even_lanes(VecF a, VecF b) {
 #if defined(__AVX512F__)
-  const VecF even =
-      __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-  const VecF odd =
-      __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
 #elif defined(__AVX2__)
-  const VecF even = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
-  const VecF odd = __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
 #else
-  const VecF even = __builtin_shufflevector(a, b, 0, 2, 4, 6);
-  const VecF odd = __builtin_shufflevector(a, b, 1, 3, 5, 7);
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6);
 #endif
-  return even + odd;
 }
+inline VecF odd_lanes(VecF a, VecF b) {
+#if defined(__AVX512F__)
+  return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+#elif defined(__AVX2__)
+  return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+#else
+  return __builtin_shufflevector(a, b, 1, 3, 5, 7);
+#endif
+}
+// Sums of neighbours: those of a, then those of b.
+inline VecF paired(VecF a, VecF b) { return even_lanes(a, b) + odd_lanes(a, b); }
 // The sums of the lanes of `v`[0 .. kLanes), in order; overwrites v.
 inline VecF sums_of(VecF* v) {
 #pragma GCC unroll 8
@@ -153,58 +161,25 @@ inline VecH halves_of(VecF v) {
   return __builtin_convertvector(kept >> 16, VecH);
 }
 
-// Products of 32-bit words: one f32, or (AVX512) two bf16.
-struct PlainWords {
-  static VecF multiply_add(VecF sum, uint32_t a, VecF b) {
-    float value;
-    std::memcpy(&value, &a, sizeof value);
-    return sum + value * b;
-  }
-};
-
-struct Operand {
-  const uint32_t* words;
-  int64_t stride;
-};
-
-// C += A B (kFresh: C = A B) for M rows and N vectors of columns, kept in registers. The words of a
-// row of A are neighbours (kAlong), or those of a column.
-template <typename Words, int M, int N, bool kAlong, bool kFresh>
-inline void block_product(Operand a, int64_t depth, Operand b, float* c, int64_t c_stride) {
-  VecF sums[M][N];
-#pragma GCC unroll 8
-  for (int i = 0; i < M; ++i) {
-#pragma GCC unroll 8
-    for (int j = 0; j < N; ++j) {
-      sums[i][j] = kFresh ? VecF{} : load<VecF>(c + i * c_stride + j * kLanes);
-    }
-  }
-  for (int64_t k = 0; k < depth; ++k) {
-    VecF row[N];
-#pragma GCC unroll 8
-    for (int j = 0; j < N; ++j) row[j] = load<VecF>(b.words + k * b.stride + j * kLanes);
-#pragma GCC unroll 8
-    for (int i = 0; i < M; ++i) {
-      const uint32_t word = kAlong ? a.words[i * a.stride + k] : a.words[k * a.stride + i];
-#pragma GCC unroll 8
-      for (int j = 0; j < N; ++j) sums[i][j] = Words::multiply_add(sums[i][j], word, row[j]);
-    }
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < M; ++i) {
-#pragma GCC unroll 8
-    for (int j = 0; j < N; ++j) store(c + i * c_stride + j * kLanes, sums[i][j]);
-  }
-}
-
-// All rows (a multiple of M) over N vectors of columns.
-template <typename Words, int M, int N, bool kAlong, bool kFresh>
-inline void column_product(Operand a, int64_t rows, int64_t depth, Operand b, float* c,
-                           int64_t c_stride) {
-  for (int64_t i = 0; i < rows; i += M) {
-    const Operand at{a.words + (kAlong ? i * a.stride : i), a.stride};
-    block_product<Words, M, N, kAlong, kFresh>(at, depth, b, c + i * c_stride, c_stride);
-  }
+// The natural logarithm of normal positive numbers, to about 1e-7 (after Cephes' logf).
+inline VecF log_of(VecF x) {
+  const VecI bits = load<VecI>(&x);
+  // m in [sqrt(1/2), sqrt(2)), x = m * 2^e
+  const VecI e = (bits - 0x3f3504f3) >> 23;
+  const VecI mantissa = bits - (e << 23);
+  const VecF f = load<VecF>(&mantissa) - 1.f;
+  VecF p = all(7.0376836292e-2f);
+  p = p * f - 1.1514610310e-1f;
+  p = p * f + 1.1676998740e-1f;
+  p = p * f - 1.2420140846e-1f;
+  p = p * f + 1.4249322787e-1f;
+  p = p * f - 1.6668057665e-1f;
+  p = p * f + 2.0000714765e-1f;
+  p = p * f - 2.4999993993e-1f;
+  p = p * f + 3.3333331174e-1f;
+  const VecF n = __builtin_convertvector(e, VecF);
+  const VecF square = f * f;
+  return (f - 0.5f * square) + (f * square * p + n * -2.12194440e-4f) + n * 0.693359375f;
 }
 
 }  // namespace

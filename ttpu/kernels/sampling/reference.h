@@ -1,0 +1,11 @@
+// Sampling in plain StableHLO: sorts every row.
+#pragma once
+
+#include "ttpu/kernels/sampling/sampling.h"
+
+namespace ttpu::kernels::reference {
+
+SamplingResult sample(const SamplingInputs& inputs, const SamplingOptions& options);
+LogprobsResult token_logprobs(ir::Value logits, ir::Value tokens, int64_t top);
+
+}  // namespace ttpu::kernels::reference
