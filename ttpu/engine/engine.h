@@ -89,7 +89,6 @@ class Engine {
     bool logprobs = false;
   };
 
-  void check(const Request& request) const;
   void take_inbox();
   bool launch();
   void add_rows(Launched& step, size_t item, int64_t first_token);
