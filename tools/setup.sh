@@ -2,7 +2,7 @@
 # Makes a bare Debian 12 (or newer) ready to build and test. Each step looks at what is there first,
 # so that a second run does nothing.
 #
-#   tools/setup.sh [system] [rust] [python] [plugins] [models]      default: system rust
+#   tools/setup.sh [system] [rust] [python] [plugins] [models] [demo]      default: system rust
 #
 # Downloads go through the ordinary clients (apt, pip, cargo) as they are configured. With
 # TTPU_OFFLINE=1 nothing is downloaded and what is missing is named.
@@ -88,12 +88,17 @@ python() {
 }
 
 plugins() { python3 "$here/wheels.py" plugin cpu cpu-0.81 tpu >/dev/null; }
-models() { python3 "$here/fetch_models.py" "$@" >/dev/null; }
+models() { python3 "$here/fetch_models.py" >/dev/null; }
+# What the demo runs, and no more.
+demo() {
+  python3 "$here/wheels.py" plugin cpu tpu >/dev/null
+  python3 "$here/fetch_models.py" smollm2 >/dev/null
+}
 
 [ $# -gt 0 ] || set -- system rust
 for step in "$@"; do
   case $step in
-    system | rust | python | plugins | models) $step ;;
-    *) stop "there is no step '$step'; steps: system rust python plugins models" ;;
+    system | rust | python | plugins | models | demo) $step ;;
+    *) stop "there is no step '$step'; steps: system rust python plugins models demo" ;;
   esac
 done

@@ -4,8 +4,9 @@
   tidy.py BUILD_FOLDER [--jobs N] [PATH_PREFIX ...]
 
 A file that came out clean is remembered by the hash of all that decides the outcome: the file, the
-headers of this repository that it includes (directly or not), its compile command, .clang-tidy, and the version
-of clang-tidy. The memory stands in BUILD_FOLDER/tidy.
+headers of this repository that it includes (directly or not), its compile command without the paths of the
+repository and the build, .clang-tidy, and the version of clang-tidy. The memory stands in TTPU's cache, in tidy/,
+and serves every build folder.
 """
 
 import argparse
@@ -16,6 +17,8 @@ import pathlib
 import re
 import subprocess
 import sys
+
+import wheels
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
@@ -39,7 +42,8 @@ def closure(path: pathlib.Path, seen: dict) -> dict:
 
 def key(entry: dict, fixed: bytes) -> str:
     sha = hashlib.sha256(fixed)
-    sha.update(entry["command"].encode())
+    command = entry["command"].replace(entry["directory"], "BUILD").replace(str(ROOT), "ROOT")
+    sha.update(command.encode())
     for path, content in sorted(closure(pathlib.Path(entry["file"]), {}).items()):
         sha.update(str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path).encode())
         sha.update(hashlib.sha256(content).digest())
@@ -76,8 +80,8 @@ def main(arguments: list[str]) -> int:
         return 1
     version = subprocess.run(["clang-tidy", "--version"], capture_output=True, check=True).stdout
     fixed = version + (ROOT / ".clang-tidy").read_bytes() + " ".join(EXTRA).encode()
-    memory = options.build / "tidy"
-    memory.mkdir(exist_ok=True)
+    memory = wheels.cache_dir() / "tidy"
+    memory.mkdir(parents=True, exist_ok=True)
 
     entries = {entry["file"]: entry for entry in json.loads(database.read_text())
                if wanted(entry, options.build, options.prefixes)}
