@@ -60,9 +60,10 @@ class Engine {
          const Progress& progress = {});
   ~Engine();
 
-  // From any thread. Throws kInvalidArgument for what the request has wrong, kOutOfRange for a
-  // prompt that is too long. `on_output` is called by step(), from its first to its finished
-  // output.
+  // Throws kInvalidArgument for what the request has wrong, kOutOfRange for a prompt that is too
+  // long.
+  void check(const Request& request) const;
+  // From any thread; throws as check(). `on_output` is called by step(), until it has finished.
   int64_t submit(Request request, OutputCallback on_output);
   // From any thread. The request ends with FinishReason::kAborted, unless it has ended already.
   void abort(int64_t request);
