@@ -82,7 +82,7 @@ float collect_largest(const Row& row, int64_t k, Candidates& out) {
     bound = most[k - 1];
   }
   collect(row, bound, out);
-  if (static_cast<int64_t>(out.size()) <= k) return kNothing;
+  if (static_cast<int64_t>(out.size()) < k) return kNothing;
   std::nth_element(out.begin(), out.begin() + (k - 1), out.end(), before);
   const float last = out[static_cast<size_t>(k - 1)].logit;
   std::erase_if(out, [&](const Candidate& c) { return c.logit < last; });
