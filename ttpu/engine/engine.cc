@@ -39,15 +39,18 @@ int64_t cache_memory(const EngineOptions& options) {
 
 // A request that has not ended.
 struct Engine::Live : Sequence {
-  Live(Request given, OutputCallback callback, const text::Tokenizer& tokenizer)
+  Live(Request given, OutputCallback callback, const TextProcessor& text)
       : request(std::move(given)),
         on_output(std::move(callback)),
-        detokenizer(tokenizer, request.sampling.skip_special_tokens),
-        matcher(request.sampling.stop, request.sampling.include_stop_str_in_output) {}
+        matcher(request.sampling.stop, request.sampling.include_stop_str_in_output) {
+    if (text.has_tokenizer()) {
+      detokenizer.emplace(text.tokenizer(), request.sampling.skip_special_tokens);
+    }
+  }
 
   Request request;
   OutputCallback on_output;
-  text::Detokenizer detokenizer;
+  std::optional<text::Detokenizer> detokenizer;  // none: the model has no tokenizer
   text::StopMatcher matcher;
   std::vector<std::pair<int32_t, float>> early_bias;  // while the answer is shorter than min_tokens
   std::vector<std::pair<int32_t, float>> step_bias;   // of the step that is being made
@@ -106,6 +109,7 @@ Engine::~Engine() {
 
 void Engine::check(const Request& request) const {
   validate(request.sampling, vocab());
+  if (!request.sampling.stop.empty()) text_.tokenizer();  // they need text
   require(!request.prompt.empty(), "[generate] the prompt has no tokens; give some text");
   for (const int32_t token : request.prompt) {
     require(token >= 0 && token < vocab(),
@@ -123,7 +127,7 @@ void Engine::check(const Request& request) const {
 
 int64_t Engine::submit(Request request, OutputCallback on_output) {
   check(request);
-  auto live = std::make_unique<Live>(std::move(request), std::move(on_output), text_.tokenizer());
+  auto live = std::make_unique<Live>(std::move(request), std::move(on_output), text_);
   const Request& given = live->request;
   const SamplingParams& sampling = given.sampling;
   live->priority = given.priority;
@@ -334,7 +338,8 @@ void Engine::advance(Live& live, int32_t token, RequestOutput& output) {
     end(live, output, FinishReason::kStop);
     return;
   }
-  const auto match = live.matcher.push(live.detokenizer.push(token));
+  const auto match =
+      live.matcher.push(live.detokenizer ? live.detokenizer->push(token) : std::string());
   output.text = match.text;
   if (match.matched) {
     output.stop = live.matcher.stop();
@@ -348,7 +353,8 @@ void Engine::advance(Live& live, int32_t token, RequestOutput& output) {
 
 void Engine::end(Live& live, RequestOutput& output, FinishReason reason) {
   output.finished = reason;
-  const auto match = live.matcher.push(live.detokenizer.flush());
+  const auto match =
+      live.matcher.push(live.detokenizer ? live.detokenizer->flush() : std::string());
   output.text += match.text;
   if (!match.matched) output.text += live.matcher.flush();
   scheduler_->finish(live);

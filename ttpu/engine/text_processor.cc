@@ -28,11 +28,19 @@ Json token_variables(const Json& tokenizer_config) {
 }  // namespace
 
 TextProcessor::TextProcessor(const io::ModelFiles& files)
-    : tokenizer_(text::Tokenizer::from_source(files.tokenizer)),
-      variables_(token_variables(files.tokenizer_config)) {
+    : variables_(token_variables(files.tokenizer_config)) {
+  if (!files.tokenizer.json.empty()) tokenizer_ = text::Tokenizer::from_source(files.tokenizer);
   if (!files.chat_template.empty()) template_.emplace(files.chat_template);
   add_ids(files.generation_config, &end_tokens_);
   if (end_tokens_.empty()) add_ids(files.config, &end_tokens_);
+}
+
+const text::Tokenizer& TextProcessor::tokenizer() const {
+  if (!tokenizer_) {
+    fail(Code::kNotFound,
+         "[text] the model has no tokenizer (tokenizer.json); add it, or give and take token ids");
+  }
+  return *tokenizer_;
 }
 
 std::vector<int32_t> TextProcessor::encode_chat(const Json& messages) const {
@@ -52,7 +60,7 @@ std::vector<int32_t> TextProcessor::encode_chat(const Json& messages,
   if (options.variables.is_object()) variables.update(options.variables);
   options.variables = std::move(variables);
   // The template writes the special tokens itself.
-  return tokenizer_.encode(template_->render(messages, options), false);
+  return tokenizer().encode(template_->render(messages, options), false);
 }
 
 }  // namespace ttpu::engine
