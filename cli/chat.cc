@@ -43,7 +43,7 @@ class Conversation {
     } else if (line == "/reset") {
       reset();
     } else if (line == "/stats") {
-      ttpu::cli::print_stats(generator_, last_, prompt_tokens_);
+      ttpu::cli::print_stats(generator_.engine(), last_, prompt_tokens_);
     } else if (line.rfind("/system", 0) == 0) {
       system_ = line.size() > 8 ? line.substr(8) : "";
       reset();
@@ -78,7 +78,7 @@ class Conversation {
           &g_cancelled);
       std::puts(last_.finish_reason == ttpu::engine::FinishReason::kAborted ? " [stopped]" : "");
       messages_.push_back({{"role", "assistant"}, {"content", last_.text}});
-      if (flags_.stats) ttpu::cli::print_stats(generator_, last_, prompt_tokens_);
+      if (flags_.stats) ttpu::cli::print_stats(generator_.engine(), last_, prompt_tokens_);
     } catch (const ttpu::Error& error) {
       messages_.erase(messages_.size() - 1);
       std::fprintf(stderr, "ttpu: %s\n", error.what());

@@ -1,106 +1,96 @@
 // `ttpu generate`: text from a prompt, or from a file of prompts.
-#include <algorithm>
-#include <cstdint>
+#include <atomic>
+#include <csignal>
 #include <cstdio>
-#include <fstream>
 #include <memory>
+
+#include <unistd.h>
 
 #include "cli/commands.h"
 #include "cli/model_flags.h"
 #include "ttpu/base/error.h"
+#include "ttpu/engine/offline.h"
 
 namespace {
 
 using ttpu::Json;
 
+std::atomic<bool> g_cancelled{false};
+
 struct GenerateFlags {
   ttpu::cli::ModelFlags model;
   std::string prompt;
   std::string input;
+  std::string output;
   bool chat = false;
   bool json = false;
 };
 
-std::vector<int32_t> encode(const ttpu::engine::Generator& generator, const Json& item, bool chat,
-                            const std::string& where) {
-  if (item.is_object() && item.contains("messages")) return generator.encode_chat(item["messages"]);
-  const ttpu::JsonView view(item, where);
-  if (view.has("prompt_token_ids")) {
-    std::vector<int32_t> tokens;
-    for (const int64_t id : view.get<std::vector<int64_t>>("prompt_token_ids")) {
-      // What does not fit is outside every vocabulary, and refused there.
-      tokens.push_back(static_cast<int32_t>(std::clamp<int64_t>(id, -1, INT32_MAX)));
+// To standard output, one after the other; text as it comes, objects when they are whole.
+void answer_in_turn(const GenerateFlags& flags, const std::vector<Json>& items) {
+  ttpu::engine::Generator generator = ttpu::cli::load_generator(flags.model);
+  for (size_t i = 0; i < items.size(); ++i) {
+    ttpu::engine::Request request;
+    request.prompt = ttpu::engine::prompt_tokens(generator.engine().text(), items[i], flags.chat,
+                                                 fmt::format("prompt {}", i + 1));
+    request.sampling = flags.model.sampling;
+    const auto result = generator.generate(request, [&](const std::string& piece) {
+      if (flags.json) return;
+      std::fputs(piece.c_str(), stdout);
+      std::fflush(stdout);
+    });
+    if (flags.json) {
+      Json line = to_json(request, result);
+      if (flags.model.stats) line["stats"] = ttpu::cli::stats_json(generator.engine(), result);
+      std::puts(line.dump().c_str());
+    } else {
+      std::fputs("\n", stdout);
     }
-    return tokens;
+    std::fflush(stdout);
+    if (flags.model.stats && !flags.json) {
+      ttpu::cli::print_stats(generator.engine(), result, request.prompt.size());
+    }
   }
-  if (!view.has("prompt")) {
+}
+
+// Many at once, into a file.
+void answer_into_file(const GenerateFlags& flags, std::vector<Json> items) {
+  ttpu::engine::Engine engine = ttpu::cli::load_engine(flags.model);
+  ttpu::engine::OfflineJob job{std::move(items), flags.model.sampling, flags.chat, flags.output};
+  std::signal(SIGINT, [](int) { g_cancelled = true; });
+  std::signal(SIGTERM, [](int) { g_cancelled = true; });
+  const bool terminal = isatty(STDERR_FILENO) != 0;
+  const auto summary = ttpu::engine::run_offline(
+      engine, job,
+      [&](const ttpu::engine::OfflineSummary& now) {
+        if (!terminal) return;
+        std::fprintf(stderr, "\r%ld of %zu answered", now.kept + now.answered, job.items.size());
+      },
+      &g_cancelled);
+  std::fprintf(stderr, "%s%ld answered, %ld were there, %ld failed: '%s'\n", terminal ? "\r" : "",
+               summary.answered, summary.kept, summary.failed, flags.output.c_str());
+  if (summary.interrupted) {
+    ttpu::fail(ttpu::Code::kCancelled,
+               "[generate] interrupted; run the same command again to go on");
+  }
+  if (summary.failed > 0) {
     ttpu::fail(ttpu::Code::kInvalidArgument,
-               "[generate] {} has none of `prompt`, `messages` and `prompt_token_ids`", where);
+               "[generate] {} prompts could not be asked; `error` in their lines says why",
+               summary.failed);
   }
-  const std::string prompt = view.get<std::string>("prompt");
-  if (!chat) return generator.encode(prompt);
-  return generator.encode_chat(Json::array({{{"role", "user"}, {"content", prompt}}}));
-}
-
-Json to_json(const ttpu::engine::Request& request, const ttpu::engine::GenerationResult& result) {
-  Json out = {{"text", result.text},
-              {"token_ids", result.token_ids},
-              {"prompt_token_ids", request.prompt},
-              {"finish_reason", to_string(result.finish_reason)}};
-  if (result.logprobs.empty()) return out;
-  Json steps = Json::array();
-  for (const ttpu::engine::TokenLogprobs& step : result.logprobs) {
-    Json top = Json::array();
-    for (const auto& [token, logprob] : step.top) {
-      top.push_back({{"token_id", token}, {"logprob", logprob}});
-    }
-    steps.push_back({{"token_id", step.token}, {"logprob", step.logprob}, {"top", top}});
-  }
-  out["logprobs"] = steps;
-  return out;
-}
-
-std::vector<Json> read_items(const GenerateFlags& flags) {
-  if (flags.input.empty()) return {Json{{"prompt", flags.prompt}}};
-  std::ifstream file(flags.input);
-  if (!file) {
-    ttpu::fail(ttpu::Code::kNotFound, "[generate] cannot read '{}'; check the path", flags.input);
-  }
-  std::vector<Json> items;
-  std::string line;
-  for (int number = 1; std::getline(file, line); ++number) {
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    items.push_back(ttpu::parse_json(line, fmt::format("line {} of '{}'", number, flags.input)));
-  }
-  return items;
 }
 
 void run(const GenerateFlags& flags) {
   ttpu::require(flags.prompt.empty() != flags.input.empty(),
                 "[generate] give either --prompt TEXT or --input FILE.jsonl");
-  const std::vector<Json> items = read_items(flags);
-  ttpu::engine::Generator generator = ttpu::cli::load_generator(flags.model);
-  for (size_t i = 0; i < items.size(); ++i) {
-    ttpu::engine::Request request;
-    request.prompt = encode(generator, items[i], flags.chat, fmt::format("prompt {}", i + 1));
-    request.sampling = flags.model.sampling;
-    const bool stream = !flags.json;
-    const auto result = generator.generate(request, [&](const std::string& piece) {
-      if (!stream) return;
-      std::fputs(piece.c_str(), stdout);
-      std::fflush(stdout);
-    });
-    if (stream) {
-      std::fputs("\n", stdout);
-    } else {
-      Json line = to_json(request, result);
-      if (flags.model.stats) line["stats"] = ttpu::cli::stats_json(generator, result);
-      std::puts(line.dump().c_str());
-    }
-    std::fflush(stdout);
-    if (flags.model.stats && stream) {
-      ttpu::cli::print_stats(generator, result, request.prompt.size());
-    }
+  ttpu::require(flags.output.empty() || !flags.input.empty(),
+                "[generate] --output goes with --input FILE.jsonl");
+  std::vector<Json> items = flags.input.empty() ? std::vector<Json>{Json{{"prompt", flags.prompt}}}
+                                                : ttpu::engine::read_jsonl(flags.input);
+  if (flags.output.empty()) {
+    answer_in_turn(flags, items);
+  } else {
+    answer_into_file(flags, std::move(items));
   }
 }
 
@@ -108,6 +98,7 @@ void run(const GenerateFlags& flags) {
 
 void add_generate_command(CLI::App& app) {
   auto flags = std::make_shared<GenerateFlags>();
+  flags->model.max_num_seqs = 8;
   CLI::App* command =
       app.add_subcommand("generate", "Generate text from a prompt or a file of prompts");
   ttpu::cli::add_model_flags(*command, &flags->model);
@@ -115,6 +106,14 @@ void add_generate_command(CLI::App& app) {
   command->add_option("--input", flags->input,
                       "A file with a JSON object a line: `prompt`, `messages` for chat, or "
                       "`prompt_token_ids`");
+  command->add_option("--output", flags->output,
+                      "A file for the answers to --input, a JSON object a line with `index`, in "
+                      "the order in which they end. What it holds already is kept and not asked "
+                      "again");
+  command
+      ->add_option("--max-num-seqs", flags->model.max_num_seqs,
+                   "With --output: prompts that are answered at once")
+      ->capture_default_str();
   command->add_flag("--chat", flags->chat, "Put the prompt through the model's chat template");
   command->add_flag("--json", flags->json,
                     "One object a line: text, token_ids, prompt_token_ids, finish_reason, and "
@@ -124,5 +123,8 @@ void add_generate_command(CLI::App& app) {
   command->add_flag("--ignore-eos", flags->model.sampling.ignore_eos,
                     "Go on to --max-tokens, whatever the model says");
   command->footer("Example: ttpu generate model.gguf --chat --prompt 'What is a TPU?' --stats");
-  command->callback([flags] { run(*flags); });
+  command->callback([flags] {
+    if (flags->output.empty()) flags->model.max_num_seqs = 1;
+    run(*flags);
+  });
 }

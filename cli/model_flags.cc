@@ -63,6 +63,7 @@ engine::EngineOptions engine_options(const ModelFlags& flags) {
   options.expand_weights = flags.weights == "bf16" || options.dtype == DType::kF32;
   options.custom_calls = !flags.no_kernels;
   options.max_model_len = flags.max_model_len;
+  options.max_num_seqs = flags.max_num_seqs;
   options.lazy_programs = true;
   return options;
 }
@@ -72,9 +73,14 @@ engine::Generator load_generator(const ModelFlags& flags) {
   return engine::Generator(io::resolve_model(flags.model), options);
 }
 
-void print_stats(engine::Generator& generator, const engine::GenerationResult& result,
+engine::Engine load_engine(const ModelFlags& flags) {
+  const engine::EngineOptions options = engine_options(flags);
+  return engine::Engine(io::resolve_model(flags.model), options);
+}
+
+void print_stats(const engine::Engine& engine, const engine::GenerationResult& result,
                  size_t prompt_tokens) {
-  const engine::LoadStats& load = generator.engine().stats();
+  const engine::LoadStats& load = engine.stats();
   const auto decoded = static_cast<double>(result.token_ids.size()) - 1;
   std::fprintf(stderr,
                "load       %.2f s (%.1f MB of weights)\n"
@@ -89,8 +95,8 @@ void print_stats(engine::Generator& generator, const engine::GenerationResult& r
                static_cast<double>(peak_rss_bytes()) / 1e6);
 }
 
-Json stats_json(engine::Generator& generator, const engine::GenerationResult& result) {
-  const engine::LoadStats& load = generator.engine().stats();
+Json stats_json(const engine::Engine& engine, const engine::GenerationResult& result) {
+  const engine::LoadStats& load = engine.stats();
   return {{"load_seconds", load.load_seconds},
           {"compile_seconds", load.compile_seconds},
           {"programs", load.programs},

@@ -18,6 +18,7 @@ struct ModelFlags {
   bool no_kernels = false;
   bool stats = false;
   int64_t max_model_len = 0;
+  int64_t max_num_seqs = 1;
   engine::SamplingParams sampling;
 };
 
@@ -25,11 +26,12 @@ struct ModelFlags {
 void add_model_flags(CLI::App& command, ModelFlags* flags);
 engine::EngineOptions engine_options(const ModelFlags& flags);
 engine::Generator load_generator(const ModelFlags& flags);
+engine::Engine load_engine(const ModelFlags& flags);
 // To standard error: load, compile, time to first token, tokens a second, peak memory.
-void print_stats(engine::Generator& generator, const engine::GenerationResult& result,
+void print_stats(const engine::Engine& engine, const engine::GenerationResult& result,
                  size_t prompt_tokens);
 
 // The same as an object: seconds and bytes.
-Json stats_json(engine::Generator& generator, const engine::GenerationResult& result);
+Json stats_json(const engine::Engine& engine, const engine::GenerationResult& result);
 
 }  // namespace ttpu::cli

@@ -1,9 +1,10 @@
-// Text generation one answer at a time: an engine with one sequence, driven by the caller.
+// Whole answers from an engine that the caller drives: one at a time, or many at once.
 #pragma once
 
 #include <atomic>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,9 +17,23 @@ struct GenerationResult {
   std::vector<int32_t> token_ids;
   FinishReason finish_reason = FinishReason::kStop;
   std::vector<TokenLogprobs> logprobs;  // one a token, when they were asked for
-  double first_token_seconds = 0;
-  double decode_seconds = 0;  // from the first token to the last
+  double first_token_seconds = 0;       // from the submission
+  double decode_seconds = 0;            // from the first token to the last
 };
+
+struct GenerationCallbacks {
+  // The next request, or nothing when there are no more.
+  std::function<std::optional<Request>()> next;
+  // Each new piece of text; may be empty.
+  std::function<void(size_t index, const std::string& text)> on_text;
+  // In the order in which they end. `index` counts the requests from 0.
+  std::function<void(size_t index, const Request& request, GenerationResult result)> on_done;
+};
+
+// Keeps the engine busy until all requests have ended. `cancelled`, when set from elsewhere, ends
+// the running ones (FinishReason::kAborted) and takes no more.
+void generate_all(Engine& engine, const GenerationCallbacks& callbacks,
+                  const std::atomic<bool>* cancelled = nullptr);
 
 class Generator {
  public:
@@ -31,8 +46,7 @@ class Generator {
     return engine_.text().encode_chat(messages);
   }
 
-  // `on_text` gets each new piece. `cancelled`, when set from elsewhere, ends the answer. What the
-  // cache still holds of the prompt is not computed again.
+  // `on_text` gets each new piece. What the cache still holds of the prompt is not computed again.
   GenerationResult generate(const Request& request,
                             const std::function<void(const std::string&)>& on_text = {},
                             const std::atomic<bool>* cancelled = nullptr);
