@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 
+void add_bench_command(CLI::App& app);
 void add_chat_command(CLI::App& app);
 void add_compile_command(CLI::App& app);
 void add_doctor_command(CLI::App& app);
