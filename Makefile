@@ -17,12 +17,11 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 SOURCES = $(shell find ttpu cli python tests benchmarks examples -name '*.h' -o -name '*.cc' -o -name '*.cpp')
 CMAKE_FLAGS ?=
-# One cargo folder for all builds: the Rust library is the same in each of them.
-CONFIGURE = cmake -S . -G Ninja -DTTPU_CARGO_TARGET_DIR=$(CURDIR)/build/rust $(CMAKE_FLAGS)
+CONFIGURE = cmake -S . -G Ninja $(CMAKE_FLAGS)
 CTEST = ctest --output-on-failure --no-tests=error -j $(JOBS)
 
 .DEFAULT_GOAL := build
-.PHONY: help setup test-setup build demo test ctest pytest check lint format format-check tidy layers \
+.PHONY: help setup test-setup build test-build demo test ctest pytest check lint format format-check tidy layers \
         sanitize sanitize-address sanitize-thread fuzz bench clean
 
 help: ## this list
@@ -34,24 +33,31 @@ setup: ## install what a build needs
 test-setup: setup
 	@tools/setup.sh python plugins models
 
-build: setup ## build/ttpu and the tests
-	@$(CONFIGURE) -B $(BUILD) >$(BUILD).configure.log 2>&1 || { cat $(BUILD).configure.log; exit 1; }
-	@rm -f $(BUILD).configure.log
+# $(call configure,FLAGS) speaks only when it fails.
+configure = $(CONFIGURE) -B $(BUILD) $(1) >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }; rm -f $(BUILD).log
+
+build: setup ## build/ttpu
+	@$(call configure)
+	cmake --build $(BUILD) -j $(JOBS) --target ttpu
+
+# Everything: the tests, the examples and the Python package in $(BUILD)/python.
+test-build: setup test-setup
+	@$(call configure,-DTTPU_BUILD_PYTHON=ON -DPython_EXECUTABLE=$(PYTHON))
 	cmake --build $(BUILD) -j $(JOBS)
 
 demo: build ## a real model answers, and is compiled for a TPU
-	@tools/setup.sh plugins models
+	@tools/setup.sh demo
 	$(BUILD)/ttpu generate $(SMOLLM2) --chat --prompt '$(QUESTION)' --stats
 	$(BUILD)/ttpu compile $(SMOLLM2) --topology v5e:2x2
 
-test: layers format-check build test-setup ## everything: set-up, build, tests, layers and format
+test: layers format-check test-build ## everything: set-up, build, tests, layers and format
 	$(MAKE) ctest pytest
 
-ctest: build test-setup ## the C++ tests
+ctest: test-build ## the C++ tests
 	cd $(BUILD) && $(CTEST)
 
-pytest: build test-setup ## the Python tests
-	$(PYTHON) -m pytest -q $(wildcard tests/python) tests/tools
+pytest: test-build ## the Python tests: of the package, the command, the examples and the tools
+	TTPU_BUILD=$(BUILD) PYTHONPATH=$(BUILD)/python $(PYTHON) -m pytest -q
 
 check: lint ## the same as lint
 lint: layers format-check tidy ## layers, format and clang-tidy
@@ -65,7 +71,7 @@ format-check: setup ## is every file formatted?
 format: setup ## format every file
 	clang-format -i $(SOURCES)
 
-tidy: build ## clang-tidy, on what has changed
+tidy: test-build ## clang-tidy, on what has changed
 	python3 tools/tidy.py $(BUILD) --jobs $(JOBS) ttpu cli python
 
 sanitize: sanitize-address sanitize-thread ## the tests under the sanitizers

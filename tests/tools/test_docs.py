@@ -28,7 +28,8 @@ def test_files_that_are_named_exist(page):
     prose = BLOCK.sub("", page.read_text())
     for name in NAMED.findall(prose):
         if name.startswith(FOLDERS):
-            assert (ROOT / name).exists(), f"{page.name} names {name}"
+            found = any(ROOT.glob(name.replace("NAME", "*").rstrip("/")))
+            assert found, f"{page.name} names {name}"
 
 
 def test_code_in_add_an_op_stands_in_the_file_named_above_it():
