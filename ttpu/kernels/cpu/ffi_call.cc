@@ -92,7 +92,7 @@ int64_t FfiCall::attr_i64(std::string_view name) const {
   const auto* scalar = static_cast<const XLA_FFI_Scalar*>(find(name, XLA_FFI_AttrType_SCALAR));
   require(scalar != nullptr && scalar->dtype == XLA_FFI_DataType_S64,
           "[ffi] attribute {} is missing or no i64 scalar", name);
-  int64_t value;
+  int64_t value = 0;
   std::memcpy(&value, scalar->value, sizeof value);
   return value;
 }
@@ -101,7 +101,7 @@ float FfiCall::attr_f32(std::string_view name) const {
   const auto* scalar = static_cast<const XLA_FFI_Scalar*>(find(name, XLA_FFI_AttrType_SCALAR));
   require(scalar != nullptr && scalar->dtype == XLA_FFI_DataType_F32,
           "[ffi] attribute {} is missing or no f32 scalar", name);
-  float value;
+  float value = 0;
   std::memcpy(&value, scalar->value, sizeof value);
   return value;
 }

@@ -25,7 +25,7 @@ void pause_briefly() {
 
 // How long a helper watches for the next loop before it leaves its thread.
 constexpr std::chrono::microseconds kLinger{300};
-constexpr int kPausesBetweenYields = 64;
+constexpr int kPausesBetweenYields = 512;
 constexpr int kMaxHelpers = 63;
 
 // The pieces [next, end) of a loop that one thread has yet to do; others take from their far end.

@@ -9,7 +9,7 @@
 #include "ttpu/base/dtype.h"
 #include "ttpu/base/encoding.h"
 
-#if defined(__F16C__)
+#if defined(__F16C__) || defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -42,17 +42,68 @@ struct Unpacked {
 template <Encoding kEncoding>
 struct Block;
 
+#if defined(__AVX2__)
+inline __m256i nibbles_of(const uint8_t* from) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  return _mm256_and_si256(
+      _mm256_inserti128_si256(_mm256_castsi128_si256(bytes), _mm_srli_epi16(bytes, 4), 1),
+      _mm256_set1_epi8(15));
+}
+#endif
+
+// 32 codes of four bits: the low halves of 16 bytes, then the high ones.
 inline void unpack_nibbles(const uint8_t* __restrict from, uint8_t* __restrict codes) {
+#if defined(__AVX2__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes), nibbles_of(from));
+#else
   for (int i = 0; i < 16; ++i) {
     codes[i] = from[i] & 15;
     codes[i + 16] = from[i] >> 4;
   }
+#endif
 }
 
-inline void unpack_fifth_bits(const uint8_t* __restrict from, uint8_t* __restrict codes) {
+// The same with a fifth bit each.
+inline void unpack_five_bits(const uint8_t* __restrict from, const uint8_t* __restrict fifth,
+                             uint8_t* __restrict codes) {
   uint32_t bits;
-  std::memcpy(&bits, from, sizeof bits);
+  std::memcpy(&bits, fifth, sizeof bits);
+#if defined(__AVX2__)
+  // Each byte takes the byte of `bits` that holds its bit, and tests that bit.
+  const __m256i holders = _mm256_shuffle_epi8(
+      _mm256_set1_epi32(static_cast<int>(bits)),
+      _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303));
+  const __m256i bit = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201));
+  const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(holders, bit), bit);
+  _mm256_storeu_si256(
+      reinterpret_cast<__m256i*>(codes),
+      _mm256_or_si256(nibbles_of(from), _mm256_and_si256(set, _mm256_set1_epi8(16))));
+#else
+  unpack_nibbles(from, codes);
   for (int i = 0; i < 32; ++i) codes[i] |= static_cast<uint8_t>(((bits >> i) & 1) << 4);
+#endif
+}
+
+// `count` codes, a multiple of 16, to scale * code + offset.
+inline void widen_codes(const uint8_t* __restrict codes, float scale, float offset, int count,
+                        float* __restrict to) {
+#if defined(__AVX512F__)
+  const __m512 by = _mm512_set1_ps(scale), plus = _mm512_set1_ps(offset);
+  for (int i = 0; i < count; i += 16) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + i));
+    const __m512 numbers = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+    _mm512_storeu_ps(to + i, _mm512_fmadd_ps(by, numbers, plus));
+  }
+#elif defined(__AVX2__)
+  const __m256 by = _mm256_set1_ps(scale), plus = _mm256_set1_ps(offset);
+  for (int i = 0; i < count; i += 8) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes + i));
+    const __m256 numbers = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
+    _mm256_storeu_ps(to + i, _mm256_fmadd_ps(by, numbers, plus));
+  }
+#else
+  for (int i = 0; i < count; ++i) to[i] = scale * static_cast<float>(codes[i]) + offset;
+#endif
 }
 
 template <>
@@ -81,8 +132,7 @@ struct Block<Encoding::kQ5_0> {
   static void unpack(const uint8_t* __restrict block, Unpacked& __restrict out) {
     out.scale[0] = load_f16(block);
     out.offset[0] = -16 * out.scale[0];
-    unpack_nibbles(block + 6, out.codes);
-    unpack_fifth_bits(block + 2, out.codes);
+    unpack_five_bits(block + 6, block + 2, out.codes);
   }
 };
 
@@ -92,8 +142,7 @@ struct Block<Encoding::kQ5_1> {
   static void unpack(const uint8_t* __restrict block, Unpacked& __restrict out) {
     out.scale[0] = load_f16(block);
     out.offset[0] = load_f16(block + 2);
-    unpack_nibbles(block + 8, out.codes);
-    unpack_fifth_bits(block + 4, out.codes);
+    unpack_five_bits(block + 8, block + 4, out.codes);
   }
 };
 
@@ -230,13 +279,9 @@ void expand_blocks(const uint8_t* __restrict from, int64_t count, float* __restr
   Unpacked parts;
   for (int64_t k = 0; k < count; k += B::kElements, from += B::kBytes, to += B::kElements) {
     B::unpack(from, parts);
-#pragma GCC unroll 16
     for (int g = 0; g < B::kElements / B::kGroup; ++g) {
-      const float scale = parts.scale[g], offset = parts.offset[g];
-      for (int i = 0; i < B::kGroup; ++i) {
-        const int at = g * B::kGroup + i;
-        to[at] = scale * static_cast<float>(parts.codes[at]) + offset;
-      }
+      const int at = g * B::kGroup;
+      widen_codes(parts.codes + at, parts.scale[g], parts.offset[g], B::kGroup, to + at);
     }
   }
 }

@@ -29,6 +29,7 @@ inline VecF load_vec(const float* from) {
   std::memcpy(&value, from, sizeof value);
   return value;
 }
+typedef int32_t VecI __attribute__((vector_size(kLanes * sizeof(int32_t))));
 inline void store_vec(float* to, VecF value) { std::memcpy(to, &value, sizeof value); }
 inline float sum_vec(VecF value) {
   float sum = 0;
@@ -178,64 +179,52 @@ void many_rows_f32(const float* x, int64_t x_stride, int64_t rows, int64_t in, c
 
 // exp for x <= 0, relative error below 3e-7: 2^n * p(f) with |f| <= ln2 / 2, p of degree 6
 // (Taylor).
-inline float exp_of_negative(float x) {
-  x = x < -87.0f ? -87.0f : x;
-  const float n = static_cast<float>(static_cast<int>(x * 1.44269504f - 0.5f));
-  const float f = (x - n * 0.693145752f) - n * 1.42860677e-6f;
-  float p = 1.0f / 720;
-  p = p * f + 1.0f / 120;
+inline VecF exp_of_negative(VecF x) {
+  x = x < -87.0f ? VecF{} - 87.0f : x;
+  const VecI n = __builtin_convertvector(x * 1.44269504f - 0.5f, VecI);
+  const VecF whole = __builtin_convertvector(n, VecF);
+  const VecF f = (x - whole * 0.693145752f) - whole * 1.42860677e-6f;
+  VecF p = f * (1.0f / 720) + 1.0f / 120;
   p = p * f + 1.0f / 24;
   p = p * f + 1.0f / 6;
   p = p * f + 0.5f;
   p = p * f + 1.0f;
   p = p * f + 1.0f;
-  const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
-  float power;
-  std::memcpy(&power, &bits, sizeof power);
-  return p * power;
+  return p * reinterpret_cast<VecF>((n + 127) << 23);
 }
 
 // x * sigmoid(2 z), stable on both sides: with z = x / 2 this is silu, with z = sqrt(2/pi) (x +
 // 0.044715 x^3) it is gelu_tanh.
-inline float gated(float x, float twice_z) {
-  const float e = exp_of_negative(twice_z < 0 ? twice_z : -twice_z);
-  return x * (twice_z < 0 ? e : 1.0f) / (1.0f + e);
+inline VecF gated(VecF x, VecF twice_z) {
+  const VecF e = exp_of_negative(twice_z < 0 ? twice_z : -twice_z);
+  return x * (twice_z < 0 ? e : VecF{} + 1.0f) / (1.0f + e);
 }
 
-inline void activate(Activation gate, int64_t count, float* values) {
+inline VecF activate(Activation gate, VecF x) {
   switch (gate) {
     case Activation::kNone:
-      return;
+      return x;
     case Activation::kSilu:
-      for (int64_t i = 0; i < count; ++i) values[i] = gated(values[i], values[i]);
-      return;
+      return gated(x, x);
     case Activation::kGeluTanh:
-      for (int64_t i = 0; i < count; ++i) {
-        const float x = values[i];
-        values[i] = gated(x, 1.59576912f * (x + 0.044715f * x * x * x));
-      }
-      return;
+      return gated(x, 1.59576912f * (x + 0.044715f * x * x * x));
     case Activation::kGelu:
-      for (int64_t i = 0; i < count; ++i) {
-        values[i] = 0.5f * values[i] * (1.0f + ::erff(values[i] * 0.707106781f));
-      }
-      return;
+      for (int i = 0; i < kLanes; ++i) x[i] = 0.5f * x[i] * (1.0f + ::erff(x[i] * 0.707106781f));
+      return x;
   }
+  return x;
 }
 
-inline float* add_bias(const float* values, const void* bias, DType dtype, int64_t count,
-                       float* to) {
-  if (bias == nullptr) {
-    std::memcpy(to, values, static_cast<size_t>(count) * sizeof(float));
-  } else if (dtype == DType::kF32) {
-    const float* b = static_cast<const float*>(bias);
-    for (int64_t i = 0; i < count; ++i) to[i] = values[i] + b[i];
+inline VecF load_bias(const void* bias, DType dtype, int64_t at, int64_t count) {
+  float values[kLanes] = {};
+  if (bias == nullptr) return load_vec(values);
+  if (dtype == DType::kF32) {
+    std::memcpy(values, static_cast<const float*>(bias) + at,
+                static_cast<size_t>(count) * sizeof(float));
   } else {
-    float wide[256];
-    expand_bf16(static_cast<const uint16_t*>(bias), count, wide);
-    for (int64_t i = 0; i < count; ++i) to[i] = values[i] + wide[i];
+    expand_bf16(static_cast<const uint16_t*>(bias) + at, count, values);
   }
-  return to;
+  return load_vec(values);
 }
 
 inline void round_to_bf16(const float* values, int64_t count, uint16_t* to) {
@@ -255,28 +244,43 @@ inline void round_to_bf16(const float* values, int64_t count, uint16_t* to) {
   }
 }
 
+inline void store_some(VecF value, int64_t count, void* y, DType dtype, int64_t at) {
+  float values[kLanes];
+  store_vec(values, value);
+  if (dtype == DType::kF32) {
+    std::memcpy(static_cast<float*>(y) + at, values, static_cast<size_t>(count) * sizeof(float));
+  } else {
+    round_to_bf16(values, count, static_cast<uint16_t*>(y) + at);
+  }
+}
+
+inline void store_whole(VecF value, void* y, DType dtype, int64_t at) {
+  if (dtype == DType::kF32) return store_vec(static_cast<float*>(y) + at, value);
+#if defined(__AVX512BF16__)
+  const __m256bh half = _mm512_cvtneps_pbh((__m512)value);
+  std::memcpy(static_cast<uint16_t*>(y) + at, &half, sizeof half);
+#else
+  store_some(value, kLanes, y, dtype, at);
+#endif
+}
+
+// Values are read in whole vectors.
 void store_row(const float* values, const float* up, Activation gate, const void* bias,
                const void* up_bias, DType bias_dtype, DType up_bias_dtype, int64_t count, void* y,
                DType y_dtype) {
-  constexpr int64_t kStep = 256;
-  alignas(64) float row[kStep];
-  alignas(64) float other[kStep];
-  const auto shifted = [](const void* from, DType dtype, int64_t by) -> const void* {
-    if (from == nullptr) return nullptr;
-    return static_cast<const char*>(from) + by * (dtype == DType::kF32 ? 4 : 2);
-  };
-  for (int64_t k = 0; k < count; k += kStep) {
-    const int64_t n = smaller(kStep, count - k);
-    add_bias(values + k, shifted(bias, bias_dtype, k), bias_dtype, n, row);
+  for (int64_t k = 0; k < count; k += kLanes) {
+    const int64_t n = smaller(kLanes, count - k);
+    VecF value = load_vec(values + k);
+    if (bias != nullptr) value += load_bias(bias, bias_dtype, k, n);
     if (gate != Activation::kNone) {
-      activate(gate, n, row);
-      add_bias(up + k, shifted(up_bias, up_bias_dtype, k), up_bias_dtype, n, other);
-      for (int64_t i = 0; i < n; ++i) row[i] *= other[i];
+      VecF other = load_vec(up + k);
+      if (up_bias != nullptr) other += load_bias(up_bias, up_bias_dtype, k, n);
+      value = activate(gate, value) * other;
     }
-    if (y_dtype == DType::kF32) {
-      std::memcpy(static_cast<float*>(y) + k, row, static_cast<size_t>(n) * sizeof(float));
+    if (n == kLanes) {
+      store_whole(value, y, y_dtype, k);
     } else {
-      round_to_bf16(row, n, static_cast<uint16_t*>(y) + k);
+      store_some(value, n, y, y_dtype, k);
     }
   }
 }

@@ -10,13 +10,17 @@ namespace ttpu::kernels::cpu {
 enum class Form : int { kF32 = 0, kBf16 = 1, kInt8 = 2 };
 inline constexpr int kForms = 3;
 
-// Activations rounded to 8 bits in blocks of 32: x ≈ scale * code.
+// Activations rounded to 8 bits in groups of 32: x ≈ scale * code. A row has `groups` of them, a
+// multiple of kGroupsAtOnce; those beyond in / 32 are zeros.
 struct Int8Rows {
-  const int8_t* codes;     // [rows, in]
-  const float* scales;     // [rows, in / 32]
-  const float* sums;       // [rows, in / 32]: scale * (sum of the block's codes)
-  const float* half_sums;  // [rows, in / 16]: the same for each half of a block
+  int64_t groups = 0;
+  int8_t* codes = nullptr;     // [rows, groups, 32]
+  int8_t* quads = nullptr;     // the same, four groups at a time: the first 16 of each, the last 16
+  float* scales = nullptr;     // [rows, groups]
+  float* sums = nullptr;       // [rows, groups]: scale * (sum of the group's codes)
+  float* half_sums = nullptr;  // [rows, groups, 2]: the same for each half of a group
 };
+inline constexpr int64_t kGroupsAtOnce = 16;
 
 // A few rows of activations in every form that the call's weights need.
 struct FewRows {
@@ -34,8 +38,7 @@ struct IsaKernels {
   Form (*many_rows_form)(const Weight& weight, DType x_dtype);
   void (*f32_from_bf16)(const uint16_t* from, int64_t count, float* to);
   // Rounds rows [rows, in] of bf16 to 8 bits; in is a multiple of 32.
-  void (*quantize)(const uint16_t* x, int64_t rows, int64_t in, int8_t* codes, float* scales,
-                   float* sums, float* half_sums);
+  void (*quantize)(const uint16_t* x, int64_t rows, int64_t in, const Int8Rows& to);
   // y[r * y_stride + j] = x[r] · W[first + j] for j < count, x.rows <= 4.
   void (*few_rows)(const Weight& weight, Form form, const FewRows& x, int64_t first, int64_t count,
                    float* y, int64_t y_stride);
@@ -49,7 +52,8 @@ struct IsaKernels {
   // [rows, in] of f32 or bf16, rows x_stride elements apart.
   void (*many_rows)(Form form, const void* x, int64_t x_stride, int64_t rows, int64_t in,
                     const void* tile, int64_t panels, float* y, int64_t y_stride);
-  // Adds the bias, applies gate (values *= activation... see kernel.h) and stores one row.
+  // Adds the bias, applies the gate (kernel.h) and stores one row. `values` and `up` hold a
+  // multiple of 16 numbers.
   void (*store)(const float* values, const float* up, Activation gate, const void* bias,
                 const void* up_bias, DType bias_dtype, DType up_bias_dtype, int64_t count, void* y,
                 DType y_dtype);

@@ -1,5 +1,7 @@
 // Splits a call into pieces of columns, and chooses between few and many rows.
 #include <algorithm>
+#include <atomic>
+#include <span>
 #include <vector>
 
 #include "ttpu/base/error.h"
@@ -12,7 +14,9 @@ namespace {
 constexpr int64_t kFewRowsAtOnce = 4;
 constexpr int64_t kFewRowsBytes = 24 << 10;  // weight bytes of a piece of work
 constexpr int64_t kMaxColumns = 64;          // columns of a piece, few rows
-constexpr int64_t kTileBytes = 448 << 10;    // a tile stays in a core's L2
+constexpr int64_t kTileBytes = 320 << 10;    // a tile stays in a core's L2
+constexpr int64_t kBlocksOfGroup = 8;        // row blocks that a piece of work takes, many rows
+constexpr int64_t kPiecesOfThread = 4;       // at least, so that threads end together
 
 const IsaKernels& kernels_of(Isa isa) {
 #if defined(__x86_64__)
@@ -23,6 +27,7 @@ const IsaKernels& kernels_of(Isa isa) {
   return kPortableKernels;
 }
 
+int64_t divide_up(int64_t count, int64_t parts) { return (count + parts - 1) / parts; }
 int64_t size_of(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
 bool is_activation(DType dtype) { return dtype == DType::kBF16 || dtype == DType::kF32; }
 template <typename T>
@@ -38,7 +43,10 @@ struct Piece {
   int64_t count;
 };
 
-void cut(const LinearCall& call, int64_t columns, std::vector<Piece>& pieces) {
+// Valid on this thread until the next call.
+std::span<const Piece> cut_columns(const LinearCall& call, int64_t columns) {
+  thread_local std::vector<Piece> pieces;
+  pieces.clear();
   const bool gated = call.gate != Activation::kNone;
   const size_t count = gated ? 1 : call.products.size();
   for (size_t i = 0; i < count; ++i) {
@@ -48,6 +56,7 @@ void cut(const LinearCall& call, int64_t columns, std::vector<Piece>& pieces) {
                         std::min(columns, product.weight.out - j)});
     }
   }
+  return pieces;
 }
 
 void store(const IsaKernels& isa, const LinearCall& call, const Piece& piece, int64_t row,
@@ -80,24 +89,33 @@ FewRows prepare(const IsaKernels& isa, const LinearCall& call, int64_t in) {
     x.f32 = wide;
   }
   if (wanted[static_cast<int>(Form::kInt8)]) {
-    float* floats = thread_scratch_of<float>(1, count / 32 * 4);
-    int8_t* codes = thread_scratch_of<int8_t>(2, count);
-    float *scales = floats, *sums = floats + count / 32, *half_sums = sums + count / 32;
-    isa.quantize(x.bf16, call.rows, in, codes, scales, sums, half_sums);
-    x.int8 = {codes, scales, sums, half_sums};
+    const int64_t groups = (in / 32 + kGroupsAtOnce - 1) / kGroupsAtOnce * kGroupsAtOnce;
+    const int64_t all = call.rows * groups;
+    float* floats = thread_scratch_of<float>(1, 4 * all);
+    int8_t* codes = thread_scratch_of<int8_t>(2, 64 * all);
+    x.int8 = {.groups = groups,
+              .codes = codes,
+              .quads = codes + 32 * all,
+              .scales = floats,
+              .sums = floats + all,
+              .half_sums = floats + 2 * all};
+    isa.quantize(x.bf16, call.rows, in, x.int8);
   }
   return x;
 }
 
 // Rows [first, first + count) of x.
 FewRows some_rows(const FewRows& x, int64_t first, int64_t count) {
-  FewRows part{.rows = count, .in = x.in};
+  FewRows part{.rows = count, .in = x.in, .int8 = x.int8};
   if (x.f32 != nullptr) part.f32 = x.f32 + first * x.in;
   if (x.bf16 != nullptr) part.bf16 = x.bf16 + first * x.in;
   if (x.int8.codes != nullptr) {
-    const int64_t groups = first * (x.in / 32);
-    part.int8 = {x.int8.codes + first * x.in, x.int8.scales + groups, x.int8.sums + groups,
-                 x.int8.half_sums + 2 * groups};
+    const int64_t groups = first * x.int8.groups;
+    part.int8.codes += 32 * groups;
+    part.int8.quads += 32 * groups;
+    part.int8.scales += groups;
+    part.int8.sums += groups;
+    part.int8.half_sums += 2 * groups;
   }
   return part;
 }
@@ -106,14 +124,11 @@ void few_rows(const IsaKernels& isa, const LinearCall& call, int64_t in, TaskPoo
   const FewRows x = prepare(isa, call, in);
   const int64_t bytes = std::max<int64_t>(row_bytes(call.products[0].weight), 1);
   const int64_t columns = std::clamp<int64_t>(kFewRowsBytes / bytes / 4 * 4, 4, kMaxColumns);
-  thread_local std::vector<Piece> pieces;
-  pieces.clear();
-  cut(call, columns, pieces);
-  const Piece* work = pieces.data();
+  const std::span<const Piece> pieces = cut_columns(call, columns);
   parallel_for(pool, static_cast<int64_t>(pieces.size()), 1, [&](int64_t begin, int64_t end) {
-    float values[2][kFewRowsAtOnce][kMaxColumns];
+    alignas(64) float values[2][kFewRowsAtOnce][kMaxColumns];
     for (int64_t i = begin; i < end; ++i) {
-      const Piece& piece = work[i];
+      const Piece& piece = pieces[static_cast<size_t>(i)];
       for (int64_t row = 0; row < call.rows; row += kFewRowsAtOnce) {
         const FewRows part = some_rows(x, row, std::min(kFewRowsAtOnce, call.rows - row));
         const Product* products[2] = {piece.product, piece.up};
@@ -140,51 +155,146 @@ const void* block_of_x(const IsaKernels& isa, const LinearCall& call, int64_t in
   return wide;
 }
 
-void many_rows_piece(const IsaKernels& isa, const LinearCall& call, int64_t in,
-                     const Piece& piece) {
-  const Product* products[2] = {piece.product, piece.up};
-  const int parts = piece.up == nullptr ? 1 : 2;
-  const int64_t panels = (piece.count + isa.panel - 1) / isa.panel;
-  Form forms[2];
-  int64_t sizes[2] = {};
-  for (int p = 0; p < parts; ++p) {
-    forms[p] = isa.many_rows_form(products[p]->weight, call.x_dtype);
-    sizes[p] = panels * isa.panel_bytes(forms[p], in);
-  }
-  char* tile = thread_scratch_of<char>(0, sizes[0] + sizes[1]);
-  for (int p = 0; p < parts; ++p) {
-    isa.pack(products[p]->weight, forms[p], piece.first, piece.count, tile + (p ? sizes[0] : 0));
-  }
-  const int64_t width = panels * isa.panel;
-  float* values = thread_scratch_of<float>(1, parts * isa.row_block * width);
-  for (int64_t row = 0; row < call.rows; row += isa.row_block) {
-    const int64_t rows = std::min(isa.row_block, call.rows - row);
-    for (int p = 0; p < parts; ++p) {
-      isa.many_rows(forms[p], block_of_x(isa, call, in, forms[p], row, rows), in, rows, in,
-                    tile + (p ? sizes[0] : 0), panels, values + p * isa.row_block * width, width);
-    }
-    for (int64_t r = 0; r < rows; ++r) {
-      store(isa, call, piece, row + r, values + r * width, values + (isa.row_block + r) * width);
-    }
-  }
-}
+// How a call with many rows is cut: tiles of columns, and groups of rows of each tile.
+struct Cut {
+  int64_t columns;        // of a tile
+  int64_t rows_of_group;  // a multiple of the row block
+  int64_t groups;         // of rows
+};
 
-void many_rows(const IsaKernels& isa, const LinearCall& call, int64_t in, TaskPool* pool) {
+Cut cut_of(const IsaKernels& isa, const LinearCall& call, int64_t in, int64_t threads) {
   const int parts = call.gate == Activation::kNone ? 1 : 2;
   int64_t total = 0;
   for (const Product& product : call.products) total += product.weight.out;
-  total /= parts;
-  const int64_t threads = pool == nullptr ? 1 : std::max(pool->num_threads(), 1);
   const Form form = isa.many_rows_form(call.products[0].weight, call.x_dtype);
+  const int64_t blocks = divide_up(call.rows, isa.row_block);
+  const int64_t groups = divide_up(blocks, kBlocksOfGroup);
   const int64_t fitting = kTileBytes / (parts * isa.panel_bytes(form, in));
-  const int64_t fair = (total / (4 * threads) + isa.panel - 1) / isa.panel;
-  const int64_t columns = std::max<int64_t>(std::min(fitting, fair), 1) * isa.panel;
-  std::vector<Piece> pieces;
-  cut(call, columns, pieces);
-  parallel_for(pool, static_cast<int64_t>(pieces.size()), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      many_rows_piece(isa, call, in, pieces[static_cast<size_t>(i)]);
+  const int64_t tiles = divide_up(kPiecesOfThread * threads, groups);
+  const int64_t fair = divide_up(total / parts, tiles * isa.panel);
+  return {.columns = std::max<int64_t>(std::min(fitting, fair), 1) * isa.panel,
+          .rows_of_group = divide_up(blocks, groups) * isa.row_block,
+          .groups = groups};
+}
+
+// A tile of a call, packed into the memory of the thread that multiplies with it; groups of rows
+// that follow each other find it there.
+class Tile {
+ public:
+  Tile(const IsaKernels& isa, const LinearCall& call, int64_t in, const Piece& piece)
+      : isa_(isa), call_(call), in_(in), piece_(piece) {
+    panels_ = divide_up(piece.count, isa.panel);
+    const Product* products[2] = {piece.product, piece.up};
+    parts_ = piece.up == nullptr ? 1 : 2;
+    int64_t bytes = 0;
+    for (int p = 0; p < parts_; ++p) {
+      forms_[p] = isa.many_rows_form(products[p]->weight, call.x_dtype);
+      starts_[p] = bytes;
+      bytes += panels_ * isa.panel_bytes(forms_[p], in);
+    }
+    packed_ = thread_scratch_of<char>(0, bytes);
+  }
+
+  void pack() {
+    const Product* products[2] = {piece_.product, piece_.up};
+    for (int p = 0; p < parts_; ++p) {
+      isa_.pack(products[p]->weight, forms_[p], piece_.first, piece_.count, packed_ + starts_[p]);
+    }
+  }
+
+  void multiply(int64_t first_row, int64_t last_row) {
+    const int64_t width = panels_ * isa_.panel;
+    float* values = thread_scratch_of<float>(1, parts_ * isa_.row_block * width);
+    float* up = values + isa_.row_block * width;
+    for (int64_t row = first_row; row < last_row; row += isa_.row_block) {
+      const int64_t rows = std::min(isa_.row_block, last_row - row);
+      ask_for_next(row + rows, std::min(isa_.row_block, last_row - row - rows));
+      for (int p = 0; p < parts_; ++p) {
+        isa_.many_rows(forms_[p], block_of_x(isa_, call_, in_, forms_[p], row, rows), in_, rows,
+                       in_, packed_ + starts_[p], panels_, p == 0 ? values : up, width);
+      }
+      for (int64_t r = 0; r < rows; ++r) {
+        store(isa_, call_, piece_, row + r, values + r * width, up + r * width);
+      }
+    }
+  }
+
+ private:
+  void ask_for_next(int64_t row, int64_t rows) const {
+    const int64_t bytes = in_ * size_of(call_.x_dtype);
+    const char* x = at<char>(call_.x, row * bytes);
+    for (int64_t line = 0; line < rows * bytes; line += 64) __builtin_prefetch(x + line, 0, 2);
+  }
+
+  const IsaKernels& isa_;
+  const LinearCall& call_;
+  int64_t in_;
+  Piece piece_;
+  int64_t panels_;
+  int parts_;
+  Form forms_[2] = {};
+  int64_t starts_[2] = {};
+  char* packed_;
+};
+
+void many_rows(const IsaKernels& isa, const LinearCall& call, int64_t in, TaskPool* pool) {
+  static std::atomic<uint64_t> calls{0};
+  const uint64_t serial = calls.fetch_add(1, std::memory_order_relaxed) + 1;
+  const Cut cut = cut_of(isa, call, in, pool == nullptr ? 1 : std::max(pool->num_threads(), 1));
+  const std::span<const Piece> tiles = cut_columns(call, cut.columns);
+  const int64_t count = static_cast<int64_t>(tiles.size()) * cut.groups;
+  parallel_for(pool, count, 1, [&](int64_t begin, int64_t end) {
+    // Which tile this thread's memory holds.
+    thread_local uint64_t packed_call = 0;
+    thread_local int64_t packed_tile = 0;
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t index = i / cut.groups, first = i % cut.groups * cut.rows_of_group;
+      Tile tile(isa, call, in, tiles[static_cast<size_t>(index)]);
+      if (packed_call != serial || packed_tile != index) tile.pack();
+      packed_call = serial;
+      packed_tile = index;
+      tile.multiply(first, std::min(first + cut.rows_of_group, call.rows));
+    }
   });
+}
+
+// Rows sorted by their expert, in order within each; those with an id outside [0, experts) are the
+// rows of `experts`.
+class RowsByExpert {
+ public:
+  void sort(std::span<const int32_t> ids, int64_t experts) {
+    const auto place = [&](int32_t id) -> size_t {
+      return static_cast<size_t>(id >= 0 && id < experts ? id : experts);
+    };
+    // First the number of rows before each expert, then, as rows are placed, the end of each.
+    ends_.assign(static_cast<size_t>(experts) + 2, 0);
+    for (const int32_t id : ids) ++ends_[place(id) + 1];
+    for (size_t e = 1; e < ends_.size(); ++e) ends_[e] += ends_[e - 1];
+    order_.resize(ids.size());
+    for (size_t t = 0; t < ids.size(); ++t) {
+      order_[static_cast<size_t>(ends_[place(ids[t])]++)] = static_cast<int64_t>(t);
+    }
+  }
+  std::span<const int64_t> of(int64_t expert) const {
+    const size_t e = static_cast<size_t>(expert);
+    const int64_t begin = e == 0 ? 0 : ends_[e - 1];
+    return {order_.data() + begin, static_cast<size_t>(ends_[e] - begin)};
+  }
+
+ private:
+  std::vector<int64_t> ends_;
+  std::vector<int64_t> order_;
+};
+
+const char* gather(const void* from, std::span<const int64_t> rows, int64_t bytes,
+                   std::vector<char>& to) {
+  const size_t all = rows.size() * static_cast<size_t>(bytes);
+  if (to.size() < all) to.resize(all);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::copy_n(at<char>(from, rows[i] * bytes), bytes,
+                to.data() + static_cast<int64_t>(i) * bytes);
+  }
+  return to.data();
 }
 
 void check(const LinearCall& call) {
@@ -248,41 +358,43 @@ void expert_linear(const ExpertCall& call, TaskPool* pool, Isa isa) {
           "[expert_linear] activations are {} and results {}; expected bf16 or f32",
           dtype_name(call.x_dtype), dtype_name(call.y_dtype));
   const int64_t x_row = in * size_of(call.x_dtype), y_row = out * size_of(call.y_dtype);
-  // The rows of each expert, gathered, multiplied as one product, scattered.
-  std::vector<std::vector<int64_t>> rows_of(static_cast<size_t>(call.experts));
-  for (int64_t t = 0; t < call.rows; ++t) {
-    const int32_t id = call.expert_ids[t];
-    if (id >= 0 && id < call.experts) {
-      rows_of[static_cast<size_t>(id)].push_back(t);
-    } else {
-      std::fill_n(static_cast<char*>(call.y) + t * y_row, y_row, '\0');
-    }
+  // The rows of each expert, gathered, multiplied as one product, scattered. The memory is the
+  // thread's, kept from call to call.
+  thread_local RowsByExpert rows_by_expert;
+  thread_local std::vector<char> x_rows, y_rows;
+  rows_by_expert.sort({call.expert_ids, static_cast<size_t>(call.rows)}, call.experts);
+  for (const int64_t row : rows_by_expert.of(call.experts)) {
+    std::fill_n(static_cast<char*>(call.y) + row * y_row, y_row, '\0');
   }
-  std::vector<char> x, y;
   for (int64_t e = 0; e < call.experts; ++e) {
-    const std::vector<int64_t>& rows = rows_of[static_cast<size_t>(e)];
+    const std::span<const int64_t> rows = rows_by_expert.of(e);
     if (rows.empty()) continue;
     const int64_t count = static_cast<int64_t>(rows.size());
-    x.resize(static_cast<size_t>(count * x_row));
-    y.resize(static_cast<size_t>(count * y_row));
-    for (int64_t i = 0; i < count; ++i) {
-      std::copy_n(at<char>(call.x, rows[static_cast<size_t>(i)] * x_row), x_row,
-                  x.data() + i * x_row);
+    const char* x = at<char>(call.x, rows[0] * x_row);
+    char* y = static_cast<char*>(call.y) + rows[0] * y_row;
+    // Rows that follow each other (a single one above all) are used where they are.
+    const bool in_place = rows.back() - rows.front() == count - 1;
+    if (!in_place) {
+      x = gather(call.x, rows, x_row, x_rows);
+      if (static_cast<int64_t>(y_rows.size()) < count * y_row) {
+        y_rows.resize(static_cast<size_t>(count * y_row));
+      }
+      y = y_rows.data();
     }
-    Product product{.weight = call.first, .bias_dtype = call.bias_dtype, .y = y.data()};
+    Product product{.weight = call.first, .bias_dtype = call.bias_dtype, .y = y};
     product.weight.data = at<char>(call.first.data, e * bytes);
     if (call.first.row_scales != nullptr) product.weight.row_scales += e * out;
     if (call.bias != nullptr) {
       product.bias = at<char>(call.bias, e * out * size_of(call.bias_dtype));
     }
-    linear({.x = x.data(),
+    linear({.x = x,
             .x_dtype = call.x_dtype,
             .y_dtype = call.y_dtype,
             .rows = count,
             .products = {&product, 1}},
            pool, isa);
-    for (int64_t i = 0; i < count; ++i) {
-      std::copy_n(y.data() + i * y_row, y_row,
+    for (int64_t i = 0; !in_place && i < count; ++i) {
+      std::copy_n(y + i * y_row, y_row,
                   static_cast<char*>(call.y) + rows[static_cast<size_t>(i)] * y_row);
     }
   }
