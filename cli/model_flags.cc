@@ -38,6 +38,10 @@ void add_model_flags(CLI::App& command, ModelFlags* flags) {
   command.add_flag("--stats", flags->stats, "Print times, tokens a second and memory");
   command.add_option("--max-model-len", flags->max_model_len,
                      "Most tokens of prompt and answer together (0: the model's, to 4096)");
+  command
+      .add_option("--num-speculative-tokens", flags->num_speculative_tokens,
+                  "Guess so many tokens a step by looking for repetitions; the text stays the same")
+      ->capture_default_str();
   engine::SamplingParams& sampling = flags->sampling;
   command.add_option("--temperature", sampling.temperature, "0 is greedy")->capture_default_str();
   command.add_option("--top-k", sampling.top_k, "Keep the so many likeliest tokens (0: all)")
@@ -65,6 +69,7 @@ engine::EngineOptions engine_options(const ModelFlags& flags) {
   options.max_model_len = flags.max_model_len;
   options.max_num_seqs = flags.max_num_seqs;
   options.lazy_programs = true;
+  options.speculation.num_speculative_tokens = flags.num_speculative_tokens;
   return options;
 }
 

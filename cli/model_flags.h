@@ -19,6 +19,7 @@ struct ModelFlags {
   bool stats = false;
   int64_t max_model_len = 0;
   int64_t max_num_seqs = 1;
+  int64_t num_speculative_tokens = 0;
   engine::SamplingParams sampling;
 };
 

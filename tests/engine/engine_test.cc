@@ -109,6 +109,59 @@ TEST_P(EngineFamiliesTest, AnAnswerDoesNotDependOnWhatElseIsInTheBatch) {
   EXPECT_EQ(engine.compilations_after_start(), 0);
 }
 
+TEST_P(EngineFamiliesTest, SpeculationDoesNotChangeTheAnswers) {
+  std::vector<Request> requests = mixed_requests(9);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    // Likely repetitions, so that guesses are right now and then.
+    requests[i].sampling.logit_bias = {{40, 3.0F}, {41, 3.0F}};
+    requests[i].sampling.max_tokens = 20;
+    if (i % 3 == 0) requests[i].sampling.logprobs = 1;
+  }
+  EngineOptions options = small_options();
+  options.max_num_seqs = 3;
+  std::vector<Answer> plain;
+  {
+    Engine engine(model_path(GetParam()), options);
+    plain = run(engine, requests);
+  }
+  options.speculation.num_speculative_tokens = 3;
+  options.speculation.prompt_lookup_min = 1;
+  Engine engine(model_path(GetParam()), options);
+  const std::vector<Answer> guessed = run(engine, requests);
+  EXPECT_GT(engine.metrics().accepted_draft_tokens, 0);
+  EXPECT_LT(engine.metrics().accepted_draft_tokens, engine.metrics().draft_tokens);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(guessed[i].tokens, plain[i].tokens) << "request " << i;
+    ASSERT_EQ(guessed[i].logprobs.size(), plain[i].logprobs.size());
+    for (size_t k = 0; k < plain[i].logprobs.size(); ++k) {
+      EXPECT_NEAR(guessed[i].logprobs[k].logprob, plain[i].logprobs[k].logprob, 1e-4);
+    }
+  }
+}
+
+TEST(Speculation, LooksUpWhatFollowedTheLastTokens) {
+  const SpeculationOptions options{3, 3, 2};
+  EXPECT_EQ(propose_by_lookup(std::vector<int32_t>{1, 2, 3, 4, 5, 1, 2}, options, 3),
+            (std::vector<int32_t>{3, 4, 5}));
+  EXPECT_EQ(propose_by_lookup(std::vector<int32_t>{1, 2, 3, 9, 1, 2, 4, 1, 2}, options, 2),
+            (std::vector<int32_t>{4, 1}))
+      << "the last occurrence";
+  EXPECT_TRUE(propose_by_lookup(std::vector<int32_t>{1, 2, 3}, options, 3).empty());
+  EXPECT_TRUE(propose_by_lookup(std::vector<int32_t>{1}, options, 3).empty());
+}
+
+TEST(Speculation, RestsWhenGuessesDoNotPay) {
+  SpeculationGovernor governor;
+  for (int i = 0; i < 10; ++i) governor.plain_step(0.01);
+  for (int i = 0; i < 100; ++i) governor.speculative_step(0.02, 1, 3);
+  EXPECT_TRUE(governor.speculate()) << "three tokens in the time of two";
+  for (int i = 0; i < 24; ++i) governor.speculative_step(0.02, 1, 1);
+  for (int i = 0; i < 24; ++i) governor.speculative_step(0.02, 1, 1);
+  EXPECT_FALSE(governor.speculate());
+  for (int i = 0; i < 256; ++i) governor.plain_step(0.01);
+  EXPECT_TRUE(governor.speculate()) << "it tries again";
+}
+
 INSTANTIATE_TEST_SUITE_P(Families, EngineFamiliesTest,
                          testing::Values("llama", "gemma3_text", "deepseek_v2", "gpt_oss"),
                          [](const auto& test) { return std::string(test.param); });

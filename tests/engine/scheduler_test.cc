@@ -118,7 +118,7 @@ class Device {
   void finish() {
     for (size_t i = 0; i < launched_.front().items.size(); ++i) {
       const Scheduled& item = launched_.front().items[i];
-      scheduler_.complete(item, launched_.front().tokens[i]);
+      scheduler_.complete(item, std::span(&launched_.front().tokens[i], 1));
       Sequence& sequence = *item.sequence;
       if (!sequence.finished &&
           static_cast<int64_t>(sequence.tokens.size()) >= sequence.max_length) {

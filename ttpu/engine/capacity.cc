@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <tuple>
 
 #include "ttpu/base/error.h"
 
@@ -66,16 +67,29 @@ std::vector<KvGroup> plan_cache(const nn::DecoderSpec& spec, const CapacityReque
   return groups;
 }
 
-std::vector<Bucket> plan_buckets(int64_t max_num_seqs, int64_t max_num_batched_tokens) {
+std::vector<Bucket> plan_buckets(int64_t max_num_seqs, int64_t max_num_batched_tokens,
+                                 int64_t drafts) {
   std::vector<Bucket> buckets;
-  for (int64_t size = 1; size < max_num_seqs; size *= 2) buckets.push_back({size, size, size});
-  buckets.push_back({max_num_seqs, max_num_seqs, max_num_seqs});
+  const int64_t rows = 1 + drafts;
+  const auto add = [&](int64_t tokens, int64_t sequences, int64_t of_each) {
+    buckets.push_back({tokens, sequences, sequences * of_each});
+  };
+  std::vector<int64_t> sizes;
+  for (int64_t size = 1; size < max_num_seqs; size *= 2) sizes.push_back(size);
+  sizes.push_back(max_num_seqs);
+  for (const int64_t size : sizes) {
+    add(size, size, 1);
+    if (drafts > 0) add(size * rows, size, rows);
+  }
   for (int64_t tokens = 16; tokens < max_num_batched_tokens; tokens *= 2) {
-    if (tokens > max_num_seqs) buckets.push_back({tokens, max_num_seqs, max_num_seqs});
+    if (tokens > max_num_seqs) add(tokens, max_num_seqs, rows);
   }
-  if (max_num_batched_tokens > max_num_seqs) {
-    buckets.push_back({max_num_batched_tokens, max_num_seqs, max_num_seqs});
-  }
+  if (max_num_batched_tokens > max_num_seqs) add(max_num_batched_tokens, max_num_seqs, rows);
+  // The one that computes least comes first.
+  std::sort(buckets.begin(), buckets.end(), [](const Bucket& a, const Bucket& b) {
+    return std::tie(a.tokens, a.rows, a.sequences) < std::tie(b.tokens, b.rows, b.sequences);
+  });
+  buckets.erase(std::unique(buckets.begin(), buckets.end()), buckets.end());
   return buckets;
 }
 

@@ -20,8 +20,10 @@ struct CapacityRequest {
 // short. Throws kResourceExhausted when not even one sequence fits.
 std::vector<KvGroup> plan_cache(const nn::DecoderSpec& spec, const CapacityRequest& request);
 
-// Decode steps in powers of two, and steps with prompts for all sequences.
-std::vector<Bucket> plan_buckets(int64_t max_num_seqs, int64_t max_num_batched_tokens);
+// Decode steps in powers of two, the same with `drafts` guesses a sequence, and steps with prompts
+// for all sequences.
+std::vector<Bucket> plan_buckets(int64_t max_num_seqs, int64_t max_num_batched_tokens,
+                                 int64_t drafts);
 
 // Bytes of memory that this machine could still give out. Throws kUnavailable when it does not say.
 int64_t available_memory();

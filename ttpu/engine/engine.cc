@@ -73,6 +73,9 @@ Engine::Engine(const std::filesystem::path& path, const EngineOptions& options,
           "[engine] --memory-fraction is {}, expected a number in (0, 1]", options.memory_fraction);
   require(options.block_size > 0 && options.block_size <= 1024,
           "[engine] --block-size is {}, expected 1 to 1024", options.block_size);
+  const int64_t drafts = options.speculation.num_speculative_tokens;
+  require(drafts >= 0 && drafts <= 16, "[engine] --num-speculative-tokens is {}, expected 0 to 16",
+          drafts);
   if (options_.max_model_len == 0) options_.max_model_len = std::min(allowed, kDefaultLength);
   options_.max_num_batched_tokens = std::max(
       std::min(options.max_num_batched_tokens, options_.max_model_len * options.max_num_seqs),
@@ -88,16 +91,18 @@ Engine::Engine(const std::filesystem::path& path, const EngineOptions& options,
       .custom_calls = options.custom_calls,
       .lazy = options.lazy_programs,
       .shape = {},
-      .buckets = plan_buckets(options.max_num_seqs, options_.max_num_batched_tokens)};
+      .buckets = plan_buckets(options.max_num_seqs, options_.max_num_batched_tokens, drafts)};
   runner.shape.slots = options.max_num_seqs;
   runner.shape.block_size = options.block_size;
   runner.shape.blocks_per_sequence =
       (options_.max_model_len + options.block_size - 1) / options.block_size;
   for (const KvGroup& group : groups) runner.shape.group_blocks.push_back(group.blocks);
   runner.shape.cache_dtype = cache_dtype;
+  runner.shape.top_logprobs = std::min(runner.shape.top_logprobs, spec.vocab);
   cache_ = std::make_unique<KvCache>(groups, options.block_size, options.prefix_caching);
   scheduler_ = std::make_unique<Scheduler>(
-      SchedulerOptions{options.max_num_seqs, options_.max_num_batched_tokens, options.max_num_seqs},
+      SchedulerOptions{options.max_num_seqs, options_.max_num_batched_tokens,
+                       options.max_num_seqs * (1 + drafts)},
       *cache_);
   runner_ = std::make_unique<Runner>(spec, path, runner, progress);
   compiled_at_start_ = stats().compiled;
@@ -113,8 +118,9 @@ void Engine::check(const Request& request) const {
   require(!request.prompt.empty(), "[generate] the prompt has no tokens; give some text");
   for (const int32_t token : request.prompt) {
     require(token >= 0 && token < vocab(),
-            "[generate] the prompt has token {}, the model's vocabulary is [0, {})", token,
-            vocab());
+            "[generate] the prompt has token {}, the model's vocabulary is [0, {}); check that the "
+            "tokenizer is that of the weights",
+            token, vocab());
   }
   const auto length = static_cast<int64_t>(request.prompt.size());
   if (length >= max_model_len()) {
@@ -202,12 +208,14 @@ bool Engine::launch() {
   Launched& step = launched_[static_cast<size_t>(launches_ % Runner::kMostInFlight)];
   {
     const Stopwatch watch(metrics_.host_seconds);
+    if (options_.speculation.num_speculative_tokens > 0) propose_drafts();
     const std::span<const Scheduled> items = scheduler_->schedule();
     if (items.empty()) return false;
     step.items.assign(items.begin(), items.end());
     step.rows.clear();
     step.row_items.clear();
     step.logprobs = false;
+    step.start = Clock::now();
     int64_t token = 0;
     for (size_t i = 0; i < step.items.size(); ++i) {
       add_rows(step, i, token);
@@ -249,26 +257,71 @@ void Engine::add_rows(Launched& step, size_t item, int64_t first_token) {
     }
   }
   if (!scheduled.samples) return;
-  Row row;
-  row.token = first_token + scheduled.count - 1;
-  row.slot = live.slot;
-  row.sampling = &sampling;
-  row.position = end - live.prompt_length;
+  set_step_bias(live);
+  for (int64_t i = end - scheduled.drafts; i <= end; ++i) {  // one behind the last token or draft
+    Row row;
+    row.token = first_token + i - 1 - scheduled.first;
+    row.slot = live.slot;
+    row.sampling = &sampling;
+    row.position = i - live.prompt_length;
+    row.bias = live.step_bias;
+    step.rows.push_back(row);
+    step.row_items.push_back(item);
+  }
+  step.logprobs = step.logprobs || sampling.logprobs >= 0;
+}
+
+// Tokens that must not come next.
+void Engine::set_step_bias(Live& live) const {
+  const SamplingParams& sampling = live.request.sampling;
   live.step_bias.clear();
-  if (row.position < sampling.min_tokens) live.step_bias = live.early_bias;
+  // The token that is about to be sampled counts already.
+  if (live.length() - live.prompt_length <= sampling.min_tokens) live.step_bias = live.early_bias;
+  const auto length = live.tokens.size() - static_cast<size_t>(live.prompt_length);
   for (const std::vector<int32_t>& word : sampling.bad_words) {
     const size_t before = word.size() - 1;
-    const auto answer = live.tokens.begin() + live.prompt_length;
-    const auto length = static_cast<size_t>(live.tokens.end() - answer);
     if (before <= length && std::equal(word.begin(), word.end() - 1,
                                        live.tokens.end() - static_cast<std::ptrdiff_t>(before))) {
       live.step_bias.emplace_back(word.back(), kForbidden);
     }
   }
-  row.bias = live.step_bias;
-  step.rows.push_back(row);
-  step.row_items.push_back(item);
-  step.logprobs = step.logprobs || sampling.logprobs >= 0;
+}
+
+void Engine::propose_drafts() {
+  for (const auto& [id, live] : live_) {
+    if (live->pending > 0) continue;  // its drafts, if any, are being looked at
+    const SamplingParams& sampling = live->request.sampling;
+    live->drafts.clear();
+    // Words that must not come and penalties depend on what is sampled between.
+    if (sampling.has_penalties() || !sampling.bad_words.empty() || sampling.min_tokens > 0) {
+      continue;
+    }
+    live->synchronous = governor_.speculate();
+    const bool decodes = live->slot >= 0 && live->computed == live->length() - 1;
+    if (!live->synchronous || !decodes) continue;
+    live->drafts = propose_by_lookup(
+        live->tokens, options_.speculation,
+        std::min(options_.speculation.num_speculative_tokens,
+                 live->max_length - static_cast<int64_t>(live->tokens.size()) - 1));
+  }
+}
+
+// What the step has sampled for an item: up to and with the first token that no draft foresaw.
+std::span<const int32_t> Engine::take_sampled(const Launched& step, const StepResult& result,
+                                              size_t item, size_t& row, RequestOutput& output) {
+  const Live& live = static_cast<const Live&>(*step.items[item].sequence);
+  sampled_.clear();
+  bool foreseen = true;
+  for (; row < step.rows.size() && step.row_items[row] == item; ++row) {
+    const bool of_prompt = step.rows[row].target >= 0;
+    if (!of_prompt && !foreseen) continue;
+    if (!live.finished) collect_logprobs(step, result, row, output);
+    if (of_prompt) continue;
+    const size_t place = sampled_.size();
+    sampled_.push_back(result.tokens[row]);
+    foreseen = place < live.drafts.size() && live.drafts[place] == result.tokens[row];
+  }
+  return sampled_;
 }
 
 void Engine::finish_step() {
@@ -277,22 +330,43 @@ void Engine::finish_step() {
   const Stopwatch watch(metrics_.host_seconds);
   const Launched& step = launched_[static_cast<size_t>(index % Runner::kMostInFlight)];
   size_t row = 0;
+  int64_t sampled = 0;
   for (size_t i = 0; i < step.items.size(); ++i) {
     const Scheduled& item = step.items[i];
     Live& live = static_cast<Live&>(*item.sequence);
     RequestOutput output;
     output.request = live.id;
-    int32_t token = 0;
-    for (; row < step.rows.size() && step.row_items[row] == i; ++row) {
-      token = result.tokens[row];
-      if (!live.finished) collect_logprobs(step, result, row, output);
-    }
-    scheduler_->complete(item, token);
+    const std::span<const int32_t> tokens = take_sampled(step, result, i, row, output);
+    scheduler_->complete(item, tokens);
+    sampled += static_cast<int64_t>(tokens.size());
+    metrics_.draft_tokens += item.drafts;
+    if (item.drafts > 0) metrics_.accepted_draft_tokens += static_cast<int64_t>(tokens.size()) - 1;
+    live.drafts.clear();
     if (item.samples && !live.finished) {
-      advance(live, token, output);
+      advance(live, tokens, output);
       live.on_output(output);
     }
     forget_if_done(live);
+  }
+  judge_speculation(step, sampled);
+}
+
+void Engine::judge_speculation(const Launched& step, int64_t tokens) {
+  if (options_.speculation.num_speculative_tokens == 0) return;
+  const auto start = std::max(step.start, last_finish_);
+  last_finish_ = Clock::now();
+  const double seconds = std::chrono::duration<double>(last_finish_ - start).count();
+  const auto all = [&](auto predicate) {
+    return std::all_of(step.items.begin(), step.items.end(), predicate);
+  };
+  // Only steps that do nothing else can be compared.
+  if (!all([](const Scheduled& item) { return item.samples && item.count - item.drafts == 1; })) {
+    return;
+  }
+  if (all([](const Scheduled& item) { return item.drafts == 0; })) {
+    governor_.plain_step(seconds);
+  } else {
+    governor_.speculative_step(seconds, static_cast<int64_t>(step.items.size()), tokens);
   }
 }
 
@@ -307,7 +381,7 @@ void Engine::collect_logprobs(const Launched& step, const StepResult& result, si
   logprobs.token = wanted.target >= 0 ? wanted.target : result.tokens[row];
   logprobs.logprob = static_cast<double>(result.logprobs[row]);
   const auto width = static_cast<size_t>(runner_->shape().top_logprobs);
-  for (size_t k = 0; k < static_cast<size_t>(count); ++k) {
+  for (size_t k = 0; k < std::min(width, static_cast<size_t>(count)); ++k) {
     const size_t place = row * width + k;
     logprobs.top.emplace_back(result.top_tokens[place],
                               static_cast<double>(result.top_logprobs[place]));
@@ -323,32 +397,37 @@ bool Engine::is_end(const Live& live, int32_t token) const {
   return has(sampling.stop_token_ids) || (!sampling.ignore_eos && has(text_.end_tokens()));
 }
 
-// The sequence has got a token.
-void Engine::advance(Live& live, int32_t token, RequestOutput& output) {
-  ++metrics_.generation_tokens;
-  output.tokens.push_back(token);
+// The sequence has got tokens.
+void Engine::advance(Live& live, std::span<const int32_t> tokens, RequestOutput& output) {
   output.cached_tokens = live.cached_prefix;
-  const auto count = static_cast<int64_t>(live.tokens.size()) - live.prompt_length;
-  if (count == 1) {
+  int64_t length = static_cast<int64_t>(live.tokens.size() - tokens.size());
+  if (length == live.prompt_length) {
     output.prompt_logprobs = std::move(live.prompt_logprobs);
     live.wants_all_rows = false;
   }
-  if (is_end(live, token)) {
-    output.stop = std::to_string(token);
-    end(live, output, FinishReason::kStop);
-    return;
+  for (const int32_t token : tokens) {
+    ++length;
+    ++metrics_.generation_tokens;
+    output.tokens.push_back(token);
+    if (is_end(live, token)) {
+      output.stop = std::to_string(token);
+      end(live, output, FinishReason::kStop);
+    } else {
+      const auto match =
+          live.matcher.push(live.detokenizer ? live.detokenizer->push(token) : std::string());
+      output.text += match.text;
+      if (match.matched) {
+        output.stop = live.matcher.stop();
+        output.finished = FinishReason::kStop;  // what is held back belongs to the stop string
+        scheduler_->finish(live);
+        ++metrics_.finished;
+      } else if (length >= live.max_length) {
+        end(live, output, FinishReason::kLength);
+      }
+    }
+    if (output.finished) break;
   }
-  const auto match =
-      live.matcher.push(live.detokenizer ? live.detokenizer->push(token) : std::string());
-  output.text = match.text;
-  if (match.matched) {
-    output.stop = live.matcher.stop();
-    output.finished = FinishReason::kStop;  // what is held back belongs to the stop string
-    scheduler_->finish(live);
-    ++metrics_.finished;
-  } else if (static_cast<int64_t>(live.tokens.size()) >= live.max_length) {
-    end(live, output, FinishReason::kLength);
-  }
+  if (output.logprobs.size() > output.tokens.size()) output.logprobs.resize(output.tokens.size());
 }
 
 void Engine::end(Live& live, RequestOutput& output, FinishReason reason) {

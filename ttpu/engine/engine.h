@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <list>
 #include <memory>
@@ -16,6 +17,7 @@
 #include "ttpu/engine/request.h"
 #include "ttpu/engine/runner.h"
 #include "ttpu/engine/scheduler.h"
+#include "ttpu/engine/speculation.h"
 #include "ttpu/engine/text_processor.h"
 #include "ttpu/text/detokenizer.h"
 #include "ttpu/text/stop_matcher.h"
@@ -36,6 +38,7 @@ struct EngineOptions {
   double memory_fraction = 0.9;  // of the memory that is left, at most so much for the cache
   bool prefix_caching = true;
   bool lazy_programs = false;  // RunnerOptions::lazy
+  SpeculationOptions speculation = {};
 };
 
 // Counts since the start; read from any thread.
@@ -46,6 +49,8 @@ struct EngineMetrics {
   std::atomic<int64_t> cached_tokens{0};  // of prompts, found in the cache
   std::atomic<int64_t> preemptions{0};
   std::atomic<int64_t> finished{0};
+  std::atomic<int64_t> draft_tokens{0};           // guessed
+  std::atomic<int64_t> accepted_draft_tokens{0};  // and right
   std::atomic<int64_t> running{0};
   std::atomic<int64_t> waiting{0};
   std::atomic<double> cache_usage{0};
@@ -73,6 +78,7 @@ class Engine {
   bool step();
 
   const TextProcessor& text() const { return text_; }
+  const io::ModelFiles& files() const { return files_; }
   const LoadStats& stats() const { return runner_->stats(); }
   const EngineMetrics& metrics() const { return metrics_; }
   // Programs that were compiled once the constructor was done; stays 0.
@@ -88,13 +94,19 @@ class Engine {
     std::vector<Row> rows;
     std::vector<size_t> row_items;  // which item each row belongs to
     bool logprobs = false;
+    std::chrono::steady_clock::time_point start;
   };
 
   void take_inbox();
   bool launch();
   void add_rows(Launched& step, size_t item, int64_t first_token);
   void finish_step();
-  void advance(Live& live, int32_t token, RequestOutput& output);
+  void propose_drafts();
+  void judge_speculation(const Launched& step, int64_t tokens);
+  std::span<const int32_t> take_sampled(const Launched& step, const StepResult& result, size_t item,
+                                        size_t& row, RequestOutput& output);
+  void set_step_bias(Live& live) const;
+  void advance(Live& live, std::span<const int32_t> tokens, RequestOutput& output);
   void collect_logprobs(const Launched& step, const StepResult& result, size_t row,
                         RequestOutput& output);
   void end(Live& live, RequestOutput& output, FinishReason reason);
@@ -111,6 +123,9 @@ class Engine {
   std::array<Launched, Runner::kMostInFlight> launched_;
   int64_t launches_ = 0;
   int64_t compiled_at_start_ = 0;
+  SpeculationGovernor governor_;
+  std::chrono::steady_clock::time_point last_finish_;
+  std::vector<int32_t> sampled_;  // of the item that is being finished
   EngineMetrics metrics_;
 
   std::mutex mutex_;  // of what follows

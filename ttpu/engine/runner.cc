@@ -53,6 +53,14 @@ std::string history_program(int64_t slots, int64_t vocab) {
 
 int32_t bits(double value) { return std::bit_cast<int32_t>(static_cast<float>(value)); }
 
+// What stands at a position: known, a draft, or known to the device alone.
+int32_t token_at(const Sequence& sequence, int64_t position) {
+  const auto known = static_cast<int64_t>(sequence.tokens.size());
+  if (position < known) return sequence.tokens[static_cast<size_t>(position)];
+  const auto draft = static_cast<size_t>(position - known);
+  return draft < sequence.drafts.size() ? sequence.drafts[draft] : -1 - sequence.slot;
+}
+
 }  // namespace
 
 Runner::Runner(const nn::DecoderSpec& spec, const std::filesystem::path& weights,
@@ -131,6 +139,7 @@ void Runner::load(Program& program) {
 
 void Runner::load_arguments(const EngineProgram& program, const WeightLoader& loader) {
   const auto start = Clock::now();
+  loader.check_nothing_left(program.weights);
   for (const nn::WeightDecl& decl : program.weights) {
     weights_.push_back(loader.load(decl, client_, checkpoint_));
     stats_.weight_bytes += nn::argument_shape(decl).byte_size();
@@ -212,10 +221,9 @@ void Runner::fill_step(const Step& step, std::span<const Scheduled> items,
   for (size_t s = 0; s < items.size(); ++s) {
     const Scheduled& item = items[s];
     const Sequence& sequence = *item.sequence;
-    const auto known = static_cast<int64_t>(sequence.tokens.size());
     for (int64_t i = item.first; i < item.first + item.count; ++i) {
       positions[count] = static_cast<int32_t>(i);
-      tokens[count++] = i < known ? sequence.tokens[static_cast<size_t>(i)] : -1 - sequence.slot;
+      tokens[count++] = token_at(sequence, i);
     }
     kv_lens[s] = static_cast<int32_t>(item.first + item.count);
     cu_q_lens[s + 1] = count;

@@ -72,6 +72,13 @@ int64_t Scheduler::chunk(const Sequence& sequence, int64_t budget) const {
   return std::min(count, rows_);
 }
 
+// Drafts go along with a sequence's last token, as far as the step has room for them.
+int64_t Scheduler::draft_count(const Sequence& sequence, int64_t count, int64_t budget) const {
+  if (sequence.computed + count != sequence.length()) return 0;
+  return std::max<int64_t>(
+      0, std::min({static_cast<int64_t>(sequence.drafts.size()), budget - count, rows_ - 1}));
+}
+
 void Scheduler::schedule_running() {
   for (size_t i = 0; i < running_.size() && budget_ > 0; ++i) {
     Sequence& sequence = *running_[i];
@@ -84,10 +91,11 @@ void Scheduler::schedule_running() {
     const auto others = static_cast<int64_t>(running_.size() - i - 1);
     rows_ -= others;
     const int64_t count = chunk(sequence, budget_ - others);
+    const int64_t drafts = draft_count(sequence, count, budget_ - others);
     rows_ += others;
     if (count <= 0) continue;
     cache_.drop_unseen(sequence);
-    if (make_room(i, sequence.computed + count)) take(sequence, count);
+    if (make_room(i, sequence.computed + count + drafts)) take(sequence, count, drafts);
   }
 }
 
@@ -106,7 +114,7 @@ void Scheduler::schedule_waiting() {
     sequence.slot = slots_.back();
     slots_.pop_back();
     insert(running_, &sequence, before);
-    take(sequence, count);
+    take(sequence, count, 0);
   }
 }
 
@@ -121,15 +129,17 @@ bool Scheduler::make_room(size_t index, int64_t length) {
   return true;
 }
 
-void Scheduler::take(Sequence& sequence, int64_t count) {
+void Scheduler::take(Sequence& sequence, int64_t count, int64_t drafts) {
   const int64_t first = sequence.computed;
   sequence.computed += count;
   const bool samples = sequence.computed == sequence.length();
+  sequence.computed += drafts;
   if (samples) ++sequence.pending;
   ++sequence.in_flight;
-  budget_ -= count;
+  budget_ -= count + drafts;
   rows_ -= sequence.wants_all_rows && first < sequence.prompt_length ? count : samples;
-  step_.push_back({&sequence, first, count, samples});
+  rows_ -= drafts;
+  step_.push_back({&sequence, first, count + drafts, samples, drafts});
 }
 
 void Scheduler::preempt(Sequence& sequence) {
@@ -143,12 +153,16 @@ void Scheduler::preempt(Sequence& sequence) {
   insert(waiting_, &sequence, after);
 }
 
-void Scheduler::complete(const Scheduled& item, int32_t token) {
+void Scheduler::complete(const Scheduled& item, std::span<const int32_t> tokens) {
   Sequence& sequence = *item.sequence;
   --sequence.in_flight;
   if (!item.samples) return;
   --sequence.pending;
-  if (!sequence.finished) sequence.tokens.push_back(token);
+  if (sequence.finished) return;
+  sequence.tokens.insert(sequence.tokens.end(), tokens.begin(), tokens.end());
+  // What was computed for wrong drafts is written over. A sequence without a slot starts anew.
+  const auto right = static_cast<int64_t>(tokens.size()) - 1;
+  if (sequence.slot >= 0) sequence.computed -= item.drafts - right;
 }
 
 void Scheduler::finish(Sequence& sequence) {

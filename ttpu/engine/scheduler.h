@@ -26,6 +26,7 @@ struct Scheduled {
   int64_t first = 0;
   int64_t count = 0;
   bool samples = false;  // the last of them is the sequence's last: a new token comes of it
+  int64_t drafts = 0;    // of `count`, the last ones: Sequence::drafts
 };
 
 class Scheduler {
@@ -39,8 +40,9 @@ class Scheduler {
   // the next call. Sequences that had to give up their blocks wait at the head of their priority
   // and are computed anew.
   std::span<const Scheduled> schedule();
-  // A step is done; `token` is what it sampled, if `item.samples`.
-  void complete(const Scheduled& item, int32_t token);
+  // A step is done; `tokens` is what it sampled, if `item.samples`: one, and one for each draft
+  // that was right.
+  void complete(const Scheduled& item, std::span<const int32_t> tokens);
   // The sequence is over, wherever it stands; its blocks and its slot are free at once.
   void finish(Sequence& sequence);
 
@@ -54,7 +56,8 @@ class Scheduler {
   void schedule_waiting();
   // How many tokens of the sequence the step can take, of a budget.
   int64_t chunk(const Sequence& sequence, int64_t budget) const;
-  void take(Sequence& sequence, int64_t count);
+  int64_t draft_count(const Sequence& sequence, int64_t count, int64_t budget) const;
+  void take(Sequence& sequence, int64_t count, int64_t drafts);
   void preempt(Sequence& sequence);
 
   SchedulerOptions options_;

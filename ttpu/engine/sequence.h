@@ -21,6 +21,7 @@ struct Sequence {
   // Its next step needs to know its last token on the host (grammars, words that must not come).
   bool synchronous = false;
   bool wants_all_rows = false;  // the logits of every prompt token are wanted
+  std::vector<int32_t> drafts;  // guesses of the next tokens, for the next step
 
   // Kept by the scheduler.
   int64_t computed = 0;   // tokens whose keys and values are in the cache, once what runs is done
