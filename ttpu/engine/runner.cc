@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "ttpu/base/error.h"
+#include "ttpu/engine/device.h"
 #include "ttpu/ir/ir.h"
 
 namespace ttpu::engine {
@@ -22,21 +23,6 @@ constexpr auto index_of(auto value) { return static_cast<int64_t>(value); }
 constexpr int64_t kArguments = index_of(EngineArgument::kNumArguments);
 constexpr int64_t kResults = index_of(EngineResult::kNumResults);
 constexpr int64_t kFetched = 4;  // tokens and the three of log probabilities
-
-kernels::Target target_of(const pjrt::Client& client, bool custom_calls) {
-  kernels::Target target;
-  const std::string platform = client.platform_name();
-  target.platform = platform == "cpu"   ? kernels::Platform::kCpu
-                    : platform == "tpu" ? kernels::Platform::kTpu
-                                        : kernels::Platform::kCuda;
-  target.custom_calls = custom_calls && target.platform == kernels::Platform::kCpu &&
-                        kernels::register_cpu_kernels(client.plugin());
-  return target;
-}
-
-pjrt::Client make_client(const std::string& device) {
-  return pjrt::Client::create(pjrt::load_plugin(pjrt::find_plugin(device)));
-}
 
 // counts[slot] = row, in place.
 std::string history_program(int64_t slots, int64_t vocab) {

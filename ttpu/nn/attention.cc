@@ -99,19 +99,15 @@ LayerResult attention(Context& context, const AttentionSpec& spec, ir::Value x, 
   Projections heads = project(context, spec, x);
   heads.q = head_norm(context, spec, spec.q_norm, heads.q);
   heads.k = head_norm(context, spec, spec.k_norm, heads.k);
-  if (spec.rope) {
-    const RotaryTable& table = tables.get(*spec.rope);
-    const auto rotate = [&](ir::Value v) {
-      return kernels::rotary(context.target(), v, table.cos, table.sin,
-                             kernels::RotaryStyle::kHalf);
-    };
-    heads.q = rotate(heads.q);
-    heads.k = rotate(heads.k);
-  }
   kernels::AttentionOptions options;
   options.scale = spec.scale;
+  options.causal = spec.causal;
   options.sliding_window = spec.sliding_window;
   options.soft_cap = spec.soft_cap;
+  if (spec.rope) {
+    const RotaryTable& table = tables.get(*spec.rope);
+    options.rotary = kernels::Rotary{table.cos, table.sin};
+  }
   if (!spec.sinks.empty()) options.sinks = context.tensor(spec.sinks, {spec.heads}, {"heads"});
   const kernels::AttentionResult result =
       kernels::ragged_paged_attention(context.target(), heads.q, heads.k, heads.v, cache,

@@ -31,6 +31,7 @@ struct AttentionSpec {
   bool norm_whole = false;       // OLMo 2: over all heads together, not each
   std::optional<RopeSpec> rope;  // none: no positions (NoPE layers, GPT-2)
   double scale = 0;
+  bool causal = true;  // false: every token sees the whole sequence
   std::optional<int64_t> sliding_window;
   std::optional<double> soft_cap;
   std::string sinks;  // name of the tensor [heads], empty: none
