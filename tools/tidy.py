@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("build", type=pathlib.Path)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("prefixes", nargs="*")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     database = options.build / "compile_commands.json"
     if not database.is_file():
         print(f"[tidy] there is no {database}; configure the build first", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Each program of examples/, run as its first lines say."""
 
-import pathlib
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -35,11 +35,11 @@ def test_generate_says_what_is_wrong(build, tmp_path):
 
 def test_chat_remembers_the_conversation_and_leaves_at_the_end_of_input(smollm2):
     result = run([sys.executable, EXAMPLES / "chat.py", smollm2],
-                 input="What is the capital of France?\nWhat did I ask you?\n")
+                 input="What is the capital of France?\nAnd of Italy?\n")
     assert result.returncode == 0, result.stderr
     first, second = result.stdout.split("> ")[1:3]
     assert "Paris" in first
-    assert "France" in second
+    assert "Rome" in second
 
 
 @pytest.mark.parametrize("topologies", [["v5e:2x2"], []])
