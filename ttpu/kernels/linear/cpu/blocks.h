@@ -17,7 +17,7 @@ namespace ttpu::kernels::cpu {
 namespace {
 
 inline uint16_t load_u16(const uint8_t* from) {
-  uint16_t value;
+  uint16_t value = 0;
   std::memcpy(&value, from, sizeof value);
   return value;
 }
@@ -66,7 +66,7 @@ inline void unpack_nibbles(const uint8_t* __restrict from, uint8_t* __restrict c
 // The same with a fifth bit each.
 inline void unpack_five_bits(const uint8_t* __restrict from, const uint8_t* __restrict fifth,
                              uint8_t* __restrict codes) {
-  uint32_t bits;
+  uint32_t bits = 0;
   std::memcpy(&bits, fifth, sizeof bits);
 #if defined(__AVX2__)
   // Each byte takes the byte of `bits` that holds its bit, and tests that bit.
@@ -180,7 +180,7 @@ struct Block<Encoding::kQ3_K> {
   static constexpr int kElements = 256, kBytes = 110, kGroup = 16;
   static void unpack(const uint8_t* __restrict block, Unpacked& __restrict out) {
     const float d = load_f16(block + 108);
-    uint32_t low[2], high;
+    uint32_t low[2] = {}, high = 0;
     std::memcpy(low, block + 96, 8);
     std::memcpy(&high, block + 104, 4);
     for (int g = 0; g < 16; ++g) {

@@ -13,14 +13,14 @@ namespace ttpu::kernels::cpu {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int kLanes = 16, kRowBlock = 12;
+inline constexpr int kLanes = 16, kRowBlock = 12;
 #elif defined(__AVX2__)
-constexpr int kLanes = 8, kRowBlock = 6;
+inline constexpr int kLanes = 8, kRowBlock = 6;
 #else
-constexpr int kLanes = 4, kRowBlock = 4;
+inline constexpr int kLanes = 4, kRowBlock = 4;
 #endif
-constexpr int kPanel = 2 * kLanes;  // columns
-constexpr int64_t kChunk = 1024;    // elements of a weight's row expanded at once
+inline constexpr int kPanel = 2 * kLanes;  // columns
+inline constexpr int64_t kChunk = 1024;    // elements of a weight's row expanded at once
 
 typedef float VecF __attribute__((vector_size(kLanes * sizeof(float))));
 
@@ -38,14 +38,14 @@ inline float sum_vec(VecF value) {
 }
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-void expand_bf16(const uint16_t* __restrict from, int64_t count, float* __restrict to) {
+inline void expand_bf16(const uint16_t* __restrict from, int64_t count, float* __restrict to) {
   for (int64_t i = 0; i < count; ++i) {
     const uint32_t bits = static_cast<uint32_t>(from[i]) << 16;
     std::memcpy(to + i, &bits, sizeof bits);
   }
 }
 
-void expand_f16(const uint16_t* from, int64_t count, float* to) {
+inline void expand_f16(const uint16_t* from, int64_t count, float* to) {
   int64_t i = 0;
 #if defined(__F16C__)
   for (; i + 8 <= count; i += 8) {
@@ -70,7 +70,8 @@ inline int64_t bytes_of_row(const Weight& weight) {
 
 // Elements [from, from + count) of a row as f32: in place when the weight is f32, else in `buffer`.
 // `from` is a multiple of kChunk, hence of every block.
-const float* expand(const Weight& weight, int64_t row, int64_t from, int64_t count, float* buffer) {
+inline const float* expand(const Weight& weight, int64_t row, int64_t from, int64_t count,
+                           float* buffer) {
   const uint8_t* data = static_cast<const uint8_t*>(weight.data) + row * bytes_of_row(weight);
   if (weight.encoding != Encoding::kDense) {
     with_encoding(weight.encoding, [&]<Encoding kEncoding>() {
@@ -110,8 +111,8 @@ inline float dot(const float* a, const float* b, int64_t count) {
   return sum;
 }
 
-void few_rows_f32(const Weight& weight, const FewRows& x, int64_t first, int64_t count, float* y,
-                  int64_t y_stride) {
+inline void few_rows_f32(const Weight& weight, const FewRows& x, int64_t first, int64_t count,
+                         float* y, int64_t y_stride) {
   alignas(64) float buffer[kChunk];
   for (int64_t j = 0; j < count; ++j) {
     float sums[4] = {};
@@ -125,7 +126,7 @@ void few_rows_f32(const Weight& weight, const FewRows& x, int64_t first, int64_t
 }
 
 // A panel is [in][kPanel].
-void pack_f32(const Weight& weight, int64_t first, int64_t count, float* tile) {
+inline void pack_f32(const Weight& weight, int64_t first, int64_t count, float* tile) {
   constexpr int64_t kStep = 256;
   alignas(64) float buffer[kPanel][kStep];
   const float* rows[kPanel];
@@ -236,7 +237,7 @@ inline void round_to_bf16(const float* values, int64_t count, uint16_t* to) {
   }
 #endif
   for (; i < count; ++i) {
-    uint32_t bits;
+    uint32_t bits = 0;
     std::memcpy(&bits, values + i, sizeof bits);
     const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
@@ -265,9 +266,9 @@ inline void store_whole(VecF value, void* y, DType dtype, int64_t at) {
 }
 
 // Values are read in whole vectors.
-void store_row(const float* values, const float* up, Activation gate, const void* bias,
-               const void* up_bias, DType bias_dtype, DType up_bias_dtype, int64_t count, void* y,
-               DType y_dtype) {
+inline void store_row(const float* values, const float* up, Activation gate, const void* bias,
+                      const void* up_bias, DType bias_dtype, DType up_bias_dtype, int64_t count,
+                      void* y, DType y_dtype) {
   for (int64_t k = 0; k < count; k += kLanes) {
     const int64_t n = smaller(kLanes, count - k);
     VecF value = load_vec(values + k);
@@ -286,21 +287,19 @@ void store_row(const float* values, const float* up, Activation gate, const void
 }
 
 // The table's functions for an instruction set that computes in f32 only.
-[[maybe_unused]] Form always_f32(const Weight&, DType) { return Form::kF32; }
-[[maybe_unused]] void few_rows_only_f32(const Weight& weight, Form, const FewRows& x, int64_t first,
-                                        int64_t count, float* y, int64_t y_stride) {
+inline Form always_f32(const Weight&, DType) { return Form::kF32; }
+inline void few_rows_only_f32(const Weight& weight, Form, const FewRows& x, int64_t first,
+                              int64_t count, float* y, int64_t y_stride) {
   few_rows_f32(weight, x, first, count, y, y_stride);
 }
-[[maybe_unused]] int64_t panel_bytes_f32(Form, int64_t in) {
+inline int64_t panel_bytes_f32(Form, int64_t in) {
   return in * kPanel * static_cast<int64_t>(sizeof(float));
 }
-[[maybe_unused]] void pack_only_f32(const Weight& weight, Form, int64_t first, int64_t count,
-                                    void* tile) {
+inline void pack_only_f32(const Weight& weight, Form, int64_t first, int64_t count, void* tile) {
   pack_f32(weight, first, count, static_cast<float*>(tile));
 }
-[[maybe_unused]] void many_rows_only_f32(Form, const void* x, int64_t x_stride, int64_t rows,
-                                         int64_t in, const void* tile, int64_t panels, float* y,
-                                         int64_t y_stride) {
+inline void many_rows_only_f32(Form, const void* x, int64_t x_stride, int64_t rows, int64_t in,
+                               const void* tile, int64_t panels, float* y, int64_t y_stride) {
   many_rows_f32<kRowBlock>(static_cast<const float*>(x), x_stride, rows, in,
                            static_cast<const float*>(tile), panels, y, y_stride);
 }

@@ -55,7 +55,7 @@ inline __m512 bf16_to_f32(__m256i half) {
 
 // Four groups, of which `count` exist and the others are zero, from x on; `group` counts groups in
 // the arrays of `to`.
-void quantize_quad(const uint16_t* x, int64_t count, const Int8Rows& to, int64_t group) {
+inline void quantize_quad(const uint16_t* x, int64_t count, const Int8Rows& to, int64_t group) {
   __m512 low[4], high[4], largest[4];
   for (int g = 0; g < 4; ++g) {
     const __m512i values = g < count ? load_512(x + 32 * g) : _mm512_setzero_si512();
@@ -91,7 +91,7 @@ void quantize_quad(const uint16_t* x, int64_t count, const Int8Rows& to, int64_t
   _mm_storeu_ps(to.half_sums + 2 * group + 4, _mm_unpackhi_ps(a, b));
 }
 
-void quantize_rows(const uint16_t* x, int64_t rows, int64_t in, const Int8Rows& to) {
+inline void quantize_rows(const uint16_t* x, int64_t rows, int64_t in, const Int8Rows& to) {
   for (int64_t r = 0; r < rows; ++r) {
     int64_t g = 0;
     for (; g < in / 32; g += 4) {

@@ -112,7 +112,7 @@ void pack_bf16(const Weight& weight, int64_t first, int64_t count, uint32_t* til
 }
 
 inline __m512bh broadcast_pair(const uint16_t* from) {
-  int32_t pair;
+  int32_t pair = 0;
   std::memcpy(&pair, from, sizeof pair);
   return (__m512bh)_mm512_set1_epi32(pair);
 }

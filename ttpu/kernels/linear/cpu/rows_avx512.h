@@ -10,7 +10,7 @@ namespace {
 
 // How far ahead of the elements in work the weight is asked for, in bytes. Rows are read one after
 // another: rows side by side would be short streams that the hardware does not follow.
-constexpr int64_t kPrefetchBytes = 4096;
+inline constexpr int64_t kPrefetchBytes = 4096;
 
 inline void prefetch(const uint8_t* from, int64_t bytes) {
   for (int64_t line = 0; line < bytes; line += 64) {
