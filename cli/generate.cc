@@ -29,11 +29,14 @@ struct GenerateFlags {
 // To standard output, one after the other; text as it comes, objects when they are whole.
 void answer_in_turn(const GenerateFlags& flags, const std::vector<Json>& items) {
   ttpu::engine::Generator generator = ttpu::cli::load_generator(flags.model);
-  for (size_t i = 0; i < items.size(); ++i) {
-    ttpu::engine::Request request;
-    request.prompt = ttpu::engine::prompt_tokens(generator.engine().text(), items[i], flags.chat,
-                                                 fmt::format("prompt {}", i + 1));
-    request.sampling = flags.model.sampling;
+  std::vector<ttpu::engine::Request> requests(items.size());
+  for (size_t i = 0; i < items.size(); ++i) {  // a bad one is found before the first is answered
+    requests[i].prompt = ttpu::engine::prompt_tokens(generator.engine().text(), items[i],
+                                                     flags.chat, fmt::format("prompt {}", i + 1));
+    requests[i].sampling = flags.model.sampling;
+    generator.engine().check(requests[i]);
+  }
+  for (const ttpu::engine::Request& request : requests) {
     const auto result = generator.generate(request, [&](const std::string& piece) {
       if (flags.json) return;
       std::fputs(piece.c_str(), stdout);

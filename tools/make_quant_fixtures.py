@@ -51,6 +51,10 @@ def main():
         values[0, 32:64] = 0
         arrays[f"{name}.input"] = values
         arrays[f"{name}.output"] = gguf.quants.quantize(values, Type[name])
+    blocks = rng.integers(0, 256, (BLOCKS, 17), dtype=np.uint8)
+    blocks[:, 0] = [110, 127, 140, 1]  # exponents; the last makes values that are tiny
+    arrays["MXFP4.blocks"] = blocks
+    arrays["MXFP4.values"] = gguf.quants.dequantize(blocks.reshape(-1), Type.MXFP4).astype(np.float32)
     save(Path(__file__).parent.parent / "tests" / "fixtures" / "ggml_quants.safetensors", arrays)
 
 

@@ -134,7 +134,6 @@ def fixtures(gguf):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gguf", required=True, help="the SmolLM2-135M-Instruct GGUF file")
-    parser.add_argument("--smollm2", type=Path, help="also write SmolLM2's tokenizer and its cases to this folder")
     arguments = parser.parse_args()
     assert transformers.__version__ == "5.23.0", transformers.__version__
     chat_template_utils.datetime = FixedClock
@@ -153,8 +152,6 @@ def main():
         (folder / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
         print(f"{name}: {len(done)} cases, {sum('error' in c for c in done)} of them refused")
     tokenizer_cases.write(ROOT / "tokenizers")
-    if arguments.smollm2:
-        tokenizer_cases.smollm2(arguments.gguf, arguments.smollm2)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,7 @@ def gguf_value(value) -> bytes:
     return struct.pack("<IIQ", 9, item, len(value)) + items
 
 
+TOKENS = ["a", "b", "ab", "<e>", *(f"t{number}" for number in range(28))]
 METADATA = {
     "general.architecture": "llama",
     "llama.block_count": 1,
@@ -68,18 +69,18 @@ METADATA = {
     "llama.feed_forward_length": 48,
     "llama.attention.head_count": 4,
     "llama.attention.layer_norm_rms_epsilon": 1e-5,
-    "llama.vocab_size": 4,
+    "llama.vocab_size": len(TOKENS),
     "tokenizer.ggml.model": "gpt2",
     "tokenizer.ggml.pre": "gpt-2",
-    "tokenizer.ggml.tokens": ["a", "b", "ab", "<e>"],
-    "tokenizer.ggml.token_type": [1, 1, 1, 3],
+    "tokenizer.ggml.tokens": TOKENS,
+    "tokenizer.ggml.token_type": [1, 1, 1, 3] + [1] * 28,
     "tokenizer.ggml.merges": ["a b"],
     "tokenizer.ggml.eos_token_id": 3,
 }
 
 # Name: dims (innermost first). All of F32.
 TENSORS = {
-    "token_embd.weight": [32, 4],
+    "token_embd.weight": [32, len(TOKENS)],
     "output_norm.weight": [32],
     "blk.0.attn_norm.weight": [32],
     "blk.0.attn_q.weight": [32, 32],

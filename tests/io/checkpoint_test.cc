@@ -255,20 +255,6 @@ TEST(CheckpointTest, UnknownArchitecturesAndTensorsAreRefused) {
   EXPECT_NE(open_error(path).find("no place in a model"), std::string::npos);
 }
 
-TEST(CheckpointTest, ArrangementsThatAreNotReadSayWhatToUse) {
-  const fs::path path = scratch_folder() / "m.gguf";
-  GgufBuilder deepseek;
-  deepseek.text("general.architecture", "deepseek2");
-  deepseek.tensor("blk.0.attn_k_b.weight", {1}, 0, floats({1}));
-  write_file(path, deepseek.build());
-  EXPECT_NE(open_error(path).find("kv_b_proj in two parts"), std::string::npos);
-  GgufBuilder gpt_oss;
-  gpt_oss.text("general.architecture", "gpt-oss");
-  gpt_oss.tensor("blk.0.ffn_up_exps.weight", {1, 1, 2}, 0, floats({1, 2}));
-  write_file(path, gpt_oss.build());
-  EXPECT_NE(open_error(path).find("use the model's safetensors"), std::string::npos);
-}
-
 TEST(CheckpointTest, ConversionsThatLoseMeaningAreRefused) {
   const Tensor integers{
       .name = "i", .dtype = DType::kS64, .dims = {1}, .bytes = as_bytes("12345678")};

@@ -139,7 +139,8 @@ TEST(GgufTest, LyingTensorsAreRefused) {
   expect_refusal(one({1, 1, 1, 1, 1}, 0, 0), "5 dimensions");
   expect_refusal(one({33}, 8, 0), "not whole Q8_0 blocks");
   expect_refusal(one({256}, 23, 0), "IQ4_XS");
-  expect_refusal(one({32}, 39, 0), "MXFP4");
+  expect_refusal(one({32}, 40, 0), "NVFP4");
+  expect_refusal(one({33}, 39, 0), "not whole MXFP4 blocks");
   expect_refusal(one({32}, 4711, 0), "unknown type");
   GgufBuilder overlap;
   overlap.lying_tensor("a", {16}, 0, 0, std::string(64, 'x'));

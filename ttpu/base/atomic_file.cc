@@ -14,9 +14,10 @@ void fail_errno(const char* what, const std::filesystem::path& path) {
   const int error = errno;
   Code code = Code::kUnknown;
   const char* hint = "";
-  if (error == ENOSPC || error == EDQUOT) {
+  if (error == ENOSPC || error == EDQUOT || error == EFBIG) {
     code = Code::kResourceExhausted;
-    hint = "; free some space or choose another folder, then try again";
+    hint =
+        "; free some space, raise the limit (ulimit -f) or choose another folder, then try again";
   } else if (error == EACCES || error == EPERM || error == EROFS) {
     code = Code::kPermissionDenied;
     hint = "; check the permissions";

@@ -65,7 +65,9 @@ Channel make_channel() {
 std::string tail(const std::string& text) {
   constexpr size_t kLimit = 2000;
   if (text.empty()) return "It wrote nothing to standard error.";
-  return "It wrote: " + (text.size() <= kLimit ? text : "..." + text.substr(text.size() - kLimit));
+  std::string end = text.size() <= kLimit ? text : "..." + text.substr(text.size() - kLimit);
+  while (!end.empty() && end.back() == '\n') end.pop_back();
+  return "It wrote: " + end;
 }
 
 class Child {

@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <regex>
 #include <set>
+#include <utility>
 
 #include <fmt/ranges.h>
 
 #include "ttpu/base/edit_distance.h"
 #include "ttpu/base/error.h"
 #include "ttpu/base/json.h"
+#include "ttpu/io/composite.h"
 #include "ttpu/io/gguf_names.h"
 #include "ttpu/io/safetensors.h"
 
@@ -17,25 +19,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool is_pickle(const fs::path& file) {
-  static const std::set<std::string> kExtensions = {".bin", ".pt", ".pth", ".ckpt", ".pkl"};
-  return kExtensions.contains(file.extension().string());
-}
-
-[[noreturn]] void refuse_pickle(const fs::path& file) {
-  fail(Code::kUnimplemented,
-       "[checkpoint] '{}' is a Python pickle: reading it runs whatever code it carries, so TTPU "
-       "does not. Take the model's safetensors or GGUF files (most repositories have them), or "
-       "convert it on a machine where you trust it: "
-       "AutoModelForCausalLM.from_pretrained(...).save_pretrained(FOLDER)",
-       file.string());
-}
-
 [[noreturn]] void fail_without_weights(const fs::path& folder) {
   std::vector<std::string> gguf;
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(folder, error)) {
-    if (is_pickle(entry.path())) refuse_pickle(entry.path());
+    refuse_pickle(entry.path());
     if (entry.path().extension() == ".gguf") gguf.push_back(entry.path().filename().string());
   }
   std::sort(gguf.begin(), gguf.end());
@@ -50,7 +38,26 @@ bool is_pickle(const fs::path& file) {
        folder.string());
 }
 
+int64_t stored_size(const Tensor& tensor) {
+  auto size = static_cast<int64_t>(tensor.bytes.size());
+  if (tensor.transform.composite != nullptr) {
+    for (const Tensor& part : tensor.transform.composite->parts()) size += stored_size(part);
+  }
+  return size;
+}
+
 }  // namespace
+
+void refuse_pickle(const fs::path& file) {
+  static const std::set<std::string> kExtensions = {".bin", ".pt", ".pth", ".ckpt", ".pkl"};
+  if (!kExtensions.contains(file.extension().string())) return;
+  fail(Code::kUnimplemented,
+       "[checkpoint] '{}' is a Python pickle: reading it runs whatever code it carries, so TTPU "
+       "does not. Take the model's safetensors or GGUF files (most repositories have them), or "
+       "convert it on a machine where you trust it: "
+       "AutoModelForCausalLM.from_pretrained(...).save_pretrained(FOLDER)",
+       file.string());
+}
 
 std::vector<std::string> nearest_names(std::string_view name,
                                        const std::vector<std::string>& candidates, size_t limit) {
@@ -92,15 +99,16 @@ std::vector<fs::path> gguf_parts(const fs::path& file) {
 std::unique_ptr<Checkpoint> Checkpoint::open(const fs::path& path) {
   auto checkpoint = std::make_unique<Checkpoint>();
   std::error_code error;
+  if (fs::is_regular_file(path, error)) refuse_pickle(path);
   if (fs::is_directory(path, error)) {
     checkpoint->open_folder(path);
+    checkpoint->join_blocks_and_scales();
   } else if (!fs::exists(path, error)) {
     fail(Code::kNotFound, "[checkpoint] '{}' does not exist; give a model's folder or .gguf file",
          path.string());
-  } else if (is_pickle(path)) {
-    refuse_pickle(path);
   } else if (path.extension() == ".safetensors") {
     checkpoint->open_safetensors(path);
+    checkpoint->join_blocks_and_scales();
   } else if (path.extension() == ".gguf") {
     checkpoint->open_gguf(path);
   } else {
@@ -145,6 +153,27 @@ void Checkpoint::open_folder(const fs::path& folder) {
             "[checkpoint] {} promises tensor '{}' in '{}', which does not have it; index and "
             "shards are not of one model, fetch them again",
             map.what(), tensor, shard);
+  }
+}
+
+// GPT-OSS is published with its experts in MXFP4, as "x_blocks" and "x_scales".
+void Checkpoint::join_blocks_and_scales() {
+  constexpr std::string_view kBlocks = "_blocks";
+  constexpr std::string_view kScales = "_scales";
+  std::vector<Tensor> all = std::exchange(tensors_, {});
+  const auto index = std::exchange(index_, {});
+  for (Tensor& tensor : all) {
+    const auto partner = [&](std::string_view own, std::string_view other) {
+      if (!tensor.name.ends_with(own)) return index.end();
+      return index.find(tensor.name.substr(0, tensor.name.size() - own.size()) +
+                        std::string(other));
+    };
+    if (partner(kScales, kBlocks) != index.end()) continue;
+    if (const auto scales = partner(kBlocks, kScales); scales != index.end()) {
+      const std::string name = tensor.name.substr(0, tensor.name.size() - kBlocks.size());
+      tensor = gpt_oss_mxfp4_experts(name, tensor, all[scales->second]);
+    }
+    add(std::move(tensor));
   }
 }
 
@@ -194,6 +223,9 @@ const Tensor& Checkpoint::at(std::string_view name) const {
 }
 
 void Checkpoint::release(const Tensor& tensor) {
+  if (tensor.transform.composite != nullptr) {
+    for (const Tensor& part : tensor.transform.composite->parts()) release(part);
+  }
   if (tensor.file == nullptr || tensor.bytes.empty()) return;
   tensor.file->release(static_cast<size_t>(tensor.bytes.data() - tensor.file->bytes().data()),
                        tensor.bytes.size());
@@ -201,7 +233,7 @@ void Checkpoint::release(const Tensor& tensor) {
 
 int64_t Checkpoint::total_bytes() const {
   int64_t total = 0;
-  for (const Tensor& tensor : tensors_) total += static_cast<int64_t>(tensor.bytes.size());
+  for (const Tensor& tensor : tensors_) total += stored_size(tensor);
   return total;
 }
 

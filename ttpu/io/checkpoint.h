@@ -38,6 +38,7 @@ class Checkpoint {
   void open_folder(const std::filesystem::path& folder);
   void open_safetensors(const std::filesystem::path& file);
   void open_gguf(const std::filesystem::path& file);
+  void join_blocks_and_scales();
   void add(Tensor tensor);
   const MappedFile& map(const std::filesystem::path& file);
 
@@ -46,6 +47,9 @@ class Checkpoint {
   std::vector<Tensor> tensors_;
   std::unordered_map<std::string, size_t> index_;
 };
+
+// Throws kUnimplemented, with the reason, when the file's name is that of a pickle.
+void refuse_pickle(const std::filesystem::path& file);
 
 // Up to `limit` of `candidates`, the most similar (by edit distance) first; far ones are left out.
 std::vector<std::string> nearest_names(std::string_view name,

@@ -94,6 +94,7 @@ ModelFiles load_model_files(const fs::path& path) {
     fail(Code::kNotFound, "[config] '{}' does not exist; give a model's folder or .gguf file",
          path.string());
   }
+  refuse_pickle(path);
   require(path.extension() == ".gguf",
           "[config] '{}' is neither a folder in Hugging Face layout nor a .gguf file",
           path.string());

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "ttpu/base/error.h"
+#include "ttpu/io/mxfp4.h"
 
 namespace ttpu::io {
 namespace {
@@ -23,6 +24,7 @@ struct TensorType {
   const char* name;
   Encoding encoding;
   DType dtype;
+  bool mxfp4 = false;
 };
 constexpr std::array kTensorTypes = {
     TensorType{0, "F32", Encoding::kDense, DType::kF32},
@@ -43,6 +45,7 @@ constexpr std::array kTensorTypes = {
     TensorType{27, "I64", Encoding::kDense, DType::kS64},
     TensorType{28, "F64", Encoding::kDense, DType::kF64},
     TensorType{30, "BF16", Encoding::kDense, DType::kBF16},
+    TensorType{39, "MXFP4", Encoding::kDense, DType::kBF16, true},
 };
 
 // Types of ggml that are not read here, for a message that names them.
@@ -50,7 +53,7 @@ const char* foreign_type_name(uint32_t id) {
   constexpr std::pair<uint32_t, const char*> kForeign[] = {
       {9, "Q8_1"},   {15, "Q8_K"},   {16, "IQ2_XXS"}, {17, "IQ2_XS"}, {18, "IQ3_XXS"},
       {19, "IQ1_S"}, {20, "IQ4_NL"}, {21, "IQ3_S"},   {22, "IQ2_S"},  {23, "IQ4_XS"},
-      {29, "IQ1_M"}, {34, "TQ1_0"},  {35, "TQ2_0"},   {39, "MXFP4"},  {40, "NVFP4"},
+      {29, "IQ1_M"}, {34, "TQ1_0"},  {35, "TQ2_0"},   {40, "NVFP4"},
   };
   for (const auto& [number, name] : kForeign) {
     if (number == id) return name;
@@ -212,15 +215,17 @@ uint64_t tensor_bytes(const TensorType& type, std::span<const uint64_t> dims,
                elements > (uint64_t{1} << 58);
   }
   require(!overflow, "[gguf] tensor '{}' of {} has an impossible shape", name, what);
-  if (type.encoding == Encoding::kDense) {
+  if (type.encoding == Encoding::kDense && !type.mxfp4) {
     return elements * static_cast<uint64_t>(bit_width(type.dtype) / 8);
   }
-  const auto block = static_cast<uint64_t>(block_elements(type.encoding));
+  const auto block =
+      static_cast<uint64_t>(type.mxfp4 ? kMxfp4Elements : block_elements(type.encoding));
   const uint64_t row = dims.empty() ? 1 : dims[0];
   require(row % block == 0,
           "[gguf] tensor '{}' of {} has rows of {} values, which are not whole {} blocks of {}",
           name, what, row, type.name, block);
-  return elements / block * static_cast<uint64_t>(block_bytes(type.encoding));
+  const int64_t bytes = type.mxfp4 ? kMxfp4GgmlBytes : block_bytes(type.encoding);
+  return elements / block * static_cast<uint64_t>(bytes);
 }
 
 TensorInfo read_tensor_info(Cursor& cursor, uint64_t alignment, const std::string& what) {
@@ -236,6 +241,7 @@ TensorInfo read_tensor_info(Cursor& cursor, uint64_t alignment, const std::strin
   info.offset = cursor.read<uint64_t>("a tensor's offset");
   info.tensor.encoding = type.encoding;
   info.tensor.dtype = type.dtype;
+  info.tensor.transform.mxfp4 = type.mxfp4;
   info.size = tensor_bytes(type, {dims, rank}, name, what);
   for (uint32_t i = rank; i > 0; --i) info.tensor.dims.push_back(static_cast<int64_t>(dims[i - 1]));
   require(info.offset % alignment == 0,

@@ -3,9 +3,11 @@
 #include <array>
 #include <charconv>
 #include <map>
+#include <optional>
 #include <set>
 
 #include "ttpu/base/error.h"
+#include "ttpu/io/composite.h"
 
 namespace ttpu::io {
 namespace {
@@ -230,9 +232,10 @@ class Mapper {
     kv_heads_ = gguf.get_int(key_of(gguf, "attention.head_count_kv")).value_or(heads_);
   }
 
-  void map(const Tensor& stored, std::vector<Tensor>& out) const {
+  void map(const Tensor& stored, std::vector<Tensor>& out) {
     const ParsedName name = parse_name(stored.name);
     if (is_internal(name)) return;
+    if (keep_part(stored, name)) return;
     if (const int part = expert_part(name.key); part >= 0)
       return map_experts(stored, name, part, out);
     Tensor tensor = stored;
@@ -247,7 +250,48 @@ class Mapper {
     out.push_back(std::move(tensor));
   }
 
+  // The tensors that are put together from parts; call when all parts have been given to map().
+  void finish(std::vector<Tensor>& out) const {
+    for (const auto& [name, parts] : parts_) {
+      const bool pair = !name.ends_with("down_proj") && !name.ends_with("down_proj_bias");
+      if (!parts[0] || (pair && !parts[1])) {
+        const Tensor& other = parts[0] ? *parts[0] : *parts[1];
+        fail(Code::kInvalidArgument,
+             "[gguf] {} has '{}' without its other half, which '{}' needs; the file is incomplete",
+             gguf_.what(), other.name, name);
+      }
+      if (architecture_.model_type == "deepseek_v2") {
+        out.push_back(deepseek_kv_b(name, *parts[0], *parts[1]));
+      } else {
+        out.push_back(gpt_oss_experts(
+            name, pair ? std::vector{*parts[0], *parts[1]} : std::vector{*parts[0]}));
+      }
+    }
+  }
+
  private:
+  // Whether the tensor is a part of one that transformers has whole; it is kept for finish().
+  bool keep_part(const Tensor& stored, const ParsedName& name) {
+    const auto keep = [&](std::string_view whole, size_t index) {
+      parts_[fmt::format("{}{}.{}", architecture_.layer, name.layer, whole)][index] = stored;
+      return true;
+    };
+    if (architecture_.model_type == "deepseek_v2" && name.suffix == ".weight") {
+      if (name.key == "blk.attn_k_b") return keep("self_attn.kv_b_proj.weight", 0);
+      if (name.key == "blk.attn_v_b") return keep("self_attn.kv_b_proj.weight", 1);
+    }
+    if (architecture_.model_type == "gpt_oss") {
+      const bool bias = name.suffix == ".bias";
+      const int part = expert_part(name.key);
+      if (part == 0 || part == 1) {
+        return keep(bias ? "mlp.experts.gate_up_proj_bias" : "mlp.experts.gate_up_proj",
+                    static_cast<size_t>(part));
+      }
+      if (part == 2) return keep(bias ? "mlp.experts.down_proj_bias" : "mlp.experts.down_proj", 0);
+    }
+    return false;
+  }
+
   [[noreturn]] void fail_unknown(const Tensor& stored) const {
     fail(Code::kInvalidArgument,
          "[gguf] tensor '{}' of {} has no place in a model of architecture '{}'; the file is of "
@@ -256,12 +300,6 @@ class Mapper {
   }
 
   std::string full_name(const Tensor& stored, const ParsedName& name) const {
-    if (name.key == "blk.attn_k_b" || name.key == "blk.attn_v_b") {
-      fail(Code::kUnimplemented,
-           "[gguf] {} stores kv_b_proj in two parts ('{}'), as llama.cpp does since April 2025, "
-           "which is not read here; use the model's safetensors or an older GGUF",
-           gguf_.what(), stored.name);
-    }
     if (architecture_.model_type == "gpt_oss" && name.key == "blk.attn_sinks") {
       return fmt::format("{}{}.self_attn.sinks", architecture_.layer, name.layer);
     }
@@ -303,12 +341,6 @@ class Mapper {
   // One stacked tensor [experts, ...] becomes one per expert.
   void map_experts(const Tensor& stored, const ParsedName& name, int part,
                    std::vector<Tensor>& out) const {
-    if (architecture_.model_type == "gpt_oss") {
-      fail(Code::kUnimplemented,
-           "[gguf] the experts of {} are stored in llama.cpp's own arrangement, which is not read "
-           "for gpt-oss; use the model's safetensors",
-           gguf_.what());
-    }
     require(stored.dims.size() >= 2 && stored.dims[0] > 0 && stored.dims[0] <= kMaxExperts &&
                 stored.bytes.size() % static_cast<size_t>(stored.dims[0]) == 0,
             "[gguf] tensor '{}' of {} has shape {}, expected one matrix per expert", stored.name,
@@ -328,15 +360,17 @@ class Mapper {
   const Architecture& architecture_;
   int64_t heads_ = 0;
   int64_t kv_heads_ = 0;
+  std::map<std::string, std::array<std::optional<Tensor>, 2>> parts_;  // by the name of the whole
 };
 
 }  // namespace
 
 std::vector<Tensor> transformers_tensors(const Gguf& head, const std::vector<Tensor>& tensors) {
-  const Mapper mapper(head);
+  Mapper mapper(head);
   std::vector<Tensor> out;
   out.reserve(tensors.size());
   for (const Tensor& tensor : tensors) mapper.map(tensor, out);
+  mapper.finish(out);
   return out;
 }
 

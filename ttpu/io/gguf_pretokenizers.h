@@ -20,10 +20,4 @@ PreTokenizer pre_tokenizer_named(std::string_view name, const std::string& what)
 // Whether llama.cpp puts the begin token in front when the file does not say.
 bool adds_bos_by_default(std::string_view name);
 
-// Bytes of the UTF-8 character that `text` begins with; 0 when it is not one.
-size_t utf8_length(std::string_view text);
-bool utf8_valid(std::string_view text);
-// Characters of valid UTF-8; a byte that is not part of one ends the count.
-size_t utf8_characters(std::string_view text);
-
 }  // namespace ttpu::io

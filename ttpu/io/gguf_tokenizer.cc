@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "ttpu/base/error.h"
+#include "ttpu/base/utf8.h"
 #include "ttpu/io/gguf_pretokenizers.h"
 
 namespace ttpu::io {

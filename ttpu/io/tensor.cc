@@ -5,7 +5,9 @@
 #include <vector>
 
 #include "ttpu/base/error.h"
+#include "ttpu/io/composite.h"
 #include "ttpu/io/ggml_quant.h"
+#include "ttpu/io/mxfp4.h"
 
 namespace ttpu::io {
 namespace {
@@ -155,23 +157,39 @@ void check_conversion(const Tensor& tensor, DType to) {
        dtype_name(to));
 }
 
+// Bytes of so many values in a row.
+size_t stored_bytes(const Tensor& tensor, int64_t values) {
+  int64_t bytes = 0;
+  if (tensor.transform.mxfp4) {
+    bytes = values / kMxfp4Elements * kMxfp4GgmlBytes;
+  } else if (tensor.encoding == Encoding::kDense) {
+    bytes = values * bit_width(tensor.dtype) / 8;
+  } else {
+    bytes = values / block_elements(tensor.encoding) * block_bytes(tensor.encoding);
+  }
+  return static_cast<size_t>(bytes);
+}
+
 // `count` stored values of one row, from the row's byte `in` on, transformed and converted.
 void convert_run(const Tensor& tensor, const std::byte* in, size_t count, DType to,
                  std::byte* out) {
   const float add = tensor.transform.add;
   const auto out_size = static_cast<size_t>(bit_width(to) / 8);
-  if (tensor.encoding == Encoding::kDense && tensor.dtype == to && add == 0) {
+  const bool blocked = tensor.encoding != Encoding::kDense || tensor.transform.mxfp4;
+  if (!blocked && tensor.dtype == to && add == 0) {
     std::memcpy(out, in, count * out_size);
     return;
   }
   float values[kChunk];
-  if (tensor.encoding != Encoding::kDense) {
-    const auto block = static_cast<size_t>(block_elements(tensor.encoding));
+  if (blocked) {
     for (size_t done = 0; done < count;) {
       const size_t now = std::min(count - done, kChunk);  // kChunk is a multiple of every block
-      dequantize_row(tensor.encoding,
-                     in + done / block * static_cast<size_t>(block_bytes(tensor.encoding)),
-                     static_cast<int64_t>(now), values);
+      const std::byte* from = in + stored_bytes(tensor, static_cast<int64_t>(done));
+      if (tensor.transform.mxfp4) {
+        mxfp4_from_ggml(from, now, values);
+      } else {
+        dequantize_row(tensor.encoding, from, static_cast<int64_t>(now), values);
+      }
       if (add != 0) {
         for (size_t i = 0; i < now; ++i) values[i] += add;
       }
@@ -243,9 +261,7 @@ int64_t Tensor::rows() const {
 }
 
 int64_t encoded_row_bytes(const Tensor& tensor) {
-  const int64_t elements = tensor.row_elements();
-  if (tensor.encoding == Encoding::kDense) return elements * bit_width(tensor.dtype) / 8;
-  return elements / block_elements(tensor.encoding) * block_bytes(tensor.encoding);
+  return static_cast<int64_t>(stored_bytes(tensor, tensor.row_elements()));
 }
 
 void copy_tensor(const Tensor& tensor, DType to, std::byte* out) {
@@ -255,7 +271,11 @@ void copy_tensor(const Tensor& tensor, DType to, std::byte* out) {
 void copy_rows(const Tensor& tensor, int64_t begin, int64_t end, DType to, std::byte* out) {
   check_range(tensor, begin, end);
   check_conversion(tensor, to);
-  if (begin == end || tensor.bytes.empty()) return;
+  if (begin == end) return;
+  if (tensor.transform.composite != nullptr) {
+    return tensor.transform.composite->copy_rows(begin, end, to, out);
+  }
+  if (tensor.bytes.empty()) return;
   if (tensor.transform.transpose) return copy_transposed(tensor, begin, end, to, out);
   const auto row_elements = static_cast<size_t>(tensor.row_elements());
   const auto stride = static_cast<size_t>(encoded_row_bytes(tensor));

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 
@@ -13,6 +14,8 @@
 #include "ttpu/base/shape.h"
 
 namespace ttpu::io {
+
+class Composite;
 
 // What has to be done to the stored values to get the weight as transformers has it. Files written
 // by llama.cpp's converter need it; safetensors never do.
@@ -27,10 +30,14 @@ struct Transform {
   int64_t interleave_heads = 0;
   // Stored transposed: dims are those after transposing.
   bool transpose = false;
+  // Stored as ggml's blocks of MXFP4, which no kernel computes with; dtype is kBF16.
+  bool mxfp4 = false;
+  // Put together from other tensors; there are no bytes then (see composite.h).
+  std::shared_ptr<const Composite> composite = nullptr;
 
   bool operator==(const Transform&) const = default;
   // Only rows move: encoded blocks can be kept.
-  bool keeps_blocks() const { return add == 0 && !transpose; }
+  bool keeps_blocks() const { return add == 0 && !transpose && !mxfp4 && composite == nullptr; }
   bool moves_rows() const { return permute_heads != 0 || interleave_heads != 0; }
 };
 

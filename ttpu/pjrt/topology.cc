@@ -1,14 +1,36 @@
 #include "ttpu/pjrt/topology.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "ttpu/pjrt/capi.h"
 
 namespace ttpu::pjrt {
 
+namespace {
+
+// libtpu divides by a size of zero. The shape follows the colon of "v5e:2x4"; names of other forms
+// are for the plugin to judge.
+void check_sizes(std::string_view name) {
+  const size_t colon = name.find(':');
+  if (colon == std::string_view::npos) return;
+  for (size_t begin = colon + 1; begin <= name.size();) {
+    const size_t end = std::min(name.find_first_of("x,", begin), name.size());
+    const std::string_view size = name.substr(begin, end - begin);
+    require(
+        !size.empty() && size.find_first_not_of('0') != std::string_view::npos && size[0] != '-',
+        "[topology] '{}' has a dimension of '{}'; expected positive sizes, as in v5e:2x4", name,
+        size);
+    begin = end + 1;
+  }
+}
+
+}  // namespace
+
 Topology Topology::create(std::shared_ptr<const Plugin> plugin, std::string_view name,
                           const Options& options) {
   require(plugin != nullptr, "[topology] no plugin was given; load one with load_plugin");
+  check_sizes(name);
   const PJRT_Api* api = plugin->api();
   if (!TTPU_PJRT_HAS(api, PJRT_TopologyDescription_Create)) {
     fail(Code::kUnimplemented,
