@@ -100,8 +100,9 @@ Json to_json(const Request& request, const GenerationResult& result) {
 
 std::vector<Json> read_jsonl(const std::filesystem::path& path) {
   std::ifstream file(path);
-  if (!file) {
-    fail(Code::kNotFound, "[generate] cannot read '{}'; check the path", path.string());
+  if (!file || std::filesystem::is_directory(path)) {
+    fail(Code::kNotFound, "[generate] cannot read '{}'; give a file with a JSON object a line",
+         path.string());
   }
   std::vector<Json> items;
   std::string line;

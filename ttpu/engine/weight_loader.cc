@@ -1,8 +1,12 @@
 #include "ttpu/engine/weight_loader.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <set>
+
+#include <fmt/ranges.h>
 
 #include "ttpu/base/error.h"
 
@@ -41,6 +45,18 @@ void transpose_rows(const nn::WeightDecl& decl, const std::byte* from, std::byte
   }
 }
 
+// Tables that old files hold beside the weights, a head that is the embedding again, and what is
+// for images.
+bool is_no_weight(const std::string& name) {
+  constexpr std::string_view kEnds[] = {
+      ".rotary_emb.inv_freq",   ".attn.bias",     ".attn.masked_bias", ".attention.bias",
+      ".attention.masked_bias", "lm_head.weight", "embed_out.weight"};
+  const bool ends = std::any_of(std::begin(kEnds), std::end(kEnds),
+                                [&](std::string_view end) { return name.ends_with(end); });
+  return ends || name.find("vision_tower.") != std::string::npos ||
+         name.find("multi_modal_projector.") != std::string::npos;
+}
+
 }  // namespace
 
 nn::FormatOf dense_format(DType compute) {
@@ -69,6 +85,33 @@ void WeightLoader::check_dims(const nn::WeightDecl& decl, const io::Tensor& tens
           "[weights] '{}' is {} in the checkpoint, and config.json makes it {}; the two belong to "
           "different models or one is damaged",
           tensor.name, dims_to_string(tensor.dims), dims_to_string(expected));
+}
+
+void WeightLoader::check_nothing_left(const std::vector<nn::WeightDecl>& decls) const {
+  std::set<std::string> used;
+  for (const nn::WeightDecl& decl : decls) {
+    for (const std::string& name : decl.names) used.insert(find(name).name);
+  }
+  std::vector<std::string> left;
+  std::string predictor;  // the layer of DeepSeek's that predicts the token after the next
+  for (const io::Tensor& tensor : checkpoint_.tensors()) {
+    if (used.contains(tensor.name) || is_no_weight(tensor.name)) continue;
+    left.push_back(tensor.name);
+    if (const size_t at = tensor.name.find(".eh_proj."); at != std::string::npos) {
+      predictor = tensor.name.substr(0, at + 1);
+    }
+  }
+  if (!predictor.empty()) {
+    std::erase_if(left, [&](const std::string& name) { return name.starts_with(predictor); });
+  }
+  if (left.empty()) return;
+  const size_t count = left.size();
+  left.resize(std::min<size_t>(count, 3));
+  fail(Code::kInvalidArgument,
+       "[weights] the checkpoint has {} weights for which the model of config.json has no place: "
+       "{}{}. Check num_hidden_layers, tie_word_embeddings and the fields about biases, and that "
+       "both are of one model",
+       count, fmt::join(left, ", "), count > left.size() ? ", ..." : "");
 }
 
 nn::WeightFormat WeightLoader::format_of(const nn::WeightDecl& decl) const {

@@ -25,6 +25,9 @@ class WeightLoader {
   // The form that the program's argument has. Throws when the checkpoint lacks the weight (naming
   // near ones) or has it in another shape.
   nn::WeightFormat format_of(const nn::WeightDecl& decl) const;
+  // Throws kInvalidArgument when the checkpoint has weights beside `decls`: the model of
+  // config.json is not the one that was saved.
+  void check_nothing_left(const std::vector<nn::WeightDecl>& decls) const;
   // Aligned mapped bytes are used in place where the plugin can; the rest is copied once.
   pjrt::Buffer load(const nn::WeightDecl& decl, const pjrt::Client& client,
                     const std::shared_ptr<const io::Checkpoint>& keep_alive) const;
