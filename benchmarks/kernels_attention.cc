@@ -58,7 +58,7 @@ class Workload {
     call_ = {.dtype = dtype,
              .cache_dtype = dtype,
              .q = q_.data(),
-             .rows = rows_.data(),
+             .keys = rows_.data(),
              .output = output_.data(),
              .kv_lens = kv_lens_.data(),
              .page_indices = pages_.data(),

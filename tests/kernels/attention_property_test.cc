@@ -143,7 +143,7 @@ class Ragged {
     return {.dtype = s_.dtype,
             .cache_dtype = s_.cache_dtype,
             .q = q_.data(),
-            .rows = rows_.data(),
+            .keys = rows_.data(),
             .cache = cache.data(),
             .output = output.data(),
             .kv_lens = kv_lens_.data(),

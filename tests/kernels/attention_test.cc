@@ -4,14 +4,10 @@
 #include <random>
 #include <vector>
 
-#include <gtest/gtest.h>
-
-#include "ttpu/base/error.h"
-#include "ttpu/ir/ir.h"
+#include "program_testing.h"
 #include "ttpu/kernels/mla_attention/mla_attention.h"
 #include "ttpu/kernels/ragged_paged_attention/ragged_paged_attention.h"
 #include "ttpu/kernels/rotary/rotary.h"
-#include "ttpu/pjrt/client.h"
 
 namespace ttpu::kernels {
 namespace {
@@ -19,22 +15,8 @@ namespace {
 using Floats = std::vector<float>;
 using Ints = std::vector<int32_t>;
 
-const pjrt::Client& client() {
-  static const pjrt::Client made = [] {
-    for (const pjrt::PluginLocation& location : pjrt::locate_plugins()) {
-      if (location.name == "cpu") return pjrt::Client::create(pjrt::load_plugin(location.path));
-    }
-    fail(Code::kNotFound, "no CPU plugin is installed; run: ttpu plugin install cpu");
-  }();
-  return made;
-}
-
-Target target_of(bool custom_calls) {
-  if (custom_calls) {
-    EXPECT_TRUE(register_cpu_kernels(client().plugin()));
-  }
-  return {Platform::kCpu, custom_calls};
-}
+const pjrt::Client& client() { return test_client(); }
+Target target_of(bool custom_calls) { return test_target(custom_calls); }
 
 struct Case {
   const char* name;
@@ -350,6 +332,50 @@ TEST(Attention, ShapesThatDoNotFitAreRefused) {
                Error);
   EXPECT_THROW(ragged_paged_attention({}, q, kv, kv, cache, batch, {.sliding_window = 0}), Error);
   EXPECT_THROW(ragged_paged_attention({}, q, kv, kv, cache, batch, {.sinks = f32({3})}), Error);
+}
+
+// Both outcomes of one batch whose q and k are turned: inside the operator or before it.
+TEST(Attention, RotaryInsideIsRotaryBefore) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const RotaryStyle style : {RotaryStyle::kHalf, RotaryStyle::kInterleaved}) {
+      for (const int64_t rot : {64, 40, 6}) {
+        TestProgram program;
+        std::mt19937 rng(static_cast<uint32_t>(rot));
+        const auto floats = [&](Dims dims) {
+          const Shape shape(DType::kF32, dims);
+          return program.argument(random_floats(shape.num_elements(), rng), DType::kF32, dims);
+        };
+        const auto ints = [&](const Ints& values) {
+          return program.argument(values, DType::kS32, {static_cast<int64_t>(values.size())});
+        };
+        const ir::Value cache = ir::convert(floats({6, 8, 4, 64}), dtype);
+        const ir::Value q = ir::convert(floats({70, 6, 64}), dtype);
+        const ir::Value k = ir::convert(floats({70, 2, 64}), dtype);
+        const ir::Value v = ir::convert(floats({70, 2, 64}), dtype);
+        const ir::Value cos = floats({70, rot / 2}), sin = floats({70, rot / 2});
+        const RaggedBatch batch{ints({20, 0}), ints({5, 2, 3, 0, 1, 4}), ints({0, 12, 12}),
+                                ints({0, 0, 1})};
+        const Target target = test_target(true);
+        const auto inside = ragged_paged_attention(
+            target, q, k, v, cache, batch, {.scale = 0.125, .rotary = Rotary{cos, sin, style}});
+        const auto before = ragged_paged_attention(target, rotary(target, q, cos, sin, style),
+                                                   rotary(target, k, cos, sin, style), v, cache,
+                                                   batch, {.scale = 0.125});
+        const auto f32 = [](ir::Value x) { return ir::convert(x, DType::kF32); };
+        const auto out = program.run(
+            {f32(inside.output), f32(before.output), f32(inside.cache), f32(before.cache)});
+        const double bound = dtype == DType::kF32 ? 1e-5 : 0.05;
+        for (size_t i = 0; i < 4; i += 2) {
+          const Floats a = out[i].to_vector<float>(), b = out[i + 1].to_vector<float>();
+          double worst = 0;
+          for (size_t j = 0; j < a.size(); ++j) {
+            worst = std::max(worst, static_cast<double>(std::abs(a[j] - b[j])));
+          }
+          EXPECT_LT(worst, bound) << "rot " << rot;
+        }
+      }
+    }
+  }
 }
 
 TEST(Rotary, TurnsPairsAndPassesTheRest) {

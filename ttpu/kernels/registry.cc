@@ -8,6 +8,7 @@
 #include "ttpu/base/log.h"
 #include "ttpu/kernels/cpu/handler.h"
 #include "ttpu/kernels/linear/cpu/handlers.h"
+#include "ttpu/kernels/norm/cpu/handlers.h"
 #include "ttpu/kernels/ragged_paged_attention/cpu/handlers.h"
 #include "ttpu/kernels/sampling/cpu/handlers.h"
 #include "ttpu/pjrt/ffi.h"
@@ -19,6 +20,7 @@ namespace {
 constexpr std::span<const CpuHandler> (*kOperators[])() = {
     linear_cpu_handlers,
     attention_cpu_handlers,
+    norm_cpu_handlers,
     sampling_cpu_handlers,
 };
 

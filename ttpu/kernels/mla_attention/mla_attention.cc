@@ -34,7 +34,7 @@ AttentionResult mla_attention(const Target& target, ir::Value q_latent, ir::Valu
   const ir::Value q = ir::concatenate({q_latent, q_rope}, 2);
   const ir::Value rows = ir::concatenate({latent, k_rope}, 1);
   const CacheLayout layout{1, rank + rope, rank, true};
-  return paged_attention(target, q, rows, cache, layout, batch, attention);
+  return paged_attention(target, q, {rows}, cache, layout, batch, attention);
 }
 
 }  // namespace ttpu::kernels

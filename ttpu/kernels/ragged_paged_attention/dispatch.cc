@@ -8,15 +8,25 @@ namespace {
 
 bool kernel_takes(DType dtype) { return dtype == DType::kBF16 || dtype == DType::kF32; }
 
-AttentionResult call(ir::Value q, ir::Value rows, ir::Value cache, const CacheLayout& layout,
+int64_t rotary_code(const std::optional<Rotary>& rotary) {
+  if (!rotary) return kNoRotary;
+  return rotary->style == RotaryStyle::kHalf ? kHalfRotary : kInterleavedRotary;
+}
+
+AttentionResult call(ir::Value q, const NewRows& rows, ir::Value cache, const CacheLayout& layout,
                      const RaggedBatch& batch, const AttentionOptions& options) {
   ir::Values operands = {
-      cache, q, rows, batch.kv_lens, batch.page_indices, batch.cu_q_lens, batch.distribution};
+      cache, q, rows.keys, batch.kv_lens, batch.page_indices, batch.cu_q_lens, batch.distribution};
+  if (rows.values) operands.push_back(*rows.values);
+  if (options.rotary) operands.insert(operands.end(), {options.rotary->cos, options.rotary->sin});
   if (options.sinks) operands.push_back(ir::convert(*options.sinks, DType::kF32));
   ir::CustomCallOptions custom;
   custom.backend_config = {{"kv_heads", layout.kv_heads},
                            {"head_stride", layout.shared ? int64_t{0} : 2 * layout.key_dim},
                            {"value_offset", layout.shared ? int64_t{0} : layout.key_dim},
+                           {"has_values", static_cast<int64_t>(rows.values.has_value())},
+                           {"rotary", rotary_code(options.rotary)},
+                           {"has_sinks", static_cast<int64_t>(options.sinks.has_value())},
                            {"window", options.sliding_window.value_or(0)},
                            {"causal", static_cast<int64_t>(options.causal)},
                            {"scale", static_cast<float>(options.scale)},
@@ -28,15 +38,30 @@ AttentionResult call(ir::Value q, ir::Value rows, ir::Value cache, const CacheLa
   return {results[0], results[1]};
 }
 
+// [tokens, width]: keys and values as the cache has them.
+ir::Value joined(const NewRows& rows) {
+  if (!rows.values) return rows.keys;
+  const ir::Value pairs =
+      ir::concatenate({ir::expand_dims(rows.keys, 2), ir::expand_dims(*rows.values, 2)}, 2);
+  const int64_t tokens = pairs.dim(0);
+  return ir::reshape(pairs, {tokens, pairs.dim(1) * 2 * pairs.dim(3)});
+}
+
 }  // namespace
 
-AttentionResult paged_attention(const Target& target, ir::Value q, ir::Value rows, ir::Value cache,
-                                const CacheLayout& layout, const RaggedBatch& batch,
-                                const AttentionOptions& options) {
+AttentionResult paged_attention(const Target& target, ir::Value q, const NewRows& rows,
+                                ir::Value cache, const CacheLayout& layout,
+                                const RaggedBatch& batch, const AttentionOptions& options) {
   if (target.cpu_kernels() && kernel_takes(q.dtype()) && kernel_takes(cache.dtype())) {
     return call(q, rows, cache, layout, batch, options);
   }
-  return reference::paged_attention(q, rows, cache, layout, batch, options);
+  NewRows turned = rows;
+  if (options.rotary) {
+    const Rotary& r = *options.rotary;
+    q = rotary(target, q, r.cos, r.sin, r.style);
+    turned.keys = rotary(target, rows.keys, r.cos, r.sin, r.style);
+  }
+  return reference::paged_attention(q, joined(turned), cache, layout, batch, options);
 }
 
 }  // namespace ttpu::kernels

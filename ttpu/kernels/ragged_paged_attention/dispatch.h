@@ -5,9 +5,9 @@
 
 namespace ttpu::kernels {
 
-// As reference::paged_attention.
-AttentionResult paged_attention(const Target& target, ir::Value q, ir::Value rows, ir::Value cache,
-                                const CacheLayout& layout, const RaggedBatch& batch,
-                                const AttentionOptions& options);
+// As reference::paged_attention, with rotary where the options have it.
+AttentionResult paged_attention(const Target& target, ir::Value q, const NewRows& rows,
+                                ir::Value cache, const CacheLayout& layout,
+                                const RaggedBatch& batch, const AttentionOptions& options);
 
 }  // namespace ttpu::kernels

@@ -33,6 +33,7 @@ void check(ir::Value q, ir::Value k, ir::Value v, ir::Value cache, const RaggedB
           "[{}] the soft cap is {}, expected more than 0", kOp, options.soft_cap.value_or(0));
   require(!options.sinks || options.sinks->dims() == Dims({heads}),
           "[{}] sinks do not have one number for each of {} heads", kOp, heads);
+  if (options.rotary) check_rotary(q, options.rotary->cos, options.rotary->sin);
 }
 
 }  // namespace
@@ -41,12 +42,8 @@ AttentionResult ragged_paged_attention(const Target& target, ir::Value q, ir::Va
                                        ir::Value cache, const RaggedBatch& batch,
                                        const AttentionOptions& options) {
   check(q, k, v, cache, batch, options);
-  const int64_t kv_heads = k.dim(1);
-  const int64_t head_dim = k.dim(2);
-  const ir::Value pairs = ir::concatenate({ir::expand_dims(k, 2), ir::expand_dims(v, 2)}, 2);
-  const ir::Value rows = ir::reshape(pairs, {q.dim(0), 2 * kv_heads * head_dim});
-  const CacheLayout layout{kv_heads, head_dim, head_dim, false};
-  return paged_attention(target, q, rows, cache, layout, batch, options);
+  const CacheLayout layout{k.dim(1), k.dim(2), v.dim(2), false};
+  return paged_attention(target, q, {k, v}, cache, layout, batch, options);
 }
 
 }  // namespace ttpu::kernels

@@ -7,6 +7,7 @@
 
 #include "ttpu/ir/value.h"
 #include "ttpu/kernels/registry.h"
+#include "ttpu/kernels/rotary/rotary.h"
 
 namespace ttpu::kernels {
 
@@ -19,12 +20,19 @@ struct RaggedBatch {
   ir::Value distribution;  // [3]: ends of the decode-only, prefill-only and mixed sequences
 };
 
+// Tables as kernels::rotary takes them.
+struct Rotary {
+  ir::Value cos, sin;  // [tokens, rot / 2] f32
+  RotaryStyle style = RotaryStyle::kHalf;
+};
+
 struct AttentionOptions {
   double scale = 1;
   std::optional<int64_t> sliding_window = {};  // position j is seen by i iff i - window < j <= i
   std::optional<double> soft_cap = {};         // cap * tanh(score / cap), as Gemma 2
   std::optional<ir::Value> sinks = {};         // [q_heads]: a logit without a value, as GPT-OSS
   bool causal = true;                          // false: every position of the sequence is seen
+  std::optional<Rotary> rotary = {};           // turns q and k first
 };
 
 struct AttentionResult {

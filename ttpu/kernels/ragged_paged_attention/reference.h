@@ -13,6 +13,12 @@ struct CacheLayout {
   bool shared = false;  // values are the first value_dim numbers of the keys (MLA), one head
 };
 
+// What is written at the tokens' positions.
+struct NewRows {
+  ir::Value keys;                        // [tokens, kv_heads, key_dim]; MLA: [tokens, width]
+  std::optional<ir::Value> values = {};  // [tokens, kv_heads, value_dim]; none: keys are all
+};
+
 // Throws kInvalidArgument unless the batch fits the tokens; `op` begins the message.
 void check_batch(const char* op, const RaggedBatch& batch, ir::Value q, ir::Value cache);
 

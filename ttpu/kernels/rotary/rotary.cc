@@ -5,13 +5,17 @@
 
 namespace ttpu::kernels {
 
-ir::Value rotary(const Target&, ir::Value x, ir::Value cos, ir::Value sin, RotaryStyle style) {
+void check_rotary(ir::Value x, ir::Value cos, ir::Value sin) {
   require(x.rank() == 3 && is_float(x.dtype()),
           "[rotary] x is {}, expected floats [tokens, heads, head_dim]", x.shape().to_string());
   require(cos.rank() == 2 && cos.shape() == sin.shape() && cos.dtype() == DType::kF32 &&
               cos.dim(0) == x.dim(0) && 2 * cos.dim(1) <= x.dim(2),
           "[rotary] cos is {} and sin {}, expected f32 [tokens, rot / 2] for x {}",
           cos.shape().to_string(), sin.shape().to_string(), x.shape().to_string());
+}
+
+ir::Value rotary(const Target&, ir::Value x, ir::Value cos, ir::Value sin, RotaryStyle style) {
+  check_rotary(x, cos, sin);
   const int64_t tokens = x.dim(0);
   const int64_t heads = x.dim(1);
   const int64_t half = cos.dim(1);

@@ -17,4 +17,7 @@ enum class RotaryStyle {
 ir::Value rotary(const Target& target, ir::Value x, ir::Value cos, ir::Value sin,
                  RotaryStyle style);
 
+// What rotary throws for shapes that do not fit.
+void check_rotary(ir::Value x, ir::Value cos, ir::Value sin);
+
 }  // namespace ttpu::kernels

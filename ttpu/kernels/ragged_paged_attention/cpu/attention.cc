@@ -58,9 +58,32 @@ void convert_row(const void* from, DType from_dtype, void* to, DType to_dtype, i
   }
 }
 
-void write_rows(const Attention& c, TaskPool* pool) {
-  const int64_t in = c.dtype == DType::kF32 ? 4 : 2;
-  const int64_t out = c.cache_dtype == DType::kF32 ? 4 : 2;
+int64_t size_of(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
+
+// What the cache holds of a token.
+void write_row(const Attention& c, const AttentionIsa& isa, int64_t token, char* to) {
+  const int64_t in = size_of(c.dtype), out = size_of(c.cache_dtype);
+  if (c.values == nullptr) {
+    convert_row(static_cast<const char*>(c.keys) + token * c.width * in, c.dtype, to, c.cache_dtype,
+                c.width);
+    return;
+  }
+  const char* keys = static_cast<const char*>(c.keys) + token * c.kv_heads * c.key_dim * in;
+  const char* values = static_cast<const char*>(c.values) + token * c.kv_heads * c.value_dim * in;
+  if (c.cos != nullptr) {
+    auto* turned = thread_scratch_of<char>(1, c.kv_heads * c.key_dim * in);
+    isa.turn(c, token, keys, c.kv_heads, turned);
+    keys = turned;
+  }
+  for (int64_t head = 0; head < c.kv_heads; ++head) {
+    char* at = to + head * c.head_stride * out;
+    convert_row(keys + head * c.key_dim * in, c.dtype, at, c.cache_dtype, c.key_dim);
+    convert_row(values + head * c.value_dim * in, c.dtype, at + c.value_offset * out, c.cache_dtype,
+                c.value_dim);
+  }
+}
+
+void write_rows(const Attention& c, const AttentionIsa& isa, TaskPool* pool) {
   for (int64_t s = 0; s < c.distribution[2]; ++s) {
     const int64_t begin = c.cu_q_lens[s];
     const int64_t tokens = c.cu_q_lens[s + 1] - begin;
@@ -70,11 +93,24 @@ void write_rows(const Attention& c, TaskPool* pool) {
         const int64_t at = position + i;
         const int64_t page = c.page_indices[s * c.pages_per_sequence + at / c.page_size];
         const int64_t row = page * c.page_size + at % c.page_size;
-        convert_row(static_cast<const char*>(c.rows) + (begin + i) * c.width * in, c.dtype,
-                    static_cast<char*>(c.cache) + row * c.width * out, c.cache_dtype, c.width);
+        write_row(c, isa, begin + i,
+                  static_cast<char*>(c.cache) + row * c.width * size_of(c.cache_dtype));
       }
     });
   }
+}
+
+// The queries of the first `tokens` tokens after rotary position embedding.
+const void* turned_queries(const Attention& c, const AttentionIsa& isa, int64_t tokens,
+                           TaskPool* pool) {
+  const int64_t row = c.q_heads * c.key_dim * size_of(c.dtype);
+  auto* out = thread_scratch_of<char>(3, std::max<int64_t>(tokens * row, 1));
+  parallel_for(tokens > 64 ? pool : nullptr, tokens, 64, [&](int64_t first, int64_t last) {
+    for (int64_t t = first; t < last; ++t) {
+      isa.turn(c, t, static_cast<const char*>(c.q) + t * row, c.q_heads, out + t * row);
+    }
+  });
+  return out;
 }
 
 // A split item's parts are items of their own; `joins` says which.
@@ -189,19 +225,21 @@ class Planner {
 
 }  // namespace
 
-void attention(const Attention& c, TaskPool* pool, Isa isa) {
-  check(c);
-  write_rows(c, pool);
+void attention(const Attention& call, TaskPool* pool, Isa isa) {
+  check(call);
+  const AttentionIsa& kernels = isa_kernels(isa);
+  write_rows(call, kernels, pool);
+  Attention c = call;
   const int64_t real = c.distribution[2] == 0 ? 0 : c.cu_q_lens[c.distribution[2]];
-  const int64_t row_bytes = c.q_heads * c.value_dim * (c.dtype == DType::kF32 ? 4 : 2);
+  const int64_t row_bytes = c.q_heads * c.value_dim * size_of(c.dtype);
   std::memset(static_cast<char*>(c.output) + real * row_bytes, 0,
               static_cast<size_t>((c.tokens - real) * row_bytes));
   static thread_local Work work_of_thread;  // a step makes dozens of calls: keep the memory
   Work& work = work_of_thread;
-  const AttentionIsa& kernels = isa_kernels(isa);
+  // Slots: the tiles that this thread runs itself use 0 and 1.
+  if (c.cos != nullptr) c.q = turned_queries(c, kernels, real, pool);
   const int threads = pool == nullptr ? 1 : std::max(pool->num_threads(), 1);
   Planner(c, threads, kernels.group_rows, work).plan();
-  // Slot 2: the tiles that this thread runs itself use 0 and 1.
   float* states = thread_scratch_of<float>(2, std::max<int64_t>(work.state_floats, 1));
   for (size_t i = 0; i < work.items.size(); ++i) {
     if (work.states[i] >= 0) work.items[i].partial = states + work.states[i];

@@ -5,6 +5,7 @@
 
 #include "ttpu/kernels/ragged_paged_attention/cpu/few.h"
 #include "ttpu/kernels/ragged_paged_attention/cpu/tile.h"
+#include "ttpu/kernels/ragged_paged_attention/cpu/turn.h"
 
 #if defined(__x86_64__)
 
@@ -216,7 +217,7 @@ void run(const Attention& c, const AttentionItem& item) {
 
 }  // namespace
 
-const AttentionIsa kAvx512Attention = {kGroupRows, run, join_parts};
+const AttentionIsa kAvx512Attention = {kGroupRows, run, join_parts, turn_heads};
 
 }  // namespace ttpu::kernels::cpu
 

@@ -22,6 +22,26 @@ int64_t elements(const XLA_FFI_Buffer& buffer, int64_t from = 0) {
   return count;
 }
 
+// The operands that some calls have.
+void read_options(FfiCall& call, cpu::Attention& a) {
+  int64_t next = 7;
+  if (call.attr_i64("has_values") != 0) {
+    require(float_type(call.arg(next)) == a.dtype, "[attention] values differ in type");
+    a.values = call.arg(next++).data;
+  }
+  const int64_t rotary = call.attr_i64("rotary");
+  if (rotary != kNoRotary) {
+    const XLA_FFI_Buffer& cos = call.arg(next);
+    require(cos.rank == 2 && 2 * cos.dims[1] <= a.key_dim, "[attention] wrong rotary tables");
+    a.rotary_half = cos.dims[1];
+    a.interleaved = rotary == kInterleavedRotary;
+    a.cos = data_of<const float>(cos);
+    a.sin = data_of<const float>(call.arg(next + 1));
+    next += 2;
+  }
+  if (call.attr_i64("has_sinks") != 0) a.sinks = data_of<const float>(call.arg(next));
+}
+
 void attention_kernel(FfiCall& call) {
   const XLA_FFI_Buffer& cache = call.arg(0);
   const XLA_FFI_Buffer& q = call.arg(1);
@@ -33,14 +53,13 @@ void attention_kernel(FfiCall& call) {
   require(float_type(call.arg(2)) == a.dtype && float_type(output) == a.dtype,
           "[attention] queries, keys and output differ in type");
   a.q = q.data;
-  a.rows = call.arg(2).data;
+  a.keys = call.arg(2).data;
   a.cache = call.result(1).data;
   a.output = output.data;
   a.kv_lens = data_of<const int32_t>(call.arg(3));
   a.page_indices = data_of<const int32_t>(call.arg(4));
   a.cu_q_lens = data_of<const int32_t>(call.arg(5));
   a.distribution = data_of<const int32_t>(call.arg(6));
-  if (call.num_args() > 7) a.sinks = data_of<const float>(call.arg(7));
   a.tokens = q.dims[0];
   a.q_heads = q.dims[1];
   a.key_dim = q.dims[2];
@@ -55,6 +74,7 @@ void attention_kernel(FfiCall& call) {
   a.value_offset = call.attr_i64("value_offset");
   a.window = call.attr_i64("window");
   a.causal = call.attr_i64("causal") != 0;
+  read_options(call, a);
   a.scale = call.attr_f32("scale");
   a.soft_cap = call.attr_f32("soft_cap");
   // The plugin gives the same memory where it can.

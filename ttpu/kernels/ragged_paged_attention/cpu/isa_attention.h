@@ -35,6 +35,8 @@ struct AttentionIsa {
   // writes the output.
   void (*join)(const Attention& call, const AttentionItem& item, const float* states,
                int64_t parts);
+  // Rotary position embedding of `heads` heads of a token.
+  void (*turn)(const Attention& call, int64_t token, const void* from, int64_t heads, void* to);
 };
 
 extern const AttentionIsa kPortableAttention;

@@ -14,12 +14,15 @@ namespace ttpu::kernels::cpu {
 // Everything is dense and row-major; bf16 or f32. A cache row (one position) is `width` elements;
 // the key of head h begins at h * head_stride, its value value_offset behind it.
 struct Attention {
-  DType dtype = DType::kF32;  // of q, rows and output
+  DType dtype = DType::kF32;  // of q, keys, values and output
   DType cache_dtype = DType::kF32;
-  const void* q = nullptr;     // [tokens, q_heads, key_dim]
-  const void* rows = nullptr;  // [tokens, width]: written at the tokens' positions first
-  void* cache = nullptr;       // [pages, page_size, width]
-  void* output = nullptr;      // [tokens, q_heads, value_dim]
+  const void* q = nullptr;  // [tokens, q_heads, key_dim]
+  // Written at the tokens' positions first: [tokens, kv_heads, key_dim] and value_dim, or without
+  // values whole rows [tokens, width].
+  const void* keys = nullptr;
+  const void* values = nullptr;
+  void* cache = nullptr;   // [pages, page_size, width]
+  void* output = nullptr;  // [tokens, q_heads, value_dim]
   const int32_t* kv_lens = nullptr;
   const int32_t* page_indices = nullptr;  // [sequences, pages_per_sequence]
   const int32_t* cu_q_lens = nullptr;
@@ -28,6 +31,11 @@ struct Attention {
   int64_t tokens = 0, q_heads = 0, kv_heads = 0, key_dim = 0, value_dim = 0;
   int64_t width = 0, head_stride = 0, value_offset = 0;
   int64_t pages = 0, page_size = 0, sequences = 0, pages_per_sequence = 0;
+  // Not null: [tokens, rotary_half]; q and keys are turned first.
+  const float* cos = nullptr;
+  const float* sin = nullptr;
+  int64_t rotary_half = 0;
+  bool interleaved = false;
   float scale = 1;
   float soft_cap = 0;  // 0: none
   int64_t window = 0;  // 0: none

@@ -3,6 +3,7 @@
 
 #include "ttpu/kernels/ragged_paged_attention/cpu/few.h"
 #include "ttpu/kernels/ragged_paged_attention/cpu/tile.h"
+#include "ttpu/kernels/ragged_paged_attention/cpu/turn.h"
 
 namespace ttpu::kernels::cpu {
 namespace {
@@ -12,7 +13,7 @@ void run_plain(const Attention& c, const AttentionItem& item) {
   run_tile<PlainPacking>(c, item);
 }
 
-constexpr AttentionIsa kPlainAttention = {kGroupRows, run_plain, join_parts};
+constexpr AttentionIsa kPlainAttention = {kGroupRows, run_plain, join_parts, turn_heads};
 
 }  // namespace
 }  // namespace ttpu::kernels::cpu

@@ -24,9 +24,9 @@ struct SamplingIsa {
   // Penalties; out may be x.
   void (*penalize)(const float* x, const uint16_t* counts, float repetition, float frequency,
                    float presence, int64_t vocab, float* out);
-  // The sum of e^(x - most) over whole blocks.
-  double (*sum_exp)(const float* x, int64_t blocks, float most);
-  // The token of the largest x + Gumbel noise. x and most as prepare left them.
+  // The sum of e^(x - top) over the x of at least `least`. x and most as prepare left them.
+  double (*sum_exp)(const float* x, const float* most, int64_t blocks, float top, float least);
+  // The token of the largest x + Gumbel noise.
   int32_t (*draw)(const float* x, const float* most, int64_t blocks, const Draw& draw);
 };
 

@@ -10,7 +10,6 @@ namespace ttpu::kernels::cpu {
 namespace {
 
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
-constexpr float kMaxGumbel = 23.f;  // -ln(-ln(1 - 2^-33)) is 22.9
 constexpr float kLog2e = 1.44269504f;
 
 void prepare(const float* x, const uint32_t* allowed, float factor, int64_t vocab, float* out,
@@ -63,16 +62,31 @@ void penalize(const float* x, const uint16_t* counts, float repetition, float fr
   store_some(out + i, one(v, count), vocab - i);
 }
 
-double sum_exp(const float* x, int64_t blocks, float most) {
+double sum_exp(const float* x, const float* most, int64_t blocks, float top, float least) {
   double total = 0;
   for (int64_t b = 0; b < blocks; ++b) {
+    if (most[b] < least) continue;
     VecF sum{};
     for (int64_t i = b * kLogitBlock; i < (b + 1) * kLogitBlock; i += kLanes) {
-      sum += exp2_of((load<VecF>(x + i) - most) * kLog2e);
+      const VecF v = load<VecF>(x + i);
+      sum += v >= least ? exp2_of((v - top) * kLog2e) : VecF{};
     }
     total += static_cast<double>(sum_of(sum));
   }
   return total;
+}
+
+inline bool any(VecI mask) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask(reinterpret_cast<__m512i>(mask), reinterpret_cast<__m512i>(mask)) !=
+         0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_epi8(reinterpret_cast<__m256i>(mask)) != 0;
+#else
+  int32_t together = 0;
+  for (int i = 0; i < kLanes; ++i) together |= mask[i];
+  return together != 0;
+#endif
 }
 
 inline VecU turned(VecU x, int by) { return (x << by) | (x >> (32 - by)); }
@@ -127,13 +141,16 @@ struct Best {
   }
 };
 
-inline void draw_block(const float* x, int64_t block, const Draw& draw, Best& best) {
+// Noise above -ln(e) needs an e > -ln(1 - u) >= u: bits beyond `limit` need no logarithms.
+inline void draw_block(const float* x, int64_t block, const Draw& draw, uint32_t limit,
+                       Best& best) {
   const VecI lane = lane_numbers();
   for (int64_t i = block * kLogitBlock; i < (block + 1) * kLogitBlock; i += 2 * kLanes) {
-    const VecF a = load<VecF>(x + i), b = load<VecF>(x + i + kLanes);
     const VecI token = 2 * lane + static_cast<int32_t>(i);
     const VecI counter = token >> 1;
     const Words words = threefry(draw, __builtin_convertvector(counter, VecU));
+    if (!any((words.even <= limit) | (words.odd <= limit))) continue;
+    const VecF a = load<VecF>(x + i), b = load<VecF>(x + i + kLanes);
     const auto kept = [&](VecF v, VecI t) {
       const VecI keep = (v > draw.threshold) | ((v == draw.threshold) & (t <= draw.tie_token));
       return keep ? v : all(kNothing);
@@ -146,12 +163,14 @@ inline void draw_block(const float* x, int64_t block, const Draw& draw, Best& be
 int32_t draw(const float* x, const float* most, int64_t blocks, const Draw& draw) {
   Best best;
   const int64_t first = draw.best / kLogitBlock;
-  draw_block(x, first, draw, best);
+  draw_block(x, first, draw, ~0u, best);
   float high = largest_of(best.score);
   for (int64_t b = 0; b < blocks; ++b) {
-    // Nothing to choose, or nothing that any noise could lift above what was found.
-    if (b == first || most[b] < draw.threshold || most[b] + kMaxGumbel <= high) continue;
-    draw_block(x, b, draw, best);
+    if (b == first || most[b] < draw.threshold) continue;
+    // What noise must lift the block's largest above what was found, with room for rounding.
+    const float behind = exp2_of(all((most[b] - high) * kLog2e))[0] * 1.001f;
+    const uint32_t limit = behind < 1.f ? static_cast<uint32_t>(behind * 0x1p32f) : ~0u;
+    draw_block(x, b, draw, limit, best);
     high = largest_of(best.score);
   }
   int32_t token = draw.best;

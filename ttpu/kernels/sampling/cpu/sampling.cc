@@ -12,9 +12,12 @@ namespace ttpu::kernels::cpu {
 namespace {
 
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
+constexpr float kEverything = -kNothing;
 constexpr float kGreedyBelow = 1e-5f;
-// Tokens further below the most likely one (e^-12) are seldom part of a nucleus.
-constexpr float kNear = 12;
+// Where the end of a nucleus is looked for first: weights below e^-32 seldom matter. So many
+// halvings leave few logits to sort.
+constexpr float kFar = 32;
+constexpr int kHalvings = 12;
 
 const SamplingIsa& isa_kernels(Isa isa) {
 #if defined(__x86_64__)
@@ -58,13 +61,13 @@ Row prepare_row(const SamplingIsa& isa, const float* x, const uint32_t* allowed,
   return row;
 }
 
-// All tokens of at least `bound`.
-void collect(const Row& row, float bound, Candidates& out) {
+// All tokens of at least `bound` and below `end`.
+void collect(const Row& row, float bound, float end, Candidates& out) {
   out.clear();
   for (int64_t b = 0; b < row.blocks; ++b) {
     if (row.most[b] < bound) continue;
     for (int64_t i = b * kLogitBlock; i < (b + 1) * kLogitBlock; ++i) {
-      if (row.x[i] >= bound && row.x[i] > kNothing) {
+      if (row.x[i] >= bound && row.x[i] < end && row.x[i] > kNothing) {
         out.push_back({row.x[i], static_cast<int32_t>(i)});
       }
     }
@@ -81,7 +84,7 @@ float collect_largest(const Row& row, int64_t k, Candidates& out) {
     std::nth_element(most, most + k - 1, most + row.blocks, std::greater<>());
     bound = most[k - 1];
   }
-  collect(row, bound, out);
+  collect(row, bound, kEverything, out);
   if (static_cast<int64_t>(out.size()) < k) return kNothing;
   std::nth_element(out.begin(), out.begin() + (k - 1), out.end(), before);
   const float last = out[static_cast<size_t>(k - 1)].logit;
@@ -89,32 +92,41 @@ float collect_largest(const Row& row, int64_t k, Candidates& out) {
   return last;
 }
 
-double weight_of(const Candidate& c, float top) {
-  return std::exp(static_cast<double>(c.logit) - static_cast<double>(top));
-}
-double weight_of(const Candidates& candidates, float top) {
+// The last of the most likely tokens whose weights reach `p` of all that are at least `least`.
+Candidate last_of_nucleus(const SamplingIsa& isa, const Row& row, float least, double p,
+                          Candidates& candidates) {
+  const auto sum_from = [&](float from) {
+    return isa.sum_exp(row.x, row.most, row.blocks, row.top, from);
+  };
+  const double wanted = p * sum_from(least);
+  // The sum from `low` on reaches what is wanted, that from `high` on does not.
+  float low = std::max(least, row.top - kFar), high = kEverything;
   double sum = 0;
-  for (const Candidate& c : candidates) sum += weight_of(c, top);
-  return sum;
-}
-
-// The last of the most likely candidates whose weights reach `wanted`, found by halves.
-Candidate last_of_nucleus(Candidates& candidates, double wanted, float top) {
-  auto begin = candidates.begin(), end = candidates.end();
-  double sum = 0;
-  while (end - begin > 1) {
-    const auto middle = begin + (end - begin) / 2;
-    std::nth_element(begin, middle, end, before);
-    double half = 0;
-    for (auto at = begin; at != middle; ++at) half += weight_of(*at, top);
-    if (sum + half >= wanted) {
-      end = middle;
+  if (low > least && sum_from(low) < wanted) {
+    high = low;
+    low = least;
+    sum = sum_from(high);
+  }
+  for (int i = 0; i < kHalvings && low > kNothing; ++i) {
+    const float middle = low + (std::min(high, row.top) - low) / 2;
+    if (middle <= low) break;
+    const double from_middle = sum_from(middle);
+    if (from_middle >= wanted) {
+      low = middle;
     } else {
-      sum += half;
-      begin = middle;
+      high = middle;
+      sum = from_middle;
     }
   }
-  return *begin;
+  collect(row, low, high, candidates);
+  std::sort(candidates.begin(), candidates.end(), before);
+  Candidate last{row.top, row.best};
+  for (const Candidate& one : candidates) {
+    if (sum >= wanted) break;
+    last = one;
+    sum += std::exp(static_cast<double>(one.logit) - static_cast<double>(row.top));
+  }
+  return last;
 }
 
 Draw filter(const Sampling& c, int64_t r, const SamplingIsa& isa, const Row& row) {
@@ -128,17 +140,7 @@ Draw filter(const Sampling& c, int64_t r, const SamplingIsa& isa, const Row& row
   if (limited) draw.threshold = std::max(draw.threshold, collect_largest(row, k, candidates));
   const double p = static_cast<double>(c.top_p[r]);
   if (!(p < 1) || draw.threshold > row.top) return draw;
-  double total;
-  if (limited || draw.threshold > kNothing) {
-    if (!limited) collect(row, draw.threshold, candidates);
-    std::erase_if(candidates, [&](const Candidate& one) { return one.logit < draw.threshold; });
-    total = weight_of(candidates, row.top);
-  } else {
-    total = isa.sum_exp(row.x, row.blocks, row.top);
-    collect(row, row.top - kNear, candidates);
-    if (weight_of(candidates, row.top) < p * total) collect(row, kNothing, candidates);
-  }
-  const Candidate last = last_of_nucleus(candidates, p * total, row.top);
+  const Candidate last = last_of_nucleus(isa, row, draw.threshold, p, candidates);
   draw.threshold = last.logit;
   draw.tie_token = last.token;
   return draw;
@@ -194,8 +196,9 @@ void count_tokens(const Sampling& c) {
 void logprobs_of_row(const Logprobs& c, int64_t r, const SamplingIsa& isa) {
   static thread_local Candidates candidates;
   const Row row = prepare_row(isa, c.logits + r * c.vocab, nullptr, 1, c.vocab);
-  const auto total = static_cast<float>(static_cast<double>(row.top) +
-                                        std::log(isa.sum_exp(row.x, row.blocks, row.top)));
+  const auto total =
+      static_cast<float>(static_cast<double>(row.top) +
+                         std::log(isa.sum_exp(row.x, row.most, row.blocks, row.top, kNothing)));
   const int32_t token = c.tokens[r];
   c.logprobs[r] = token >= 0 && token < c.vocab ? row.x[token] - total : kNothing;
   if (c.top == 0) return;
