@@ -22,6 +22,7 @@ struct CompileFlags {
   int64_t max_model_len = 0;
   int64_t batch = 1;
   int64_t prefill_tokens = 512;
+  std::string layers = "unrolled";
   bool json = false;
   std::string child;  // the phase that this process is to compile
 };
@@ -40,6 +41,7 @@ engine::AotRequest to_request(const CompileFlags& flags) {
   request.batch = flags.batch;
   request.prefill_tokens = flags.prefill_tokens;
   request.dtype = parse_dtype(flags.dtype);
+  request.layers = flags.layers == "scanned" ? nn::Layers::kScanned : nn::Layers::kUnrolled;
   return request;
 }
 
@@ -58,12 +60,12 @@ plan::ProgramReport compile_in_child(const CompileFlags& flags, const std::strin
   const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
   SubprocessOptions options;
   options.timeout = std::chrono::minutes(30);
-  const SubprocessResult result =
-      run_subprocess({self, "compile", flags.model, "--topology", flags.topology, "--dtype",
-                      flags.dtype, "--max-model-len", std::to_string(flags.max_model_len),
-                      "--batch", std::to_string(flags.batch), "--prefill-tokens",
-                      std::to_string(flags.prefill_tokens), "--child", phase},
-                     options);
+  const SubprocessResult result = run_subprocess(
+      {self, "compile", flags.model, "--topology", flags.topology, "--dtype", flags.dtype,
+       "--max-model-len", std::to_string(flags.max_model_len), "--batch",
+       std::to_string(flags.batch), "--prefill-tokens", std::to_string(flags.prefill_tokens),
+       "--layers", flags.layers, "--child", phase},
+      options);
   if (result.exit_code != 0) {
     fail(Code::kInternal, "[compile] compiling the {} program ended with exit code {}: {}", phase,
          result.exit_code, result.errors);
@@ -120,6 +122,11 @@ void add_compile_command(CLI::App& app) {
   command->add_option("--batch", flags->batch, "Sequences that decode together")
       ->capture_default_str();
   command->add_option("--prefill-tokens", flags->prefill_tokens, "Tokens of one prefill step")
+      ->capture_default_str();
+  command
+      ->add_option("--layers", flags->layers,
+                   "A copy of the code for each layer, or a loop over them")
+      ->check(CLI::IsMember({"unrolled", "scanned"}))
       ->capture_default_str();
   command->add_flag("--json", flags->json, "Print JSON");
   command->add_option("--child", flags->child)

@@ -14,6 +14,7 @@ class Case:
     ignored_in_file: tuple[str, ...] = ("none",)  # and of their names in the file: those are not saved
     old_config: str | None = None  # config.json as before transformers 5, with this key for the kind of rotary scaling
     bare_names: bool = False  # GPT-2's names without `transformer.`, with the mask buffers that old checkpoints hold
+    left_out: tuple[str, ...] = ()  # fields that config.json does not name, so that the family's rule gives them
     rope_depends_on_length: bool = False  # cached keys keep the rotation of the length that they were made at
 
 
@@ -188,10 +189,28 @@ DENSE = [
          for key in ("embedding_multiplier", "logits_scaling", "residual_multiplier", "attention_multiplier")],
     ),
     Case(
+        "seed_oss", "seed_oss", TINY | rope(100.0) | {"attention_out_bias": True},
+        [{"attention_bias": False}, {"attention_out_bias": False}],
+    ),
+    Case(
         "smollm3", "smollm3",
         NO_HEAD_DIM | rope(100.0) | {"num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1,
                                      "no_rope_layer_interval": 2, "tie_word_embeddings": True},
         [{"no_rope_layer_interval": 4}, {"no_rope_layers": [0, 1, 1]}],
+    ),
+    Case(
+        "smollm3_window", "smollm3",
+        NO_HEAD_DIM | rope(100.0) | WINDOW | {
+            "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1, "use_sliding_window": True,
+            "no_rope_layer_interval": 2, "tie_word_embeddings": True},
+        [NO_WINDOW, {"layer_types": ["sliding_attention"] * 3}, {"use_sliding_window": False}],
+        left_out=("layer_types", "no_rope_layers"),
+    ),
+    Case(
+        "gpt2_untied", "gpt2",
+        {"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 40, "bos_token_id": 1,
+         "eos_token_id": 2, "scale_attn_weights": False, "tie_word_embeddings": False},
+        [{"scale_attn_weights": True}], left_out=("n_inner", "activation_function"),
     ),
     Case(
         "starcoder2", "starcoder2",
@@ -225,6 +244,22 @@ MOE = [
             "num_hidden_layers": 3, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
             "intermediate_size": 24, "norm_topk_prob": True, "mlp_only_layers": [0], "decoder_sparse_step": 1},
         [{"norm_topk_prob": False}, {"num_experts_per_tok": 3}],
+    ),
+    Case(
+        "qwen2_moe_window", "qwen2_moe",
+        NO_HEAD_DIM | rope(100.0) | WINDOW | {
+            "num_hidden_layers": 5, "num_attention_heads": 2, "num_key_value_heads": 1, "num_experts": 4,
+            "num_experts_per_tok": 2, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 24,
+            "mlp_only_layers": [0, 1, 2, 3], "use_sliding_window": True, "max_window_layers": 3, "qkv_bias": False},
+        [NO_WINDOW, {"max_window_layers": 5}, {"layer_types": ["sliding_attention"] * 3 + ["full_attention"] * 2}],
+        left_out=("layer_types",),
+    ),
+    Case(
+        "qwen3_moe_window", "qwen3_moe",
+        TINY | rope(100.0) | WINDOW | {
+            "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "mlp_only_layers": [0],
+            "use_sliding_window": True},
+        [NO_WINDOW, {"use_sliding_window": False}],
     ),
     Case(
         "gpt_oss", "gpt_oss",

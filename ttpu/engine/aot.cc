@@ -70,6 +70,7 @@ StepShape step_shape(const AotRequest& request, int64_t max_model_len) {
   shape.pages_per_sequence = ceil_div(max_model_len, kPageSize);
   shape.pages = request.batch * shape.pages_per_sequence;
   shape.page_size = kPageSize;
+  shape.layers = request.layers;
   if (request.phase == Phase::kDecode) {
     shape.tokens = shape.sequences = shape.rows = request.batch;
   } else {
@@ -144,7 +145,7 @@ void add_cost(const StepProgram& program, plan::ProgramReport* report) {
   const size_t first_cache = program.inputs.size();
   const size_t first_weight = first_cache + program.caches.size();
   report->flops = cost.flops / static_cast<double>(report->devices);
-  report->loops = cost.loops;
+  report->uncounted_loops = cost.uncounted_loops;
   report->weight_read_bytes =
       share(cost.weight_bytes, report->weight_bytes, first_weight, roles.size());
   report->cache_read_bytes =
@@ -173,7 +174,10 @@ void add_compiled(const pjrt::Executable& executable, plan::ProgramReport* repor
                         report->output_bytes + report->temporary_bytes + report->code_bytes;
   report->free_bytes = report->hbm_bytes - report->total_bytes;
   report->temporary_traffic_bytes = 2.0 * static_cast<double>(stats.temporaries);
-  report->ici_bytes = plan::collective_bytes(executable.optimized_program(), report->devices);
+  const plan::CompiledCost cost =
+      plan::compiled_cost(executable.optimized_program(), report->devices);
+  report->ici_bytes = cost.collective_bytes;
+  report->compiler_cycles = cost.cycles;
   const pjrt::Options properties = executable.cost_analysis();
   report->compiler_flops = property(properties, "flops");
   report->compiler_bytes = property(properties, "bytes accessed");
@@ -242,6 +246,7 @@ plan::ProgramReport compile_ahead(const AotRequest& request) {
   report.tokens = shape.tokens;
   report.sequences = shape.sequences;
   report.max_model_len = length;
+  report.layers = request.layers == nn::Layers::kScanned ? "scanned" : "unrolled";
   report.hbm_bytes = chip.hbm_bytes;
   const std::vector<int64_t> divisors = shard_tensor_parallel(spec, program, report.devices);
   add_arguments(program, divisors, &report);

@@ -19,6 +19,7 @@ struct AotRequest {
   int64_t batch = 1;             // sequences that the cache holds and that decode together
   int64_t prefill_tokens = 512;  // of one prefill step
   DType dtype = DType::kBF16;    // of weights, activations and cache
+  nn::Layers layers = nn::Layers::kUnrolled;
 };
 
 // Divides weights and caches over a mesh of `devices`, tensor parallel: attention by heads, MLPs by

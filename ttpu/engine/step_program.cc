@@ -20,8 +20,11 @@ StepProgram build_step_program(const nn::DecoderSpec& spec, const StepShape& sha
     inputs.push_back(function.add_argument(program.inputs[i], kNames[i]));
   }
   std::vector<ir::Value> caches;
-  for (const nn::LayerSpec& layer : spec.layers) {
-    Dims dims = {shape.pages, shape.page_size};
+  const bool scanned = shape.layers == nn::Layers::kScanned;
+  const auto layers = static_cast<int64_t>(spec.layers.size());
+  for (int64_t i = 0; i < (scanned ? 1 : layers); ++i) {
+    Dims dims = {scanned ? layers * shape.pages : shape.pages, shape.page_size};
+    const nn::LayerSpec& layer = spec.layers[static_cast<size_t>(i)];
     for (const int64_t dim : nn::cache_dims(layer)) dims.push_back(dim);
     program.caches.emplace_back(cache_dtype, dims);
     caches.push_back(function.add_argument(program.caches.back(),
@@ -36,7 +39,8 @@ StepProgram build_step_program(const nn::DecoderSpec& spec, const StepShape& sha
   step.batch.page_indices = inputs[kPageIndices];
   step.batch.cu_q_lens = inputs[kCuQLens];
   step.batch.distribution = inputs[kDistribution];
-  const nn::DecoderResult result = nn::decoder(context, spec, step, caches, inputs[kRows]);
+  const nn::DecoderResult result =
+      nn::decoder(context, spec, step, caches, inputs[kRows], shape.layers);
   ir::Values results = {result.logits};
   results.insert(results.end(), result.caches.begin(), result.caches.end());
   function.set_results(results);

@@ -21,6 +21,7 @@ struct StepShape {
   int64_t pages = 1;  // of each layer's cache
   int64_t page_size = 16;
   int64_t rows = 1;  // whose logits are given
+  nn::Layers layers = nn::Layers::kUnrolled;
 };
 
 // The order of the program's arguments before the caches; the weights come last.
@@ -38,7 +39,8 @@ enum StepArgument : int {
 struct StepProgram {
   std::unique_ptr<ir::Module> module;
   std::vector<Shape> inputs;            // by StepArgument
-  std::vector<Shape> caches;            // one a layer; result 1 + i takes the memory of cache i
+  std::vector<Shape> caches;            // one a layer, or one for all when they are scanned;
+                                        // result 1 + i takes the memory of cache i
   std::vector<nn::WeightDecl> weights;  // in the order of the arguments
   // Arguments: inputs, caches, weights. Results: logits [rows, vocab] f32, caches.
 };

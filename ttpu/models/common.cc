@@ -1,6 +1,8 @@
 #include "ttpu/models/common.h"
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "ttpu/base/error.h"
 
@@ -22,12 +24,12 @@ Sizes read_sizes(const JsonView& config) {
   Sizes sizes;
   sizes.vocab = positive(config, "vocab_size");
   sizes.hidden = positive(config, "hidden_size");
-  sizes.intermediate = positive_or(config, "intermediate_size", 4 * sizes.hidden);
+  sizes.intermediate = positive(config, "intermediate_size");
   sizes.layers = positive(config, "num_hidden_layers");
   sizes.heads = positive(config, "num_attention_heads");
   sizes.kv_heads = positive_or(config, "num_key_value_heads", sizes.heads);
   sizes.head_dim = positive_or(config, "head_dim", sizes.hidden / sizes.heads);
-  sizes.max_positions = positive_or(config, "max_position_embeddings", 2048);
+  sizes.max_positions = positive(config, "max_position_embeddings");
   sizes.epsilon = config.get_or<double>("rms_norm_eps", 1e-6);
   require(sizes.layers <= 4096, "[config] {} has {} layers; at most 4096 are expected",
           config.what(), sizes.layers);
@@ -47,10 +49,14 @@ nn::AttentionSpec& attention_of(nn::LayerSpec& layer) {
 }
 nn::MlpSpec& mlp_of(nn::LayerSpec& layer) { return std::get<nn::MlpSpec>(layer.mlp); }
 
-nn::DecoderSpec llama_decoder(const JsonView& config, bool tied_by_default) {
+nn::DecoderSpec llama_decoder(const JsonView& config, bool partial_rotary) {
   const Sizes sizes = read_sizes(config);
   const bool attention_bias = config.get_or<bool>("attention_bias", false);
   const nn::RopeSpec rope = nn::rope_from_config(config, sizes.head_dim);
+  require(partial_rotary || rope.dim == sizes.head_dim,
+          "[config] {} turns {} of a head's {} dimensions; models of this family turn all. Set "
+          "partial_rotary_factor to 1",
+          config.what(), rope.dim, sizes.head_dim);
   const kernels::Activation activation =
       nn::activation_from_config(config.get_or<std::string>("hidden_act", "silu"));
   const auto rms = [&](const std::string& name) {
@@ -66,7 +72,7 @@ nn::DecoderSpec llama_decoder(const JsonView& config, bool tied_by_default) {
   }
   spec.embedding = "model.embed_tokens.weight";
   spec.final_norm = rms("model.norm");
-  if (!config.get_or<bool>("tie_word_embeddings", tied_by_default)) {
+  if (!config.get_or<bool>("tie_word_embeddings", false)) {
     spec.head = {"lm_head", sizes.hidden, sizes.vocab, false, {"vocab", "embed"}};
   }
   for (size_t i = 0; i < static_cast<size_t>(sizes.layers); ++i) {
@@ -128,6 +134,28 @@ void set_windows(const JsonView& config, const std::vector<bool>& sliding, nn::D
   }
 }
 
+void set_windows_when_used(const JsonView& config, bool (*slides)(int64_t, int64_t),
+                           nn::DecoderSpec* spec) {
+  if (!config.get<bool>("use_sliding_window")) return;
+  std::vector<bool> sliding =
+      sliding_layers(config, spec->layers.size(), [](size_t) { return true; });
+  const int64_t limit = config.get<int64_t>("max_window_layers");
+  for (size_t i = 0; i < sliding.size() && !config.has("layer_types"); ++i) {
+    sliding[i] = slides(static_cast<int64_t>(i), limit);
+  }
+  set_windows(config, sliding, spec);
+}
+
+void slide_everywhere(const JsonView& config, nn::DecoderSpec* spec) {
+  const std::vector<bool> sliding =
+      sliding_layers(config, spec->layers.size(), [](size_t) { return true; });
+  require(!config.has("sliding_window") || std::ranges::all_of(sliding, std::identity()),
+          "[config] {} has a sliding_window and layer_types without it; in models of this family "
+          "every layer slides. Remove layer_types, or set sliding_window to null",
+          config.what());
+  set_windows(config, sliding, spec);
+}
+
 void add_head_norms(const Sizes& sizes, bool one_plus, nn::DecoderSpec* spec) {
   for (size_t i = 0; i < spec->layers.size(); ++i) {
     const std::string prefix = layer_prefix(i) + "self_attn.";
@@ -137,6 +165,10 @@ void add_head_norms(const Sizes& sizes, bool one_plus, nn::DecoderSpec* spec) {
     attention.k_norm = {nn::NormKind::kRms, prefix + "k_norm", sizes.head_dim, sizes.epsilon,
                         one_plus};
   }
+}
+
+int64_t expert_count(const JsonView& config) {
+  return positive(config, config.has("num_experts") ? "num_experts" : "num_local_experts");
 }
 
 void declare_experts(const std::string& prefix, const std::array<const char*, 3>& names,

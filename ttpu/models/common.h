@@ -31,8 +31,9 @@ int64_t positive_or(const JsonView& config, const char* field, int64_t fallback)
 Sizes read_sizes(const JsonView& config);
 
 // Llama as its config has it: RMS norms, rotary grouped-query attention, gated MLP. The base of
-// most families, which change the result.
-nn::DecoderSpec llama_decoder(const JsonView& config, bool tied_by_default = false);
+// most families, which change the result. Refuses a partial_rotary_factor unless `partial_rotary`
+// (transformers ignores it in most families).
+nn::DecoderSpec llama_decoder(const JsonView& config, bool partial_rotary = false);
 
 nn::AttentionSpec& attention_of(nn::LayerSpec& layer);
 nn::MlpSpec& mlp_of(nn::LayerSpec& layer);
@@ -45,12 +46,21 @@ std::vector<bool> sliding_layers(const JsonView& config, size_t layers, bool (*f
 // Sets `sliding_window` on these layers; does nothing when the config has no window.
 void set_windows(const JsonView& config, const std::vector<bool>& sliding, nn::DecoderSpec* spec);
 
+// Qwen: only with `use_sliding_window`, and unless `layer_types` says which, on the layers i with
+// slides(i, max_window_layers).
+void set_windows_when_used(const JsonView& config, bool (*slides)(int64_t, int64_t),
+                           nn::DecoderSpec* spec);
+// The same for families whose layers all slide; refuses `layer_types` that say otherwise.
+void slide_everywhere(const JsonView& config, nn::DecoderSpec* spec);
+
 // Per-head RMS norms of q and k, named q_norm and k_norm.
 void add_head_norms(const Sizes& sizes, bool one_plus, nn::DecoderSpec* spec);
 
+// `num_experts` or `num_local_experts`: transformers reads either and saves the second.
+int64_t expert_count(const JsonView& config);
+
 // Declares gate, up and down of moe.experts experts, whose tensors are prefix + index + "." + name
-// +
-// ".weight"; names: of gate, up and down.
+// + ".weight"; names: of gate, up and down.
 void declare_experts(const std::string& prefix, const std::array<const char*, 3>& names,
                      nn::MoeSpec* moe);
 inline constexpr std::array<const char*, 3> kExpertProjections = {"gate_proj", "up_proj",

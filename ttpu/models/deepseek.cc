@@ -1,6 +1,7 @@
 // DeepSeek-V2 and V3: multi-head latent attention, and experts chosen by group.
 #include <cmath>
 
+#include "ttpu/base/error.h"
 #include "ttpu/models/common.h"
 #include "ttpu/models/families.h"
 
@@ -50,10 +51,20 @@ nn::MoeSpec experts(const JsonView& config, const std::string& prefix, const Siz
   return moe;
 }
 
+// The one value that the published code has here.
+void require_value(const JsonView& config, const char* field, const char* expected) {
+  const auto value = config.get_or<std::string>(field, expected);
+  require(value == expected, "[config] {} of {} is '{}'; models of this family have '{}'", field,
+          config.what(), value, expected);
+}
+
 // Everything but the routing, which the versions differ in.
 nn::DecoderSpec deepseek_decoder(const JsonView& config) {
   nn::DecoderSpec spec = llama_decoder(config);
   const Sizes sizes = read_sizes(config);
+  require(sizes.kv_heads == sizes.heads,
+          "[config] {} has {} key-value heads and {} heads; latent attention has as many of both",
+          config.what(), sizes.kv_heads, sizes.heads);
   const auto first_dense = static_cast<size_t>(config.get_or<int64_t>("first_k_dense_replace", 0));
   for (size_t i = 0; i < spec.layers.size(); ++i) {
     spec.layers[i].attention = latent_attention(config, layer_prefix(i) + "self_attn.", sizes);
@@ -65,10 +76,29 @@ nn::DecoderSpec deepseek_decoder(const JsonView& config) {
 
 }  // namespace
 
+const char* const kDeepseekV2Defaults = R"(
+  {"rms_norm_eps": 1e-6, "max_position_embeddings": 2048, "q_lora_rank": 1536, "kv_lora_rank": 512,
+  "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "n_routed_experts": 64,
+  "n_shared_experts": 2, "moe_intermediate_size": 1407, "topk_method": "greedy"})";
+
+const char* const kDeepseekV3Defaults = R"(
+  {"rms_norm_eps": 1e-6, "max_position_embeddings": 4096, "q_lora_rank": 1536, "kv_lora_rank": 512,
+  "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "n_shared_experts": 1,
+  "moe_intermediate_size": 2048, "num_experts_per_tok": 8, "n_group": 8, "topk_group": 4,
+  "routed_scaling_factor": 2.5, "first_k_dense_replace": 3, "norm_topk_prob": true})";
+
 nn::DecoderSpec build_deepseek_v2(const JsonView& config) {
+  require_value(config, "scoring_func", "softmax");
+  require(!config.get_or<bool>("norm_topk_prob", false),
+          "[config] {} has norm_topk_prob, which transformers ignores for deepseek_v2 and the "
+          "published code does not; set it to false",
+          config.what());
   nn::DecoderSpec spec = deepseek_decoder(config);
-  const bool grouped =
-      config.get_or<std::string>("topk_method", "greedy") == "group_limited_greedy";
+  const auto method = config.get<std::string>("topk_method");
+  const bool grouped = method == "group_limited_greedy";
+  require(grouped || method == "greedy",
+          "[config] topk_method of {} is '{}', expected greedy or group_limited_greedy",
+          config.what(), method);
   for (nn::LayerSpec& layer : spec.layers) {
     auto* moe = std::get_if<nn::MoeSpec>(&layer.mlp);
     if (moe == nullptr || !grouped) continue;
@@ -79,6 +109,8 @@ nn::DecoderSpec build_deepseek_v2(const JsonView& config) {
 }
 
 nn::DecoderSpec build_deepseek_v3(const JsonView& config) {
+  require_value(config, "scoring_func", "sigmoid");
+  require_value(config, "topk_method", "noaux_tc");
   nn::DecoderSpec spec = deepseek_decoder(config);
   for (size_t i = 0; i < spec.layers.size(); ++i) {
     auto& mla = std::get<nn::MlaSpec>(spec.layers[i].attention);

@@ -7,11 +7,18 @@
 
 namespace ttpu::models {
 
+const char* const kGpt2Defaults = R"(
+  {"n_positions": 1024, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
+  "scale_attn_weights": true, "tie_word_embeddings": true})";
+
 nn::DecoderSpec build_gpt2(const JsonView& config) {
   nn::DecoderSpec spec;
   spec.vocab = positive(config, "vocab_size");
   spec.hidden = positive(config, "n_embd");
   spec.max_positions = positive(config, "n_positions");
+  if (!config.get<bool>("tie_word_embeddings")) {
+    spec.head = {"lm_head", spec.hidden, spec.vocab, false, {"vocab", "embed"}};
+  }
   spec.embedding = "wte.weight";
   spec.position_embedding = "wpe.weight";
   spec.name_prefixes = {{"", "transformer."}};
@@ -20,7 +27,7 @@ nn::DecoderSpec build_gpt2(const JsonView& config) {
   require(layers <= 4096 && spec.hidden % heads == 0,
           "[config] {}: {} layers, and n_embd {} over {} heads", config.what(), layers, spec.hidden,
           heads);
-  const double epsilon = config.get_or<double>("layer_norm_epsilon", 1e-5);
+  const double epsilon = config.get<double>("layer_norm_epsilon");
   const auto layer_norm = [&](const std::string& name) {
     return nn::NormSpec{nn::NormKind::kLayer, name, spec.hidden, epsilon, false, true};
   };
@@ -37,7 +44,9 @@ nn::DecoderSpec build_gpt2(const JsonView& config) {
     attention.head_dim = spec.hidden / heads;
     attention.qkv_bias = true;
     attention.o_bias = true;
-    attention.scale = 1.0 / std::sqrt(static_cast<double>(attention.head_dim));
+    attention.scale = config.get<bool>("scale_attn_weights")
+                          ? 1.0 / std::sqrt(static_cast<double>(attention.head_dim))
+                          : 1.0;
     if (config.get_or<bool>("scale_attn_by_inverse_layer_idx", false)) {
       attention.scale /= static_cast<double>(i + 1);
     }
@@ -46,8 +55,7 @@ nn::DecoderSpec build_gpt2(const JsonView& config) {
     mlp.down = prefix + "mlp.c_proj";
     mlp.hidden = spec.hidden;
     mlp.intermediate = positive_or(config, "n_inner", 4 * spec.hidden);
-    mlp.activation =
-        nn::activation_from_config(config.get_or<std::string>("activation_function", "gelu_new"));
+    mlp.activation = nn::activation_from_config(config.get<std::string>("activation_function"));
     mlp.bias = true;
     mlp.transposed = true;
     nn::LayerSpec layer;

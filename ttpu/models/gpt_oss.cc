@@ -19,10 +19,17 @@ nn::WeightDecl stored_transposed(const std::string& name, int64_t experts, int64
 
 }  // namespace
 
+const char* const kGptOssDefaults = R"(
+  {"rms_norm_eps": 1e-5, "max_position_embeddings": 131072, "num_key_value_heads": 8, "head_dim": 64,
+  "sliding_window": 128, "attention_bias": true, "num_experts_per_tok": 4, "rope_theta": 150000,
+  "swiglu_alpha": 1.702, "swiglu_limit": 7.0,
+  "rope_parameters": {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0,
+                      "truncate": false, "original_max_position_embeddings": 4096}})";
+
 nn::DecoderSpec build_gpt_oss(const JsonView& config) {
   nn::DecoderSpec spec = llama_decoder(config);
   const Sizes sizes = read_sizes(config);
-  const bool bias = config.get_or<bool>("attention_bias", true);
+  const bool bias = config.get<bool>("attention_bias");
   spec.final_norm.scaled_in_f32 = true;
   for (size_t i = 0; i < spec.layers.size(); ++i) {
     spec.layers[i].attention_norm.scaled_in_f32 = true;
@@ -36,13 +43,13 @@ nn::DecoderSpec build_gpt_oss(const JsonView& config) {
     moe.router = prefix + "router";
     moe.router_bias = true;
     moe.softmax_after_top_k = true;
-    moe.experts = positive(config, "num_local_experts");
+    moe.experts = expert_count(config);
     moe.top_k = positive(config, "num_experts_per_tok");
     moe.hidden = sizes.hidden;
     moe.intermediate = sizes.intermediate;
     moe.combine = nn::MoeSpec::Combine::kGptOss;
-    moe.swiglu_limit = config.get_or<double>("swiglu_limit", 7.0);
-    moe.swiglu_alpha = config.get_or<double>("swiglu_alpha", 1.702);
+    moe.swiglu_limit = config.get<double>("swiglu_limit");
+    moe.swiglu_alpha = config.get<double>("swiglu_alpha");
     moe.gate = stored_transposed(prefix + "experts.gate_up_proj", moe.experts, sizes.intermediate,
                                  sizes.hidden);
     moe.gate.row_stride = 2;

@@ -5,6 +5,9 @@
 
 namespace ttpu::models {
 
+const char* const kGraniteDefaults = R"(
+  {"rms_norm_eps": 1e-6, "max_position_embeddings": 2048})";
+
 nn::DecoderSpec build_granite(const JsonView& config) {
   nn::DecoderSpec spec = llama_decoder(config);
   const double logits_scaling = config.get_or<double>("logits_scaling", 1.0);

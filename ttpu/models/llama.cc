@@ -4,6 +4,9 @@
 
 namespace ttpu::models {
 
+const char* const kLlamaDefaults = R"(
+  {"rms_norm_eps": 1e-6, "max_position_embeddings": 2048})";
+
 nn::DecoderSpec build_llama(const JsonView& config) { return llama_decoder(config); }
 
 }  // namespace ttpu::models

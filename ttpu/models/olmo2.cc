@@ -4,6 +4,9 @@
 
 namespace ttpu::models {
 
+const char* const kOlmo2Defaults = R"(
+  {"rms_norm_eps": 1e-5, "max_position_embeddings": 2048})";
+
 nn::DecoderSpec build_olmo2(const JsonView& config) {
   nn::DecoderSpec spec = llama_decoder(config);
   const Sizes sizes = read_sizes(config);

@@ -4,20 +4,18 @@
 
 namespace ttpu::models {
 
+const char* const kQwen2Defaults = R"(
+  {"rms_norm_eps": 1e-6, "max_position_embeddings": 32768, "num_key_value_heads": 32,
+  "use_sliding_window": false, "sliding_window": 4096, "max_window_layers": 28})";
+
 nn::DecoderSpec build_qwen2(const JsonView& config) {
   nn::DecoderSpec spec = llama_decoder(config);
   for (nn::LayerSpec& layer : spec.layers) {
     attention_of(layer).qkv_bias = true;
     attention_of(layer).o_bias = false;
   }
-  if (!config.get_or<bool>("use_sliding_window", false)) return spec;
-  std::vector<bool> sliding =
-      sliding_layers(config, spec.layers.size(), [](size_t) { return true; });
-  if (!config.has("layer_types")) {
-    const auto first = static_cast<size_t>(config.get_or<int64_t>("max_window_layers", 28));
-    for (size_t i = 0; i < sliding.size(); ++i) sliding[i] = i >= first;
-  }
-  set_windows(config, sliding, &spec);
+  set_windows_when_used(
+      config, [](int64_t i, int64_t first) { return i >= first; }, &spec);
   return spec;
 }
 

@@ -11,8 +11,7 @@ nn::MoeSpec qwen_experts(const JsonView& config, const std::string& prefix, cons
   nn::MoeSpec moe;
   moe.router = prefix + "gate";
   moe.normalize = config.get_or<bool>("norm_topk_prob", false);
-  // Saved by transformers 5 as num_local_experts.
-  moe.experts = positive(config, config.has("num_experts") ? "num_experts" : "num_local_experts");
+  moe.experts = expert_count(config);
   moe.top_k = positive(config, "num_experts_per_tok");
   moe.hidden = sizes.hidden;
   moe.intermediate = positive(config, "moe_intermediate_size");
@@ -45,17 +44,33 @@ void set_experts(const JsonView& config, bool shared, nn::DecoderSpec* spec) {
 
 }  // namespace
 
+const char* const kQwen2MoeDefaults = R"(
+  {"rms_norm_eps": 1e-6, "max_position_embeddings": 32768, "num_key_value_heads": 16,
+  "use_sliding_window": false, "sliding_window": 4096, "max_window_layers": 28,
+  "decoder_sparse_step": 1, "moe_intermediate_size": 1408, "num_experts_per_tok": 4,
+  "shared_expert_intermediate_size": 5632, "norm_topk_prob": false, "qkv_bias": true})";
+
+const char* const kQwen3MoeDefaults = R"(
+  {"rms_norm_eps": 1e-6, "max_position_embeddings": 32768, "num_key_value_heads": 4,
+  "use_sliding_window": false, "sliding_window": 4096, "decoder_sparse_step": 1,
+  "moe_intermediate_size": 768, "num_experts_per_tok": 8, "norm_topk_prob": false})";
+
 nn::DecoderSpec build_qwen2_moe(const JsonView& config) {
-  nn::DecoderSpec spec = build_qwen2(config);
-  if (!config.get_or<bool>("qkv_bias", true)) {
-    for (nn::LayerSpec& layer : spec.layers) attention_of(layer).qkv_bias = false;
+  nn::DecoderSpec spec = llama_decoder(config);
+  for (nn::LayerSpec& layer : spec.layers) {
+    attention_of(layer).qkv_bias = config.get<bool>("qkv_bias");
+    attention_of(layer).o_bias = false;
   }
+  const auto even_and_below = [](int64_t i, int64_t end) { return i % 2 == 0 && i < end; };
+  set_windows_when_used(config, even_and_below, &spec);
   set_experts(config, true, &spec);
   return spec;
 }
 
 nn::DecoderSpec build_qwen3_moe(const JsonView& config) {
-  nn::DecoderSpec spec = build_qwen3(config);
+  nn::DecoderSpec spec = llama_decoder(config);
+  add_head_norms(read_sizes(config), false, &spec);
+  if (config.get<bool>("use_sliding_window")) slide_everywhere(config, &spec);
   set_experts(config, false, &spec);
   return spec;
 }

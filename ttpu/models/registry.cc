@@ -24,41 +24,112 @@ namespace {
        model_type, fmt::join(names, ", "));
 }
 
+// Fields that change what other models compute, and the families that read them.
+struct Feature {
+  const char* field;
+  std::vector<const char*> families;
+};
+
+const std::vector<Feature>& features() {
+  static const std::vector<const char*> kGemmas = {"gemma2", "gemma3", "gemma3_text"};
+  static const std::vector<Feature> kFeatures = {
+      {"add_cross_attention", {}},
+      {"alibi", {}},
+      {"attention_chunk_size", {}},
+      {"attention_multiplier", {"granite"}},
+      {"attn_logit_softcapping", kGemmas},
+      {"clip_qkv", {}},
+      {"embedding_multiplier", {"granite"}},
+      {"final_logit_softcapping", kGemmas},
+      {"is_encoder_decoder", {}},
+      {"logits_scaling", {"granite"}},
+      {"moe_layer_freq", {}},
+      {"qk_layernorm", {}},
+      {"residual_multiplier", {"granite"}},
+      {"use_bidirectional_attention", {}},
+      {"use_qk_norm", {}},
+  };
+  return kFeatures;
+}
+
+// Absent, null, false, no times one, an empty list: as if the field were not there.
+bool is_neutral(const Json& value) {
+  if (value.is_boolean()) return !value.get<bool>();
+  if (value.is_number()) return value.get<double>() == 1;
+  return value.empty();
+}
+
+void check_supported(const std::string& model_type, const JsonView& config) {
+  for (const Feature& feature : features()) {
+    if (!config.has(feature.field)) continue;
+    const Json& value = config.json().at(feature.field);
+    const auto reads = [&](const char* family) { return model_type == family; };
+    if (is_neutral(value) || std::ranges::any_of(feature.families, reads)) continue;
+    fail(Code::kUnimplemented,
+         "[config] {} has '{}': {}, which the family {} does not have here; the answers would be "
+         "wrong. Remove the field if the model was trained without it",
+         config.what(), feature.field, value.dump(), model_type);
+  }
+}
+
+void check_nested(const JsonView& whole, const JsonView& text) {
+  const auto tied = [](const JsonView& view) {
+    return view.get_optional<bool>("tie_word_embeddings");
+  };
+  require(!tied(whole) || !tied(text) || tied(whole) == tied(text),
+          "[config] tie_word_embeddings is {} in {} and {} in {}; make them agree", *tied(whole),
+          whole.what(), *tied(text), text.what());
+}
+
+Json with_defaults(const JsonView& given, const char* defaults) {
+  Json full = given.json();
+  const Json missing = parse_json(defaults, "the defaults of a family");
+  for (const auto& [field, value] : missing.items()) {
+    if (!full.contains(field)) full[field] = value;
+  }
+  return full;
+}
+
 }  // namespace
 
 const std::vector<Family>& families() {
   static const std::vector<Family> kFamilies = {
-      {"deepseek_v2", build_deepseek_v2},
-      {"deepseek_v3", build_deepseek_v3},
-      {"gemma", build_gemma},
-      {"gemma2", build_gemma2},
-      {"gemma3", build_gemma3},
-      {"gemma3_text", build_gemma3},
-      {"gpt2", build_gpt2},
-      {"gpt_neox", build_gpt_neox},
-      {"gpt_oss", build_gpt_oss},
-      {"granite", build_granite},
-      {"llama", build_llama},
-      {"mistral", build_mistral},
-      {"mixtral", build_mixtral},
-      {"olmo2", build_olmo2},
-      {"phi3", build_phi3},
-      {"qwen2", build_qwen2},
-      {"qwen2_moe", build_qwen2_moe},
-      {"qwen3", build_qwen3},
-      {"qwen3_moe", build_qwen3_moe},
-      {"smollm3", build_smollm3},
-      {"starcoder2", build_starcoder2},
+      {"deepseek_v2", build_deepseek_v2, kDeepseekV2Defaults},
+      {"deepseek_v3", build_deepseek_v3, kDeepseekV3Defaults},
+      {"gemma", build_gemma, kGemmaDefaults},
+      {"gemma2", build_gemma2, kGemma2Defaults},
+      {"gemma3", build_gemma3, kGemma3Defaults},
+      {"gemma3_text", build_gemma3, kGemma3Defaults},
+      {"gpt2", build_gpt2, kGpt2Defaults},
+      {"gpt_neox", build_gpt_neox, kGptNeoxDefaults},
+      {"gpt_oss", build_gpt_oss, kGptOssDefaults},
+      {"granite", build_granite, kGraniteDefaults},
+      {"llama", build_llama, kLlamaDefaults},
+      {"mistral", build_mistral, kMistralDefaults},
+      {"mixtral", build_mixtral, kMixtralDefaults},
+      {"olmo2", build_olmo2, kOlmo2Defaults},
+      {"phi3", build_phi3, kPhi3Defaults},
+      {"qwen2", build_qwen2, kQwen2Defaults},
+      {"qwen2_moe", build_qwen2_moe, kQwen2MoeDefaults},
+      {"qwen3", build_qwen3, kQwen3Defaults},
+      {"qwen3_moe", build_qwen3_moe, kQwen3MoeDefaults},
+      {"seed_oss", build_seed_oss, kSeedOssDefaults},
+      {"smollm3", build_smollm3, kSmollm3Defaults},
+      {"starcoder2", build_starcoder2, kStarcoder2Defaults},
   };
   return kFamilies;
 }
 
 nn::DecoderSpec decoder_from_config(const Json& config) {
-  const JsonView view(config, "config.json");
-  const std::string model_type = view.get<std::string>("model_type");
+  const JsonView whole(config, "config.json");
+  const std::string model_type = whole.get<std::string>("model_type");
   for (const Family& family : families()) {
     if (family.model_type != model_type) continue;
-    return family.build(view.has("text_config") ? view.child("text_config") : view);
+    const JsonView given = whole.has("text_config") ? whole.child("text_config") : whole;
+    check_nested(whole, given);
+    check_supported(model_type, given);
+    const Json full = with_defaults(given, family.defaults);
+    return family.build(JsonView(full, given.what()));
   }
   fail_unknown(model_type);
 }

@@ -15,6 +15,7 @@ using BuildFunction = nn::DecoderSpec (*)(const JsonView& config);
 struct Family {
   std::string model_type;  // as config.json has it
   BuildFunction build;
+  const char* defaults;  // what transformers takes for fields that config.json leaves out, as JSON
 };
 
 // All families, in alphabetical order.

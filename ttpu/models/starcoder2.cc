@@ -4,10 +4,14 @@
 
 namespace ttpu::models {
 
+const char* const kStarcoder2Defaults = R"(
+  {"max_position_embeddings": 4096, "num_key_value_heads": 2, "hidden_act": "gelu_pytorch_tanh",
+  "norm_epsilon": 1e-5, "use_bias": true, "tie_word_embeddings": true})";
+
 nn::DecoderSpec build_starcoder2(const JsonView& config) {
-  nn::DecoderSpec spec = llama_decoder(config, true);
-  const double epsilon = config.get_or<double>("norm_epsilon", 1e-5);
-  const bool bias = config.get_or<bool>("use_bias", true);
+  nn::DecoderSpec spec = llama_decoder(config);
+  const double epsilon = config.get<double>("norm_epsilon");
+  const bool bias = config.get<bool>("use_bias");
   const auto layer_norm = [&](nn::NormSpec* norm) {
     norm->kind = nn::NormKind::kLayer;
     norm->epsilon = epsilon;
@@ -25,11 +29,8 @@ nn::DecoderSpec build_starcoder2(const JsonView& config) {
     mlp.up = layer_prefix(i) + "mlp.c_fc";
     mlp.down = layer_prefix(i) + "mlp.c_proj";
     mlp.bias = bias;
-    mlp.activation =
-        nn::activation_from_config(config.get_or<std::string>("hidden_act", "gelu_pytorch_tanh"));
   }
-  set_windows(config, sliding_layers(config, spec.layers.size(), [](size_t) { return true; }),
-              &spec);
+  slide_everywhere(config, &spec);
   return spec;
 }
 

@@ -42,12 +42,19 @@ struct DecoderSpec {
 
 struct DecoderResult {
   ir::Value logits;               // [rows, vocab] f32
-  std::vector<ir::Value> caches;  // one a layer
+  std::vector<ir::Value> caches;  // as many as were given
 };
 
-// rows: [rows] i32, the tokens whose logits are wanted.
+// How a program goes through the layers. Scanned: a loop whose weights are stacked [layers, ...]
+// and whose one cache holds the pages of all layers, layer i's page p at i * pages + p. Layers that
+// repeat in a pattern (windows on every second) are scanned by the pattern.
+enum class Layers { kUnrolled, kScanned };
+
+// rows: [rows] i32, the tokens whose logits are wanted. caches: one a layer, or one for all when
+// scanned. Throws kUnimplemented, with the layer, when layers do not repeat.
 DecoderResult decoder(Context& context, const DecoderSpec& spec, const StepInputs& inputs,
-                      const std::vector<ir::Value>& caches, ir::Value rows);
+                      const std::vector<ir::Value>& caches, ir::Value rows,
+                      Layers layers = Layers::kUnrolled);
 
 // The dimensions of a layer's cache after [pages, page_size].
 Dims cache_dims(const LayerSpec& layer);

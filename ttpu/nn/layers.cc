@@ -32,26 +32,43 @@ ir::Value embedding(Context& context, const std::string& weight, int64_t vocab, 
   return kernels::embedding(context.target(), table, tokens, context.compute());
 }
 
+namespace {
+
+kernels::NormWeights norm_weights(Context& context, const NormSpec& spec) {
+  kernels::NormWeights weights{context.tensor(spec.name + ".weight", {spec.dim}, {"norm"})};
+  if (spec.bias) weights.bias = context.tensor(spec.name + ".bias", {spec.dim}, {"norm"});
+  return weights;
+}
+
+kernels::NormOptions norm_options(const NormSpec& spec) {
+  kernels::NormOptions options;
+  options.epsilon = spec.epsilon;
+  if (spec.kind == NormKind::kLayer) {
+    options.kind = kernels::NormKind::kLayer;
+    options.scale = kernels::NormScale::kF32;
+  } else if (spec.one_plus) {
+    options.scale = kernels::NormScale::kOnePlus;
+  } else if (spec.scaled_in_f32) {
+    options.scale = kernels::NormScale::kF32;
+  }
+  return options;
+}
+
+}  // namespace
+
 ir::Value norm(Context& context, const NormSpec& spec, ir::Value x) {
   if (spec.kind == NormKind::kNone) return x;
-  const DType dtype = x.dtype();
-  const auto parameter = [&](const char* suffix) {
-    return ir::convert(context.tensor(spec.name + suffix, {spec.dim}, {"norm"}), DType::kF32);
-  };
-  ir::Value wide = ir::convert(x, DType::kF32);
-  const auto mean = [&](ir::Value v) {
-    return ir::reduce_sum(v, {-1}, true) * (1.0 / static_cast<double>(spec.dim));
-  };
-  if (spec.kind == NormKind::kLayer) wide = wide - mean(wide);
-  wide = wide * ir::rsqrt(mean(wide * wide) + spec.epsilon);
-  if (spec.kind == NormKind::kLayer) {
-    wide = wide * parameter(".weight");
-    if (spec.bias) wide = wide + parameter(".bias");
-    return ir::convert(wide, dtype);
+  return kernels::norm(context.target(), x, norm_weights(context, spec), norm_options(spec));
+}
+
+kernels::AddNormResult add_norm(Context& context, const NormSpec& spec, ir::Value x,
+                                ir::Value delta) {
+  if (spec.kind != NormKind::kNone) {
+    return kernels::add_norm(context.target(), x, delta, norm_weights(context, spec),
+                             norm_options(spec));
   }
-  if (spec.one_plus) return ir::convert(wide * (parameter(".weight") + 1.0), dtype);
-  if (spec.scaled_in_f32) return ir::convert(wide * parameter(".weight"), dtype);
-  return ir::convert(wide, dtype) * ir::convert(parameter(".weight"), dtype);
+  const ir::Value sum = x + delta;
+  return {sum, sum};
 }
 
 kernels::Activation activation_from_config(const std::string& name) {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "ttpu/kernels/linear/linear.h"
+#include "ttpu/kernels/norm/norm.h"
 #include "ttpu/nn/weights.h"
 
 namespace ttpu::nn {
@@ -39,8 +40,12 @@ struct NormSpec {
 };
 // Over the last dimension, in float32 inside.
 ir::Value norm(Context& context, const NormSpec& spec, ir::Value x);
+// The sum of x and what a block adds to it, and the norm of the sum.
+kernels::AddNormResult add_norm(Context& context, const NormSpec& spec, ir::Value x,
+                                ir::Value delta);
 
-// "silu", "gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast", "relu" of transformers' ACT2FN.
+// By the name in transformers' ACT2FN: "silu", "gelu" and the names of its tanh form. Throws
+// kInvalidArgument for another.
 kernels::Activation activation_from_config(const std::string& name);
 
 struct MlpSpec {

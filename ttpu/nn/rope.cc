@@ -124,6 +124,10 @@ void read_scaling(const JsonView& scaling, RopeSpec* spec) {
       "[rope] {} has rope_type '{}'; known are default, linear, dynamic, yarn, longrope, llama3",
       scaling.what(), spec->type);
   spec->theta = scaling.get_or<double>("rope_theta", spec->theta);
+  if (spec->type != "default" && spec->type != "longrope") scaling.get<double>("factor");
+  if (spec->type == "llama3") {
+    for (const char* field : {"low_freq_factor", "high_freq_factor"}) scaling.get<double>(field);
+  }
   spec->factor = scaling.get_or<double>("factor", 1.0);
   spec->original_max_positions =
       scaling.get_or<int64_t>("original_max_position_embeddings", spec->original_max_positions);
@@ -141,22 +145,18 @@ void read_scaling(const JsonView& scaling, RopeSpec* spec) {
 
 }  // namespace
 
-RopeSpec rope_from_config(const JsonView& config, int64_t head_dim, const std::string& layer_type,
-                          double default_theta) {
+RopeSpec rope_from_config(const JsonView& config, int64_t head_dim) {
   RopeSpec spec;
-  spec.theta = config.get_or<double>("rope_theta", default_theta);
+  spec.theta = config.get_or<double>("rope_theta", spec.theta);
   spec.max_positions = config.get_or<int64_t>("max_position_embeddings", 2048);
   spec.original_max_positions =
       config.get_or<int64_t>("original_max_position_embeddings", spec.max_positions);
   double partial = config.get_or<double>("partial_rotary_factor", 1.0);
-  if (config.has("rope_parameters")) {
-    JsonView parameters = config.child("rope_parameters");
-    if (!layer_type.empty() && parameters.has(layer_type))
-      parameters = parameters.child(layer_type);
+  const char* field = config.has("rope_scaling") ? "rope_scaling" : "rope_parameters";
+  if (config.has(field)) {
+    const JsonView parameters = config.child(field);
     read_scaling(parameters, &spec);
     partial = parameters.get_or<double>("partial_rotary_factor", partial);
-  } else if (config.has("rope_scaling")) {
-    read_scaling(config.child("rope_scaling"), &spec);
   }
   // Phi-3 keeps the length before scaling beside the scaling.
   spec.original_max_positions =

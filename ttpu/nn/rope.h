@@ -35,10 +35,9 @@ struct RopeSpec {
   bool operator==(const RopeSpec&) const = default;
 };
 
-// Reads `rope_parameters` (transformers 5) or `rope_theta` with `rope_scaling` of a config.
-// `layer_type` picks the entry where the config has one for each type of layer.
-RopeSpec rope_from_config(const JsonView& config, int64_t head_dim,
-                          const std::string& layer_type = "", double default_theta = 10000);
+// Reads `rope_scaling` (before transformers 5) or `rope_parameters`, with `rope_theta` beside it
+// where they have none. When both stand there, the old form holds, as in transformers.
+RopeSpec rope_from_config(const JsonView& config, int64_t head_dim);
 
 // The factor on cos and sin.
 double rope_attention_factor(const RopeSpec& spec);

@@ -1,6 +1,7 @@
 #include "ttpu/nn/weights.h"
 
 #include "ttpu/base/error.h"
+#include "ttpu/ir/ir.h"
 
 namespace ttpu::nn {
 
@@ -11,7 +12,18 @@ Shape argument_shape(const WeightDecl& decl) {
   return {DType::kU8, dims};
 }
 
+ir::Value Context::of_turn(ir::Value value) const {
+  if (!loop_) return value;
+  const Dims dims(value.dims().begin() + 1, value.dims().end());
+  Dims sizes = value.dims();
+  sizes[0] = 1;
+  ir::Values starts(sizes.size(), ir::scalar_like(loop_->index, 0));
+  starts[0] = loop_->index;
+  return ir::reshape(ir::dynamic_slice(value, starts, sizes), dims);
+}
+
 const Context::Entry& Context::declare(WeightDecl decl) {
+  if (loop_) decl = loop_->stacked(decl);
   const auto key = std::pair(decl.names.at(0), decl.row_offset);
   if (const auto found = by_name_.find(key); found != by_name_.end()) {
     require(weights_[found->second.index].dims == decl.dims,
@@ -22,7 +34,8 @@ const Context::Entry& Context::declare(WeightDecl decl) {
   const WeightFormat format = format_of_(decl);
   decl.dtype = format.dtype;
   decl.encoding = format.encoding;
-  const ir::Value value = function_->add_argument(argument_shape(decl), decl.names[0]);
+  const ir::Value value =
+      function_->add_argument(argument_shape(decl), names_arguments_ ? decl.names[0] : "");
   weights_.push_back(std::move(decl));
   return by_name_.emplace(key, Entry{value, weights_.size() - 1}).first->second;
 }
@@ -32,7 +45,7 @@ ir::Value Context::tensor(const std::string& name, const Dims& dims, const Axes&
   decl.names = {name};
   decl.dims = dims;
   decl.axes = axes;
-  return declare(std::move(decl)).value;
+  return of_turn(declare(std::move(decl)).value);
 }
 
 kernels::WeightOperand Context::matrix(WeightDecl decl) {
@@ -40,9 +53,10 @@ kernels::WeightOperand Context::matrix(WeightDecl decl) {
   const Entry& entry = declare(std::move(decl));
   const WeightDecl& stored = weights_[entry.index];
   kernels::WeightOperand operand;
-  operand.value = entry.value;
+  operand.value = of_turn(entry.value);
   operand.encoding = stored.encoding;
   operand.dims = stored.dims;
+  if (loop_) operand.dims.erase(operand.dims.begin());
   return operand;
 }
 

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,9 +19,10 @@ namespace ttpu::nn {
 using Axes = std::vector<std::string>;
 
 struct WeightDecl {
-  // More than one name: equal tensors that are stacked on a new first dimension (experts).
+  // More than one name: equal tensors that are stacked on new first dimensions (layers that are
+  // scanned, then experts), in row-major order.
   std::vector<std::string> names;
-  Dims dims;  // as the program sees it, the stacking dimension included
+  Dims dims;  // as the program sees it, the stacking dimensions included
   Axes axes;
   bool is_matrix = false;   // may stay in the checkpoint's blocks; else it is dense
   bool transposed = false;  // the checkpoint holds the last two dimensions the other way round
@@ -62,6 +64,22 @@ class Context {
   kernels::WeightOperand matrix(WeightDecl decl);
   kernels::WeightOperand matrix(const std::string& name, int64_t out, int64_t in, const Axes& axes);
 
+  // For another function; its arguments bear no names, so that equal layers print alike.
+  Context sibling(ir::Function* function) const {
+    Context other(function, target_, compute_, format_of_);
+    other.names_arguments_ = false;
+    return other;
+  }
+
+  // Inside a loop over layers: a declaration stands for those of all turns, stacked by `stacked`
+  // on a new first dimension, and what is given back is the part of the turn `index` (a scalar).
+  struct Loop {
+    ir::Value index;
+    std::function<WeightDecl(const WeightDecl&)> stacked;
+  };
+  void enter(Loop loop) { loop_ = std::move(loop); }
+  void leave() { loop_.reset(); }
+
   // In the order of the program's arguments. A weight that is used twice stands once.
   const std::vector<WeightDecl>& weights() const { return weights_; }
 
@@ -71,11 +89,15 @@ class Context {
     size_t index;
   };
   const Entry& declare(WeightDecl decl);
+  // The value, or the part of it that belongs to the loop's turn.
+  ir::Value of_turn(ir::Value value) const;
 
   ir::Function* function_;
   kernels::Target target_;
   DType compute_;
   FormatOf format_of_;
+  bool names_arguments_ = true;
+  std::optional<Loop> loop_;
   std::vector<WeightDecl> weights_;
   std::map<std::pair<std::string, int64_t>, Entry> by_name_;  // first name and row offset
 };

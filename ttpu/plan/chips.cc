@@ -4,18 +4,14 @@
 
 namespace ttpu::plan {
 
-// Source: Google Cloud's documentation of each TPU version, "System architecture", the table of key
-// chip specifications (https://cloud.google.com/tpu/docs/v4 and its siblings v5e, v5p, v6e, tpu7x).
-// The interconnect's figures are half of the bidirectional bandwidth given there: what all links of
-// a chip send at once. A tpu7x chip has two devices, and the table holds half of the chip.
 const std::vector<Chip>& chips() {
   static constexpr int64_t kGiB = int64_t{1} << 30;
   static const std::vector<Chip> kChips = {
-      {"v4", 275e12, 32 * kGiB, 1200e9, 300e9},
-      {"v5e", 197e12, 16 * kGiB, 819e9, 200e9},
-      {"v5p", 459e12, 95 * kGiB, 2765e9, 600e9},
-      {"v6e", 918e12, 32 * kGiB, 1640e9, 400e9},
-      {"tpu7x", 2307e12 / 2, 96 * kGiB, 7380e9 / 2, 600e9 / 2},
+      {"v4", 275e12, 275e12, 0, 32 * kGiB, 1200e9, 300e9},
+      {"v5e", 197e12, 393e12, 0, 16 * kGiB, 819e9, 200e9},
+      {"v5p", 459e12, 918e12, 459e12, 95 * kGiB, 2765e9, 600e9},
+      {"v6e", 918e12, 1836e12, 918e12, 32 * kGiB, 1638e9, 400e9},
+      {"tpu7x", 2307e12 / 2, 0, 4614e12 / 2, 96 * kGiB, 7380e9 / 2, 600e9 / 2},
   };
   return kChips;
 }

@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "ttpu/base/error.h"
+#include "ttpu/plan/trip_count.h"
 
 namespace ttpu::plan {
 namespace {
@@ -14,8 +15,14 @@ struct Access {
   Shape shape;
   bool whole = false;  // read in full by some operator
   double sliced = 0;   // bytes taken by gathers and slices
+  double looped = 0;   // bytes read in loops, all turns together
   double written = 0;  // bytes put in place
 };
+
+double read_bytes(const Access& access) {
+  const auto size = static_cast<double>(access.shape.byte_size());
+  return (access.whole ? size : std::min(size, access.sliced)) + access.looped;
+}
 
 double bytes_of(ir::Value value) { return static_cast<double>(value.shape().byte_size()); }
 
@@ -41,7 +48,7 @@ class Counter {
   }
 
   double flops = 0;
-  int64_t loops = 0;
+  int64_t uncounted_loops = 0;
 
  private:
   static std::optional<size_t> root(const Roots& roots, ir::Value value) {
@@ -109,14 +116,24 @@ class Counter {
   }
 
   void count_loop(const ir::Operation& op, Roots* roots) {
-    ++loops;
+    const std::optional<int64_t> turns = trip_count(op);
+    const auto times = static_cast<double>(turns.value_or(1));
+    std::vector<Access> one_turn(accesses_->size());
+    for (size_t i = 0; i < one_turn.size(); ++i) one_turn[i].shape = (*accesses_)[i].shape;
+    Counter inner(&one_turn);
     for (const ir::Region* region : op.regions) {
       for (size_t i = 0; i < op.operands.size() && i < region->arguments.size(); ++i) {
         if (const auto argument = root(*roots, op.operands[i])) {
           roots->emplace(region->arguments[i].id(), *argument);
         }
       }
-      count(*region, roots);
+      inner.count(*region, roots);
+    }
+    flops += times * inner.flops;
+    uncounted_loops += inner.uncounted_loops + (turns ? 0 : 1);
+    for (size_t i = 0; i < one_turn.size(); ++i) {
+      (*accesses_)[i].looped += times * read_bytes(one_turn[i]);
+      (*accesses_)[i].written += times * one_turn[i].written;
     }
     rename(op, roots);
   }
@@ -144,11 +161,6 @@ class Counter {
   std::vector<Access>* accesses_;
 };
 
-double read_bytes(const Access& access) {
-  const double size = static_cast<double>(access.shape.byte_size());
-  return access.whole ? size : std::min(size, access.sliced);
-}
-
 }  // namespace
 
 ProgramCost program_cost(const ir::Function& function, std::span<const ArgumentRole> roles) {
@@ -166,7 +178,7 @@ ProgramCost program_cost(const ir::Function& function, std::span<const ArgumentR
 
   ProgramCost cost;
   cost.flops = counter.flops;
-  cost.loops = counter.loops;
+  cost.uncounted_loops = counter.uncounted_loops;
   for (size_t i = 0; i < accesses.size(); ++i) {
     if (roles[i] == ArgumentRole::kWeight) cost.weight_bytes += read_bytes(accesses[i]);
     if (roles[i] != ArgumentRole::kCache) continue;

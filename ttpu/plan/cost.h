@@ -19,15 +19,24 @@ struct ProgramCost {
   double weight_bytes = 0;  // read; of a table that is only gathered from, the rows that are taken
   double cache_read_bytes = 0;
   double cache_written_bytes = 0;
-  int64_t loops = 0;  // whose bodies were counted once, since trip counts are not known here
+  int64_t uncounted_loops = 0;  // counted as one turn, since their number of turns is not fixed
 };
 
-// `roles`: one for each argument of `function`. Calls are followed.
+// `roles`: one for each argument of `function`. Calls are followed, and what a loop does is
+// multiplied by its turns (see trip_count.h).
 ProgramCost program_cost(const ir::Function& function, std::span<const ArgumentRole> roles);
 
-// Bytes that one of `devices` devices sends in the collectives of a compiled program, each as a
-// ring would do it. 0 when the program is not given as HLO.
-double collective_bytes(const pjrt::OptimizedProgram& program, int64_t devices);
+// What the compiled program of one of `devices` devices says of itself, loops counted as often as
+// they turn.
+struct CompiledCost {
+  double collective_bytes = 0;  // sent, each collective as a ring would do it
+  // The compiler's `estimated_cycles` of fusions, products and copies; 0 when it notes none. They
+  // compare programs for one chip: asynchronous copies, collectives and custom calls have none.
+  double cycles = 0;
+  int64_t uncounted_loops = 0;  // counted as one turn
+};
+// All zero when the program is not given as HLO.
+CompiledCost compiled_cost(const pjrt::OptimizedProgram& program, int64_t devices);
 
 // On one device, in seconds.
 struct StepEstimate {

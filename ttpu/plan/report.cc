@@ -32,9 +32,11 @@ void visit_fields(Report& report, const Visit& visit) {
   visit("cache_written_bytes", report.cache_written_bytes);
   visit("temporary_traffic_bytes", report.temporary_traffic_bytes);
   visit("ici_bytes", report.ici_bytes);
-  visit("loops", report.loops);
+  visit("layers", report.layers);
+  visit("uncounted_loops", report.uncounted_loops);
   visit("compiler_flops", report.compiler_flops);
   visit("compiler_bytes", report.compiler_bytes);
+  visit("compiler_cycles", report.compiler_cycles);
   visit("compute_seconds", report.estimate.compute_seconds);
   visit("hbm_seconds", report.estimate.hbm_seconds);
   visit("interconnect_seconds", report.estimate.interconnect_seconds);
@@ -97,6 +99,8 @@ const std::vector<std::pair<const char*, Cell>>& rows() {
       {"  bytes", [](const R& r) { return bytes(r.moved_bytes()); }},
       {"  bytes (compiler)",
        [](const R& r) { return r.compiler_bytes < 0 ? "not given" : bytes(r.compiler_bytes); }},
+      {"  cycles (compiler)",
+       [](const R& r) { return r.compiler_cycles == 0 ? "not given" : count(r.compiler_cycles); }},
       {"  sent to others", traffic(&R::ici_bytes)},
       {"Least time", nullptr},
       {"  compute", [](const R& r) { return seconds(r.estimate.compute_seconds); }},
@@ -149,9 +153,11 @@ std::string to_table(const std::vector<ProgramReport>& reports) {
     table += "\n";
   }
   for (const ProgramReport& report : reports) {
-    if (report.loops == 0) continue;
-    table += fmt::format("The {} program has {} loops, counted as one turn each.\n", report.phase,
-                         report.loops);
+    if (report.uncounted_loops == 0) continue;
+    table += fmt::format(
+        "The {} program has {} loops whose number of turns is not fixed: one turn of each is "
+        "counted.\n",
+        report.phase, report.uncounted_loops);
   }
   return table;
 }

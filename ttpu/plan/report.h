@@ -18,6 +18,7 @@ struct ProgramReport {
   int64_t sequences = 0;
   int64_t max_model_len = 0;
   std::string sharding;  // in words
+  std::string layers;    // "unrolled" or "scanned"
 
   // Bytes on one device.
   int64_t hbm_bytes = 0;
@@ -37,11 +38,12 @@ struct ProgramReport {
   double cache_written_bytes = 0;
   double temporary_traffic_bytes = 0;  // each temporary written and read once
   double ici_bytes = 0;                // sent in the collectives that the compiler left
-  int64_t loops = 0;                   // counted once: their figures are too low
+  int64_t uncounted_loops = 0;         // counted as one turn: their figures are too low
 
   // The compiler's own figures; negative when it gives none.
   double compiler_flops = -1;
   double compiler_bytes = -1;
+  double compiler_cycles = 0;  // see CompiledCost; 0 when it gives none
 
   StepEstimate estimate;
   double tokens_per_second = 0;
