@@ -11,6 +11,7 @@
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
+#include "python/llm_module.h"
 #include "python/session.h"
 #include "ttpu/base/error.h"
 #include "ttpu/base/json.h"
@@ -151,6 +152,7 @@ NB_MODULE(_ttpu, module) {
   ttpu::init_logging();
   module.attr("__version__") = TTPU_VERSION;
   bind_error(module);
+  ttpu::python::bind_llm(module);
 
   nb::class_<Generation>(module, "Generation")
       .def_ro("text", &Generation::text)

@@ -1,5 +1,7 @@
 """TTPU: Hugging Face transformers models through PJRT and StableHLO, on CPU here and on TPU."""
 
-from ._ttpu import AutoModelForTPU, Generation, TextStream, Error, __version__
+from ._ttpu import AutoModelForTPU, Error, Generation, TextStream, __version__
+from .llm import LLM, CompletionOutput, EmbeddingRequestOutput, RequestOutput, SamplingParams
 
-__all__ = ["AutoModelForTPU", "Generation", "TextStream", "Error", "__version__"]
+__all__ = ["AutoModelForTPU", "CompletionOutput", "EmbeddingRequestOutput", "Error", "Generation", "LLM", "RequestOutput",
+           "SamplingParams", "TextStream", "__version__"]

@@ -109,3 +109,73 @@ class AutoModelForTPU:
     ) -> TextStream: ...
     def encode(self, prompt: _Prompt) -> list[int]:
         """The token ids that generate() starts from."""
+
+# What ttpu/llm.py stands on.
+
+@final
+class _SamplingParams:
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    frequency_penalty: float
+    presence_penalty: float
+    logit_bias: list[tuple[int, float]]
+    seed: int
+    max_tokens: int
+    min_tokens: int
+    stop_token_ids: list[int]
+    stop: list[str]
+    include_stop_str_in_output: bool
+    ignore_eos: bool
+    logprobs: int
+    skip_special_tokens: bool
+    def __init__(self) -> None: ...
+
+@final
+class _TokenLogprobs:
+    @property
+    def token(self) -> int: ...
+    @property
+    def logprob(self) -> float: ...
+    @property
+    def top(self) -> list[tuple[int, float]]: ...
+
+@final
+class _BatchResult:
+    @property
+    def prompt_token_ids(self) -> list[int]: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def token_ids(self) -> list[int]: ...
+    @property
+    def logprobs(self) -> list[_TokenLogprobs]: ...
+    @property
+    def finish_reason(self) -> str: ...
+
+@final
+class _BatchEngine:
+    def __init__(
+        self,
+        model: str,
+        *,
+        dtype: str,
+        device: str,
+        max_model_len: int,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        enable_prefix_caching: bool,
+        num_speculative_tokens: int,
+    ) -> None: ...
+    def encode(self, text: str) -> list[int]: ...
+    def encode_chat(self, messages: str) -> list[int]: ...
+    def generate(
+        self, prompts: Sequence[Sequence[int]], params: Sequence[_SamplingParams]
+    ) -> list[_BatchResult]: ...
+
+@final
+class _Embedder:
+    def __init__(self, model: str, *, dtype: str, device: str) -> None: ...
+    def embed(self, texts: Sequence[str]) -> list[list[float]]: ...

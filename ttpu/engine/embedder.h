@@ -32,6 +32,8 @@ class Embedder {
   // (modules.json, 1_Pooling/config.json, sentence_bert_config.json); without them the mean of all
   // tokens, not normalized.
   Embedder(const std::filesystem::path& path, const EmbedderOptions& options);
+  Embedder(const Embedder&) = delete;
+  Embedder& operator=(const Embedder&) = delete;
 
   int64_t dimensions() const { return spec_.hidden; }
   int64_t max_tokens() const { return max_tokens_; }

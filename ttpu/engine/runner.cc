@@ -1,5 +1,7 @@
 #include "ttpu/engine/runner.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <atomic>
 #include <bit>
@@ -119,6 +121,9 @@ void Runner::load(Program& program) {
   program.executable = std::move(compiled.executable);
   program.loaded = true;
   program.text = std::string();
+#ifdef __GLIBC__
+  malloc_trim(0);  // compiling and loading leave much behind that is free
+#endif
   const std::scoped_lock lock(stats_mutex_);
   stats_.compiled += compiled.from_cache ? 0 : 1;
 }

@@ -1,0 +1,161 @@
+#include "python/llm_module.h"
+
+#include <future>
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "python/batch.h"
+#include "ttpu/base/error.h"
+#include "ttpu/base/json.h"
+#include "ttpu/io/hub.h"
+
+namespace nb = nanobind;
+
+namespace ttpu::python {
+namespace {
+
+using engine::SamplingParams;
+
+DType dtype_of(const std::string& name) {
+  require(name == "bf16" || name == "f32", "[LLM] dtype is '{}', expected 'bf16' or 'f32'", name);
+  return name == "f32" ? DType::kF32 : DType::kBF16;
+}
+
+engine::EngineOptions options_of(const std::string& dtype, const std::string& device,
+                                 int64_t max_model_len, int64_t max_num_seqs,
+                                 int64_t max_num_batched_tokens, bool enable_prefix_caching,
+                                 int64_t num_speculative_tokens) {
+  engine::EngineOptions options;
+  options.device = device;
+  options.dtype = dtype_of(dtype);
+  options.expand_weights = options.dtype == DType::kF32;
+  options.max_model_len = max_model_len;
+  options.max_num_seqs = max_num_seqs;
+  options.max_num_batched_tokens = max_num_batched_tokens;
+  options.prefix_caching = enable_prefix_caching;
+  options.speculation.num_speculative_tokens = num_speculative_tokens;
+  return options;
+}
+
+// Runs on a thread of its own, with an eye on Python's signals: Control-C ends the answers.
+std::vector<BatchResult> generate(BatchEngine& batch,
+                                  const std::vector<std::vector<int32_t>>& prompts,
+                                  const std::vector<SamplingParams>& params) {
+  require(prompts.size() == params.size(), "[LLM] {} prompts with {} sampling parameters",
+          prompts.size(), params.size());
+  std::vector<engine::Request> requests(prompts.size());
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    requests[i].prompt = prompts[i];
+    requests[i].sampling = params[i];
+  }
+  std::atomic<bool> cancelled = false;
+  auto running = std::async(std::launch::async,
+                            [&] { return batch.generate(std::move(requests), cancelled); });
+  while (true) {
+    {
+      const nb::gil_scoped_release release;
+      if (running.wait_for(std::chrono::milliseconds(50)) == std::future_status::ready) break;
+    }
+    if (PyErr_CheckSignals() != 0) {
+      const nb::python_error interrupt;
+      {
+        const nb::gil_scoped_release release;
+        cancelled = true;
+        running.wait();
+      }
+      throw interrupt;
+    }
+  }
+  return running.get();
+}
+
+std::vector<int32_t> encode_chat(const BatchEngine& batch, const std::string& messages) {
+  const nb::gil_scoped_release release;
+  return batch.encode_chat(parse_json(messages, "the messages"));
+}
+
+std::vector<std::vector<float>> embed(engine::Embedder& embedder,
+                                      const std::vector<std::string>& texts) {
+  const nb::gil_scoped_release release;
+  std::vector<std::vector<int32_t>> tokens;
+  for (const std::string& text : texts) tokens.push_back(embedder.encode(text));
+  return embedder.embed(tokens);
+}
+
+}  // namespace
+
+void bind_llm(nb::module_& module) {
+  nb::class_<SamplingParams>(module, "_SamplingParams")
+      .def(nb::init<>())
+      .def_rw("temperature", &SamplingParams::temperature)
+      .def_rw("top_k", &SamplingParams::top_k)
+      .def_rw("top_p", &SamplingParams::top_p)
+      .def_rw("min_p", &SamplingParams::min_p)
+      .def_rw("repetition_penalty", &SamplingParams::repetition_penalty)
+      .def_rw("frequency_penalty", &SamplingParams::frequency_penalty)
+      .def_rw("presence_penalty", &SamplingParams::presence_penalty)
+      .def_rw("logit_bias", &SamplingParams::logit_bias)
+      .def_rw("seed", &SamplingParams::seed)
+      .def_rw("max_tokens", &SamplingParams::max_tokens)
+      .def_rw("min_tokens", &SamplingParams::min_tokens)
+      .def_rw("stop_token_ids", &SamplingParams::stop_token_ids)
+      .def_rw("stop", &SamplingParams::stop)
+      .def_rw("include_stop_str_in_output", &SamplingParams::include_stop_str_in_output)
+      .def_rw("ignore_eos", &SamplingParams::ignore_eos)
+      .def_rw("logprobs", &SamplingParams::logprobs)
+      .def_rw("skip_special_tokens", &SamplingParams::skip_special_tokens);
+
+  nb::class_<engine::TokenLogprobs>(module, "_TokenLogprobs")
+      .def_ro("token", &engine::TokenLogprobs::token)
+      .def_ro("logprob", &engine::TokenLogprobs::logprob)
+      .def_ro("top", &engine::TokenLogprobs::top);
+
+  nb::class_<BatchResult>(module, "_BatchResult")
+      .def_ro("prompt_token_ids", &BatchResult::prompt)
+      .def_prop_ro("text", [](const BatchResult& r) { return r.result.text; })
+      .def_prop_ro("token_ids", [](const BatchResult& r) { return r.result.token_ids; })
+      .def_prop_ro("logprobs", [](const BatchResult& r) { return r.result.logprobs; })
+      .def_prop_ro("finish_reason", [](const BatchResult& r) {
+        return std::string(to_string(r.result.finish_reason));
+      });
+
+  nb::class_<BatchEngine>(module, "_BatchEngine")
+      .def(
+          "__init__",
+          [](BatchEngine* self, const std::string& model, const std::string& dtype,
+             const std::string& device, int64_t max_model_len, int64_t max_num_seqs,
+             int64_t max_num_batched_tokens, bool enable_prefix_caching,
+             int64_t num_speculative_tokens) {
+            const auto options =
+                options_of(dtype, device, max_model_len, max_num_seqs, max_num_batched_tokens,
+                           enable_prefix_caching, num_speculative_tokens);
+            const nb::gil_scoped_release release;
+            new (self) BatchEngine(model, options);
+          },
+          nb::arg("model"), nb::kw_only(), nb::arg("dtype"), nb::arg("device"),
+          nb::arg("max_model_len"), nb::arg("max_num_seqs"), nb::arg("max_num_batched_tokens"),
+          nb::arg("enable_prefix_caching"), nb::arg("num_speculative_tokens"))
+      .def("encode", &BatchEngine::encode, nb::arg("text"),
+           nb::call_guard<nb::gil_scoped_release>())
+      .def("encode_chat", &encode_chat, nb::arg("messages"))
+      .def("generate", &generate, nb::arg("prompts"), nb::arg("params"));
+
+  nb::class_<engine::Embedder>(module, "_Embedder")
+      .def(
+          "__init__",
+          [](engine::Embedder* self, const std::string& model, const std::string& dtype,
+             const std::string& device) {
+            engine::EmbedderOptions options;
+            options.dtype = dtype_of(dtype);
+            options.device = device;
+            const nb::gil_scoped_release release;
+            new (self) engine::Embedder(io::resolve_model(model), options);
+          },
+          nb::arg("model"), nb::kw_only(), nb::arg("dtype"), nb::arg("device"))
+      .def("embed", &embed, nb::arg("texts"));
+}
+
+}  // namespace ttpu::python
