@@ -20,6 +20,7 @@ int main(int argc, char** argv) {
     ttpu::init_logging();
     add_generate_command(app);
     add_chat_command(app);
+    add_serve_command(app);
     add_bench_command(app);
     add_compile_command(app);
     add_plugin_command(app);

@@ -1,0 +1,150 @@
+// `ttpu serve`: the OpenAI server.
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+
+#include <unistd.h>
+
+#include "cli/commands.h"
+#include "ttpu/base/error.h"
+#include "ttpu/io/hub.h"
+#include "ttpu/server/server.h"
+
+namespace {
+
+struct ServeFlags {
+  std::string model;
+  ttpu::engine::EngineOptions engine;
+  ttpu::server::ServerOptions server;
+  std::string dtype = "bf16";
+  std::string cache_dtype = "auto";
+  std::string weights = "auto";
+  std::string log_format = "text";
+  bool no_kernels = false;
+  bool no_prefix_caching = false;
+};
+
+void add_engine_flags(CLI::App& command, ServeFlags* flags) {
+  ttpu::engine::EngineOptions& engine = flags->engine;
+  engine.max_num_seqs = 16;
+  command
+      .add_option("model", flags->model,
+                  "A folder in Hugging Face layout, a .gguf file, or a hub id")
+      ->required();
+  command.add_option("--device", engine.device, "cpu, tpu, cuda, or the path of a PJRT plugin")
+      ->capture_default_str();
+  command.add_option("--dtype", flags->dtype, "Type of activations")
+      ->check(CLI::IsMember({"bf16", "f32"}))
+      ->capture_default_str();
+  command.add_option("--kv-cache-dtype", flags->cache_dtype, "auto is that of the activations")
+      ->check(CLI::IsMember({"auto", "bf16", "f32"}))
+      ->capture_default_str();
+  command.add_option("--weights", flags->weights, "auto keeps GGUF's blocks as they are")
+      ->check(CLI::IsMember({"auto", "bf16"}))
+      ->capture_default_str();
+  command.add_flag("--no-kernels", flags->no_kernels, "Plain XLA, without TTPU's own CPU kernels");
+  command.add_option("--max-model-len", engine.max_model_len,
+                     "Most tokens of prompt and answer together (0: the model's, to 4096)");
+  command.add_option("--max-num-seqs", engine.max_num_seqs, "Requests that run at once")
+      ->capture_default_str();
+  command
+      .add_option("--max-num-batched-tokens", engine.max_num_batched_tokens, "Tokens of one step")
+      ->capture_default_str();
+  command.add_option("--block-size", engine.block_size, "Tokens of a block of the cache")
+      ->capture_default_str();
+  command.add_option("--num-blocks", engine.num_blocks, "Blocks of the cache (0: by memory)");
+  command
+      .add_option("--memory-fraction,--gpu-memory-utilization", engine.memory_fraction,
+                  "Most of the free memory that the cache may take")
+      ->capture_default_str();
+  command.add_flag("--no-prefix-caching,--no-enable-prefix-caching", flags->no_prefix_caching,
+                   "Compute every prompt whole");
+}
+
+void add_server_flags(CLI::App& command, ServeFlags* flags) {
+  ttpu::server::ServerOptions& server = flags->server;
+  command.add_option("--host", server.http.host, "The address to listen on")->capture_default_str();
+  command.add_option("--port", server.http.port, "0: any that is free")
+      ->check(CLI::Range(0, 65535))
+      ->capture_default_str();
+  command.add_option("--served-model-name", server.served_names,
+                     "What clients call the model; several are possible");
+  command
+      .add_option("--api-key", server.api_keys,
+                  "What clients must send as `Authorization: Bearer KEY`; several are possible")
+      ->envname("TTPU_API_KEY");
+  command.add_option("--ssl-certfile", server.http.certificate_file, "For TLS: certificates, PEM");
+  command.add_option("--ssl-keyfile", server.http.key_file, "For TLS: the key, PEM");
+  command
+      .add_option("--max-queue", server.max_queue,
+                  "Requests that may wait; more are answered with 429")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command.add_option("--max-connections", server.http.max_connections, "Open at once")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--max-body-bytes", server.http.max_body_bytes, "Of a request")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--log-format", flags->log_format, "Of the access log, on standard error")
+      ->check(CLI::IsMember({"text", "json", "none"}))
+      ->capture_default_str();
+}
+
+void apply(ServeFlags* flags) {
+  using ttpu::DType;
+  using ttpu::server::LogFormat;
+  ttpu::engine::EngineOptions& engine = flags->engine;
+  engine.dtype = flags->dtype == "f32" ? DType::kF32 : DType::kBF16;
+  engine.expand_weights = flags->weights == "bf16" || engine.dtype == DType::kF32;
+  if (flags->cache_dtype != "auto") {
+    engine.cache_dtype = flags->cache_dtype == "f32" ? DType::kF32 : DType::kBF16;
+  }
+  engine.custom_calls = !flags->no_kernels;
+  engine.prefix_caching = !flags->no_prefix_caching;
+  ttpu::server::ServerOptions& server = flags->server;
+  server.log = flags->log_format == "json"   ? LogFormat::kJson
+               : flags->log_format == "none" ? LogFormat::kNone
+                                             : LogFormat::kText;
+  if (server.served_names.empty()) server.served_names = {flags->model};
+  server.version = TTPU_VERSION;
+}
+
+// On a terminal one line that changes, else a line now and then.
+void print_progress(int64_t done, int64_t total) {
+  const bool terminal = isatty(STDERR_FILENO) != 0;
+  if (terminal) {
+    std::fprintf(stderr, "\rpreparing programs: %ld of %ld%s", done, total,
+                 done == total ? "\n" : "");
+  } else if (done == total || done % 8 == 0) {
+    std::fprintf(stderr, "preparing programs: %ld of %ld\n", done, total);
+  }
+}
+
+void run(ServeFlags* flags) {
+  apply(flags);
+  const std::filesystem::path path = ttpu::io::resolve_model(flags->model);
+  flags->server.model_path = path.string();
+  std::fprintf(stderr, "loading %s\n", path.c_str());
+  ttpu::engine::Engine engine(path, flags->engine, print_progress);
+  flags->server.generation_config = engine.files().generation_config;
+  const ttpu::engine::LoadStats& stats = engine.stats();
+  std::fprintf(stderr, "weights %.2f s, %ld programs %.2f s (%ld compiled now)\n",
+               stats.load_seconds, stats.programs, stats.compile_seconds, stats.compiled);
+  ttpu::server::Server server(engine, flags->server);
+  std::printf("serving %s on %s\n", flags->server.served_names.front().c_str(),
+              server.url().c_str());
+  std::fflush(stdout);
+  server.run();
+}
+
+}  // namespace
+
+void add_serve_command(CLI::App& app) {
+  auto flags = std::make_shared<ServeFlags>();
+  CLI::App* command = app.add_subcommand("serve", "Serve a model to OpenAI's clients");
+  add_engine_flags(*command, flags.get());
+  add_server_flags(*command, flags.get());
+  command->footer("Example: ttpu serve model.gguf --port 8000 --api-key SECRET");
+  command->callback([flags] { run(flags.get()); });
+}

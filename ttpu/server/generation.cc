@@ -1,0 +1,179 @@
+#include "ttpu/server/generation.h"
+
+#include <chrono>
+
+#include "ttpu/server/api_error.h"
+
+namespace ttpu::server {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_between(Clock::time_point a, Clock::time_point b) {
+  return std::chrono::duration<double>(b - a).count();
+}
+
+std::string dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+class Generation : public std::enable_shared_from_this<Generation> {
+ public:
+  Generation(EngineLoop& loop, Metrics& metrics, std::unique_ptr<AnswerFormat> format,
+             std::shared_ptr<Exchange> exchange)
+      : loop_(loop),
+        metrics_(metrics),
+        format_(std::move(format)),
+        exchange_(std::move(exchange)),
+        choices_(format_->request.choices()),
+        ids_(choices_.size(), 0),
+        last_(choices_.size(), start_),
+        left_(choices_.size()) {}
+
+  void start() {
+    for (size_t i = 0; i < choices_.size(); i += static_cast<size_t>(format_->request.n)) {
+      loop_.engine().check(format_->request.engine_request(i));
+    }
+    const auto self = shared_from_this();
+    exchange_->on_gone([self] { self->abort(); });
+    for (size_t i = 0; i < choices_.size(); ++i) {
+      ids_[i] =
+          loop_.submit(format_->request.engine_request(i),
+                       [self, i](const engine::RequestOutput& output, const std::string* error) {
+                         if (error != nullptr) {
+                           self->fail(*error);
+                         } else {
+                           self->on_output(i, output);
+                         }
+                       });
+    }
+    if (format_->request.stream) {
+      exchange_->begin({200,
+                        "",
+                        "text/event-stream; charset=utf-8",
+                        {{"cache-control", "no-cache"}, {"x-accel-buffering", "no"}}});
+    }
+  }
+
+ private:
+  void on_output(size_t index, const engine::RequestOutput& given) {
+    if (over_) return;
+    observe(index, given);
+    engine::RequestOutput output = given;
+    if (format_->request.no_answer) {
+      output.text.clear();
+      output.tokens.clear();
+      output.logprobs.clear();
+      output.finished = engine::FinishReason::kLength;
+    }
+    Choice& choice = choices_[index];
+    choice.add(output);
+    if (format_->request.stream) {
+      std::string events;
+      for (Json& event : format_->stream(index, choice, output)) {
+        if (format_->request.continuous_usage) event["usage"] = usage().json();
+        events += "data: " + dump(event) + "\n\n";
+      }
+      exchange_->write(events);
+    }
+    if (output.finished && --left_ == 0) finish();
+  }
+
+  void observe(size_t index, const engine::RequestOutput& output) {
+    const auto now = Clock::now();
+    const double since = seconds_between(last_[index], now);
+    const bool first = choices_[index].tokens.empty();
+    if (!output.tokens.empty()) {
+      (first ? metrics_.time_to_first_token : metrics_.inter_token_latency).observe(since);
+      last_[index] = now;
+    }
+    if (!output.finished) return;
+    const auto& request = format_->request;
+    metrics_.count_finished(to_string(*output.finished));
+    metrics_.request_latency.observe(seconds_between(start_, now));
+    metrics_.prompt_tokens.observe(
+        static_cast<double>(request.prompts[index / static_cast<size_t>(request.n)].size()));
+    metrics_.generation_tokens.observe(
+        static_cast<double>(choices_[index].tokens.size() + output.tokens.size()));
+  }
+
+  Usage usage() const {
+    Usage usage;
+    for (const auto& prompt : format_->request.prompts) {
+      usage.prompt_tokens += static_cast<int64_t>(prompt.size());
+    }
+    for (size_t i = 0; i < choices_.size(); ++i) {
+      usage.completion_tokens += static_cast<int64_t>(choices_[i].tokens.size());
+      // A prompt counts once, and so what the cache had of it.
+      if (i % static_cast<size_t>(format_->request.n) == 0) {
+        usage.cached_tokens += choices_[i].cached_tokens;
+      }
+    }
+    return usage;
+  }
+
+  void finish() {
+    over_ = true;
+    if (!format_->request.stream) {
+      Json body = format_->whole(choices_);
+      body["usage"] = usage().json();
+      exchange_->reply({200, dump(body)});
+    } else {
+      if (format_->request.include_usage) {
+        Json event = format_->usage_event();
+        event["usage"] = usage().json();
+        exchange_->write("data: " + dump(event) + "\n\n");
+      }
+      exchange_->write("data: [DONE]\n\n");
+      exchange_->end();
+    }
+    exchange_.reset();
+  }
+
+  // The engine has failed.
+  void fail(const std::string& why) {
+    if (over_) return;
+    over_ = true;
+    metrics_.count_finished("error");
+    const ApiError error(500, why);
+    if (format_->request.stream) {
+      exchange_->write("data: " + dump(error.json()) + "\n\n");
+      exchange_->end();
+    } else {
+      exchange_->reply({error.status(), dump(error.json())});
+    }
+    exchange_.reset();
+  }
+
+  // The client has left.
+  void abort() {
+    if (over_) return;
+    over_ = true;
+    for (size_t i = 0; i < choices_.size(); ++i) {
+      if (choices_[i].finished) continue;
+      loop_.abort(ids_[i]);
+      metrics_.count_finished(to_string(engine::FinishReason::kAborted));
+    }
+    exchange_.reset();
+  }
+
+  EngineLoop& loop_;
+  Metrics& metrics_;
+  std::unique_ptr<AnswerFormat> format_;
+  std::shared_ptr<Exchange> exchange_;
+  std::vector<Choice> choices_;
+  std::vector<int64_t> ids_;
+  Clock::time_point start_ = Clock::now();
+  std::vector<Clock::time_point> last_;  // when each choice got a token
+  size_t left_;
+  bool over_ = false;
+};
+
+}  // namespace
+
+void start_generation(EngineLoop& loop, Metrics& metrics, std::unique_ptr<AnswerFormat> format,
+                      std::shared_ptr<Exchange> exchange) {
+  std::make_shared<Generation>(loop, metrics, std::move(format), std::move(exchange))->start();
+}
+
+}  // namespace ttpu::server

@@ -1,0 +1,144 @@
+#include "ttpu/server/metrics.h"
+
+#include <algorithm>
+#include <fstream>
+
+#include <unistd.h>
+
+namespace ttpu::server {
+namespace {
+
+const std::vector<double> kFirstToken = {0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08,
+                                         0.1,   0.25,  0.5,  0.75, 1,    2.5,  5,
+                                         7.5,   10,    20,   40,   80,   160};
+const std::vector<double> kBetween = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15,
+                                      0.2,   0.3,    0.4,   0.5,  0.75,  1,    2.5,   5,   10};
+const std::vector<double> kLatency = {0.05, 0.1, 0.3, 0.5, 0.8, 1,  1.5, 2,   2.5, 5,
+                                      10,   15,  20,  30,  40,  50, 60,  120, 240, 480};
+const std::vector<double> kTokens = {1,   2,    5,    10,   20,    50,    100,   200,
+                                     500, 1000, 2000, 5000, 10000, 20000, 50000, 100000};
+
+int64_t resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  int64_t size = 0;
+  int64_t resident = 0;
+  file >> size >> resident;
+  return resident * sysconf(_SC_PAGESIZE);
+}
+
+std::string escaped(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '\\' || c == '"') out += '\\';
+    out += c == '\n' ? ' ' : c;
+  }
+  return out;
+}
+
+class Page {
+ public:
+  explicit Page(std::string labels) : labels_(std::move(labels)) {}
+
+  template <typename T>
+  void add(const char* name, const char* type, const char* help, T value) {
+    head(name, type, help);
+    sample(name, "", value);
+  }
+  void head(const char* name, const char* type, const char* help) {
+    // The format names a counter without its suffix only in OpenMetrics; this is the older one.
+    out += fmt::format("# HELP {} {}\n# TYPE {} {}\n", name, help, name, type);
+  }
+  template <typename T>
+  void sample(const char* name, const std::string& label, T value) {
+    out += fmt::format("{}{{{}{}{}}} {}\n", name, labels_, label.empty() ? "" : ",", label, value);
+  }
+  void add(const char* name, const char* help, const Histogram& histogram) {
+    head(name, "histogram", help);
+    histogram.print(name, labels_, out);
+  }
+
+  std::string out;
+
+ private:
+  std::string labels_;
+};
+
+}  // namespace
+
+Histogram::Histogram(std::vector<double> bounds)
+    : bounds_(std::move(bounds)), counts_(bounds_.size() + 1) {}
+
+void Histogram::observe(double value) {
+  const auto place = std::lower_bound(bounds_.begin(), bounds_.end(), value);
+  ++counts_[static_cast<size_t>(place - bounds_.begin())];
+  sum_ += value;
+}
+
+void Histogram::print(const std::string& name, const std::string& labels, std::string& out) const {
+  const char* comma = labels.empty() ? "" : ",";
+  int64_t total = 0;
+  for (size_t i = 0; i < counts_.size(); ++i) {
+    total += counts_[i];
+    const std::string bound = i < bounds_.size() ? fmt::format("{}", bounds_[i]) : "+Inf";
+    out += fmt::format("{}_bucket{{{}{}le=\"{}\"}} {}\n", name, labels, comma, bound, total);
+  }
+  out +=
+      fmt::format("{}_sum{{{}}} {}\n{}_count{{{}}} {}\n", name, labels, sum_, name, labels, total);
+}
+
+Metrics::Metrics(std::string model)
+    : time_to_first_token(kFirstToken),
+      inter_token_latency(kBetween),
+      request_latency(kLatency),
+      prompt_tokens(kTokens),
+      generation_tokens(kTokens),
+      labels_(fmt::format("model_name=\"{}\"", escaped(model))),
+      finished_({{"stop", 0}, {"length", 0}, {"abort", 0}, {"error", 0}}) {}
+
+std::string Metrics::text(const engine::Engine& engine, int64_t live, int64_t connections) const {
+  const engine::EngineMetrics& counts = engine.metrics();
+  Page page(labels_);
+  // The engine's own numbers are those of its last step.
+  const int64_t running = std::min<int64_t>(counts.running, live);
+  page.add("vllm:num_requests_running", "gauge", "Requests in the batch.", running);
+  page.add("vllm:num_requests_waiting", "gauge", "Requests that wait for a place in it.",
+           live - running);
+  page.add("vllm:kv_cache_usage_perc", "gauge", "Share of the cache's blocks in use, 1 is all.",
+           live == 0 ? 0.0 : counts.cache_usage.load());
+  page.add("vllm:prefix_cache_queries_total", "counter",
+           "Tokens of prompts that were looked for in the cache.", counts.prompt_tokens.load());
+  page.add("vllm:prefix_cache_hits_total", "counter", "Those of them that were found.",
+           counts.cached_tokens.load());
+  page.add("vllm:num_preemptions_total", "counter", "Requests that had to give up their blocks.",
+           counts.preemptions.load());
+  page.add("vllm:prompt_tokens_total", "counter", "Tokens of prompts.",
+           counts.prompt_tokens.load());
+  page.add("vllm:generation_tokens_total", "counter", "Tokens of answers.",
+           counts.generation_tokens.load());
+  page.head("vllm:request_success_total", "counter", "Requests that have ended, by reason.");
+  for (const auto& [reason, count] : finished_) {
+    page.sample("vllm:request_success_total", fmt::format("finished_reason=\"{}\"", reason), count);
+  }
+  page.add("vllm:time_to_first_token_seconds", "From request to first token.", time_to_first_token);
+  page.add("vllm:inter_token_latency_seconds", "Between two tokens.", inter_token_latency);
+  page.add("vllm:e2e_request_latency_seconds", "From request to last token.", request_latency);
+  page.add("vllm:request_prompt_tokens", "Tokens of a request's prompt.", prompt_tokens);
+  page.add("vllm:request_generation_tokens", "Tokens of a request's answer.", generation_tokens);
+  page.add("ttpu:compilations_after_start_total", "counter",
+           "Programs compiled since the server was ready; anything but 0 is a mistake.",
+           engine.compilations_after_start());
+  page.add("ttpu:steps_total", "counter", "Steps of the engine.", counts.steps.load());
+  page.add("ttpu:host_seconds_total", "counter",
+           "The engine's own work, without waiting for the device.", counts.host_seconds.load());
+  page.add("ttpu:max_num_seqs", "gauge", "Requests that may run at once.",
+           engine.options().max_num_seqs);
+  page.add("ttpu:connections", "gauge", "Open connections.", connections);
+  page.head("ttpu:http_responses_total", "counter", "Responses, by status.");
+  for (const auto& [status, count] : responses_) {
+    page.sample("ttpu:http_responses_total", fmt::format("status=\"{}\"", status), count);
+  }
+  page.add("process_resident_memory_bytes", "gauge", "Resident memory.", resident_bytes());
+  return page.out;
+}
+
+}  // namespace ttpu::server

@@ -1,0 +1,333 @@
+#include "ttpu/server/server.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <ctime>
+
+#include "ttpu/base/log.h"
+#include "ttpu/server/api_error.h"
+#include "ttpu/server/chat.h"
+#include "ttpu/server/completions.h"
+#include "ttpu/server/engine_loop.h"
+#include "ttpu/server/generation.h"
+#include "ttpu/server/metrics.h"
+#include "ttpu/server/page.h"
+
+namespace ttpu::server {
+namespace {
+
+std::string dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+HttpReply to_reply(const ApiError& error) {
+  HttpReply reply{error.status(), dump(error.json())};
+  if (error.status() == 429 || error.status() == 503) reply.headers = {{"retry-after", "1"}};
+  if (error.status() == 401) reply.headers = {{"www-authenticate", "Bearer"}};
+  return reply;
+}
+
+// In a time that does not depend on where they differ.
+bool same(std::string_view a, std::string_view b) {
+  if (a.size() != b.size()) return false;
+  unsigned char difference = 0;
+  for (size_t i = 0; i < a.size(); ++i) difference |= static_cast<unsigned char>(a[i] ^ b[i]);
+  return difference == 0;
+}
+
+Json parse_body(const std::string& body) {
+  try {
+    return parse_json(body, "the body");
+  } catch (const Error& error) {
+    throw ApiError(400, error.what());
+  }
+}
+
+void print_access(const AccessRecord& record, LogFormat format) {
+  if (format == LogFormat::kNone) return;
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&now, &utc);
+  char time[32];
+  std::strftime(time, sizeof time, "%Y-%m-%dT%H:%M:%SZ", &utc);
+  std::string line;
+  if (format == LogFormat::kJson) {
+    line = dump({{"time", time},
+                 {"event", "request"},
+                 {"request_id", record.id},
+                 {"remote", record.remote},
+                 {"method", record.method},
+                 {"path", record.path},
+                 {"status", record.status},
+                 {"bytes", record.bytes},
+                 {"seconds", record.seconds}});
+  } else {
+    // As JSON, since a path may hold anything.
+    line = fmt::format("{} {} {} {} {} {} bytes {:.3f} s {}", time, record.remote, record.method,
+                       dump(Json(record.path)), record.status, record.bytes, record.seconds,
+                       record.id);
+  }
+  line += '\n';
+  std::fputs(line.c_str(), stderr);
+}
+
+}  // namespace
+
+struct Server::Impl {
+  Impl(engine::Engine& given, const ServerOptions& server_options)
+      : engine(given),
+        options(server_options),
+        metrics(options.served_names.front()),
+        http(options.http, callbacks()),
+        loop(
+            engine, [this](auto task) { http.post(std::move(task)); },
+            [this] {
+              failed = true;
+              begin_stop();
+            }) {
+    facts.names = options.served_names;
+    facts.text = &engine.text();
+    facts.defaults = default_sampling(options.generation_config);
+    facts.max_model_len = engine.max_model_len();
+    facts.max_prompts = engine.options().max_num_seqs + options.max_queue;
+    add_routes();
+  }
+
+  using Handler = void (Impl::*)(const HttpRequest&, const std::shared_ptr<Exchange>&);
+  struct Route {
+    const char* method;
+    const char* path;
+    Handler handler;
+    bool guarded;  // by the key
+  };
+
+  HttpCallbacks callbacks() {
+    HttpCallbacks out;
+    out.on_request = [this](HttpRequest request, const std::shared_ptr<Exchange>& exchange) {
+      try {
+        handle(request, exchange);
+      } catch (const ApiError& error) {
+        exchange->reply(to_reply(error));
+      } catch (const Error& error) {
+        exchange->reply(to_reply(to_api_error(error)));
+      }
+    };
+    out.on_refused = [](int status, std::string_view why) {
+      return to_reply(ApiError(status, fmt::format("[http] {}", why)));
+    };
+    out.on_done = [this](const AccessRecord& record) {
+      metrics.count_response(record.status);
+      print_access(record, options.log);
+    };
+    out.on_signal = [this] {
+      if (draining) {
+        http.stop();
+      } else {
+        spdlog::info("[serve] finishing what runs; a second signal ends it at once");
+        begin_stop();
+      }
+    };
+    return out;
+  }
+
+  void begin_stop() {
+    draining = true;
+    http.drain();
+  }
+
+  void add_routes() {
+    routes = {{"GET", "/", &Impl::page, false},
+              {"GET", "/health", &Impl::health, false},
+              {"GET", "/version", &Impl::version, false},
+              {"GET", "/metrics", &Impl::metrics_text, false},
+              {"GET", "/v1/models", &Impl::models, true},
+              {"POST", "/v1/chat/completions", &Impl::chat, true},
+              {"POST", "/v1/completions", &Impl::completion, true},
+              {"POST", "/tokenize", &Impl::tokenize, true},
+              {"POST", "/detokenize", &Impl::detokenize, true}};
+  }
+
+  void handle(const HttpRequest& request, const std::shared_ptr<Exchange>& exchange) {
+    constexpr std::string_view kModel = "/v1/models/";
+    if (request.path.rfind(kModel, 0) == 0 && request.path.size() > kModel.size()) {
+      check_method(request, "GET");
+      check_key(request);
+      one_model(request.path.substr(kModel.size()), exchange);
+      return;
+    }
+    const auto route = std::find_if(routes.begin(), routes.end(), [&](const Route& candidate) {
+      return request.path == candidate.path;
+    });
+    if (route == routes.end()) {
+      throw ApiError(404, fmt::format("there is no {} here", request.path), "", "not_found");
+    }
+    check_method(request, route->method);
+    if (route->guarded) check_key(request);
+    (this->*route->handler)(request, exchange);
+  }
+
+  static void check_method(const HttpRequest& request, std::string_view expected) {
+    if (request.method == expected || (expected == "GET" && request.method == "HEAD")) return;
+    throw ApiError(405, fmt::format("{} takes {}, not {}", request.path, expected, request.method),
+                   "", "method_not_allowed");
+  }
+
+  void check_key(const HttpRequest& request) const {
+    if (options.api_keys.empty()) return;
+    constexpr std::string_view kBearer = "Bearer ";
+    const std::string_view given = request.authorization;
+    if (given.substr(0, kBearer.size()) == kBearer) {
+      bool found = false;
+      for (const std::string& key : options.api_keys) {
+        found = same(given.substr(kBearer.size()), key) || found;
+      }
+      if (found) return;
+    }
+    throw ApiError(401,
+                   given.empty() ? "no API key was given; send it as `Authorization: Bearer KEY`"
+                                 : "the API key is not right",
+                   "", "invalid_api_key");
+  }
+
+  // For requests that make the engine work.
+  void check_room(size_t choices) const {
+    if (draining) throw ApiError(503, "the server is stopping", "", "unavailable");
+    const int64_t most = engine.options().max_num_seqs + options.max_queue;
+    if (loop.live() + static_cast<int64_t>(choices) > most) {
+      throw ApiError(429,
+                     fmt::format("{} requests run or wait, and at most {} may; try again soon",
+                                 loop.live(), most),
+                     "", "rate_limit_exceeded");
+    }
+  }
+
+  void page(const HttpRequest&, const std::shared_ptr<Exchange>& exchange) {
+    exchange->reply({200,
+                     std::string(page_html()),
+                     "text/html; charset=utf-8",
+                     {{"content-security-policy",
+                       "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+                       "connect-src 'self'; img-src data:"}}});
+  }
+
+  void health(const HttpRequest&, const std::shared_ptr<Exchange>& exchange) {
+    if (failed || draining) throw ApiError(503, "the server is stopping", "", "unavailable");
+    exchange->reply({200, R"({"status":"ok"})"});
+  }
+
+  void version(const HttpRequest&, const std::shared_ptr<Exchange>& exchange) {
+    exchange->reply({200, dump({{"version", options.version}})});
+  }
+
+  void metrics_text(const HttpRequest&, const std::shared_ptr<Exchange>& exchange) {
+    exchange->reply({200, metrics.text(engine, loop.live(), http.connections()),
+                     "text/plain; version=0.0.4; charset=utf-8"});
+  }
+
+  Json model_json(const std::string& name) const {
+    return {{"id", name},
+            {"object", "model"},
+            {"created", started},
+            {"owned_by", "ttpu"},
+            {"root", options.model_path},
+            {"max_model_len", engine.max_model_len()}};
+  }
+
+  void models(const HttpRequest&, const std::shared_ptr<Exchange>& exchange) {
+    Json list = Json::array();
+    for (const std::string& name : options.served_names) list.push_back(model_json(name));
+    exchange->reply({200, dump({{"object", "list"}, {"data", std::move(list)}})});
+  }
+
+  void one_model(const std::string& name, const std::shared_ptr<Exchange>& exchange) {
+    const auto& names = options.served_names;
+    if (std::find(names.begin(), names.end(), name) == names.end()) {
+      throw ApiError(404, fmt::format("the model `{}` is not served here", name), "model",
+                     "model_not_found");
+    }
+    exchange->reply({200, dump(model_json(name))});
+  }
+
+  void generate(std::unique_ptr<AnswerFormat> format, const std::shared_ptr<Exchange>& exchange) {
+    check_room(format->request.choices());
+    start_generation(loop, metrics, std::move(format), exchange);
+  }
+
+  void chat(const HttpRequest& request, const std::shared_ptr<Exchange>& exchange) {
+    check_room(1);  // before the work of reading
+    generate(read_chat(parse_body(request.body), facts), exchange);
+  }
+
+  void completion(const HttpRequest& request, const std::shared_ptr<Exchange>& exchange) {
+    check_room(1);
+    generate(read_completion(parse_body(request.body), facts), exchange);
+  }
+
+  // As vLLM has it: a prompt or messages to numbers of tokens.
+  void tokenize(const HttpRequest& request, const std::shared_ptr<Exchange>& exchange) {
+    const Json body = parse_body(request.body);
+    Fields fields(body);
+    read_model(fields, facts);
+    const text::Tokenizer& tokenizer = facts.text->tokenizer();
+    std::vector<int32_t> tokens;
+    if (fields.find("messages") != nullptr) {
+      tokens = read_conversation(fields, facts);
+      fields.ignore({"add_special_tokens"});
+    } else {
+      const auto prompt = fields.string("prompt");
+      if (!prompt) fields.wrong("prompt", "is missing");
+      tokens = tokenizer.encode(*prompt, fields.boolean("add_special_tokens").value_or(true));
+    }
+    const bool names = fields.boolean("return_token_strs").value_or(false);
+    fields.finish();
+    Json out = {{"count", tokens.size()},
+                {"max_model_len", engine.max_model_len()},
+                {"tokens", tokens},
+                {"token_strs", nullptr}};
+    if (names) {
+      out["token_strs"] = Json::array();
+      for (const int32_t token : tokens) {
+        out["token_strs"].push_back(tokenizer.id_to_token(token).value_or(""));
+      }
+    }
+    exchange->reply({200, dump(out)});
+  }
+
+  void detokenize(const HttpRequest& request, const std::shared_ptr<Exchange>& exchange) {
+    const Json body = parse_body(request.body);
+    Fields fields(body);
+    read_model(fields, facts);
+    const auto tokens = fields.tokens("tokens");
+    if (!tokens) fields.wrong("tokens", "is missing");
+    fields.finish();
+    exchange->reply({200, dump({{"prompt", facts.text->tokenizer().decode(*tokens, false)}})});
+  }
+
+  engine::Engine& engine;
+  ServerOptions options;
+  ModelFacts facts;
+  Metrics metrics;
+  std::vector<Route> routes;
+  int64_t started = std::time(nullptr);
+  bool draining = false;
+  bool failed = false;
+  HttpServer http;
+  EngineLoop loop;  // goes first: it posts to the server
+};
+
+Server::Server(engine::Engine& engine, const ServerOptions& options)
+    : impl_(std::make_unique<Impl>(engine, options)) {}
+
+Server::~Server() = default;
+
+std::string Server::url() const { return impl_->http.url(); }
+
+void Server::run() {
+  impl_->http.run();
+  if (impl_->failed) {
+    fail(Code::kInternal, "[serve] the engine has failed, so that the server has ended");
+  }
+}
+
+}  // namespace ttpu::server

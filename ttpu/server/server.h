@@ -1,0 +1,43 @@
+// The OpenAI server over an engine.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ttpu/engine/engine.h"
+#include "ttpu/server/http_server.h"
+
+namespace ttpu::server {
+
+enum class LogFormat { kNone, kText, kJson };
+
+struct ServerOptions {
+  HttpOptions http;
+  std::vector<std::string> served_names;  // at least one
+  std::string model_path;                 // said by /v1/models
+  std::vector<std::string> api_keys;      // one of them is asked for, unless there is none
+  int64_t max_queue = 1024;               // requests that may wait, beyond those that run
+  LogFormat log = LogFormat::kText;
+  std::string version;
+  Json generation_config;  // for what requests do not say
+};
+
+class Server {
+ public:
+  // Listens from here on; the engine must outlive the server. Throws kUnavailable when the address
+  // cannot be had.
+  Server(engine::Engine& engine, const ServerOptions& options);
+  ~Server();
+
+  std::string url() const;
+  // Serves until SIGINT or SIGTERM, and then until what runs has finished; a second signal ends
+  // that at once. Throws kInternal when the engine has failed.
+  void run();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace ttpu::server
