@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-import ttpu
+from ttpu import _ttpu
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -39,20 +39,28 @@ def check(tmp_path, text):
     return mypy("--strict", "--cache-dir", str(tmp_path / "cache"), str(file))
 
 
-def stub_functions():
-    """Each function of the stubs as (class, name, its first definition)."""
+def stub_classes():
+    """The members of each class of the stubs, by name; of overloads the first."""
     tree = ast.parse((ROOT / "python/ttpu/_ttpu.pyi").read_text())
     for item in (item for item in tree.body if isinstance(item, ast.ClassDef)):
-        seen = set()
-        for function in item.body:
-            if isinstance(function, ast.FunctionDef) and function.name not in seen:
-                seen.add(function.name)
-                yield item.name, function.name, function
+        members = {}
+        for member in item.body:
+            if isinstance(member, ast.FunctionDef):
+                members.setdefault(member.name, member)
+            elif isinstance(member, ast.AnnAssign):
+                members[member.target.id] = member
+        yield item.name, members
+
+
+def functions_with_keywords():
+    return [pytest.param(name, member, function, id=f"{name}.{member}") for name, members in stub_classes()
+            for member, function in members.items()
+            if isinstance(function, ast.FunctionDef) and function.args.kwonlyargs]
 
 
 def arguments(function):
     """Names and defaults of the keyword arguments, as text."""
-    return {argument.arg: ast.unparse(default).replace("()", "[]")
+    return {argument.arg: default and ast.unparse(default).replace("()", "[]")
             for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults)}
 
 
@@ -64,21 +72,23 @@ def runtime_definition(function):
     return ast.parse(f"{text}: ...").body[0]
 
 
-def test_the_stubs_name_what_the_package_has():
-    tree = ast.parse((ROOT / "python/ttpu/_ttpu.pyi").read_text())
-    classes = {item.name for item in tree.body if isinstance(item, ast.ClassDef)}
-    assert classes | {"__version__"} == set(ttpu.__all__)
-    for name in classes:
-        public = {member for member in vars(getattr(ttpu, name)) if not member.startswith("_")}
-        stubbed = {function for owner, function, _ in stub_functions() if owner == name}
-        assert public == {function for function in stubbed if not function.startswith("_")}
-        assert all(hasattr(getattr(ttpu, name), function) for function in stubbed)
+def public(names):
+    return {name for name in names if not name.startswith("__")}
 
 
-@pytest.mark.parametrize("owner, name, stub", [
-    pytest.param(*item, id=".".join(item[:2])) for item in stub_functions() if item[2].args.kwonlyargs])
+def test_the_stubs_name_what_the_extension_has():
+    stubs = dict(stub_classes())
+    assert set(stubs) == public(vars(_ttpu))
+    for name, members in stubs.items():
+        found = getattr(_ttpu, name)
+        if not issubclass(found, Exception):  # its attributes belong to the instances
+            assert public(members) == public(vars(found)), name
+        assert all(hasattr(found, member) for member in members if member.startswith("__"))
+
+
+@pytest.mark.parametrize("owner, name, stub", functions_with_keywords())
 def test_the_stubs_have_the_arguments_and_defaults_of_the_extension(owner, name, stub):
-    found = runtime_definition(getattr(getattr(ttpu, owner), name))
+    found = runtime_definition(getattr(getattr(_ttpu, owner), name))
     assert arguments(stub) == arguments(found)
     positional = [argument.arg for argument in stub.args.args]
     assert positional == [argument.arg for argument in found.args.args]
