@@ -56,6 +56,7 @@ class Engine(ABC):
     title: str  # as in the table
     precisions: dict[str, str]  # "bf16" | "q8_0" | "q4_1" to the model it reads, see models.py
     slow_to_start = False  # measured in the first round only
+    warm_before_run = False  # its caches may be of another build: fill them before anything is measured
 
     @abstractmethod
     def install(self) -> None:

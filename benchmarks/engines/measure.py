@@ -5,10 +5,10 @@ import resource
 import signal
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -72,27 +72,16 @@ def wait_until_quiet(limit: float, timeout: float) -> bool:
 
 @dataclass
 class Child:
-    """A process that has ended: all that it printed, and the most memory it had resident."""
+    """A process that has ended: what it printed, and the most memory it had resident."""
 
     started: float  # time.monotonic() just before it was started
-    first_output: float | None = None
-    stdout: bytes = b""
-    stderr: str = ""
-    peak_rss_bytes: int = 0
+    first_output: float  # when its first byte of output came
+    stdout: bytes
+    peak_rss_bytes: int
 
 
-@dataclass
-class Running:
-    process: subprocess.Popen
-    child: Child = field(default_factory=lambda: Child(0.0))
-
-
-@contextmanager
-def process(command: list, *, stdin: str = "", environment: dict | None = None, stop_signal: int | None = None):
-    """A running process. When the block ends it is asked to stop by `stop_signal` or waited for, and `child` filled in.
-
-    A failure is a BenchmarkError with the end of what the process printed to standard error.
-    """
+def run(command: list, *, stdin: str = "", environment: dict | None = None, timeout: float = 600.0) -> Child:
+    """Runs a command to its end. A failure is a BenchmarkError with the end of what it printed to standard error."""
     words = [str(word) for word in command]
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as stderr:
         given.write(stdin.encode())
@@ -100,56 +89,24 @@ def process(command: list, *, stdin: str = "", environment: dict | None = None, 
         started = time.monotonic()
         popen = subprocess.Popen(words, stdin=given, stdout=subprocess.PIPE, stderr=stderr,
                                  env={**os.environ, **(environment or {})}, start_new_session=True)
-        running = Running(popen, Child(started))
+        deadline = threading.Timer(timeout, os.killpg, [popen.pid, signal.SIGKILL])
+        deadline.daemon = True
+        deadline.start()
         try:
-            yield running
-            if stop_signal is not None:
-                popen.send_signal(stop_signal)
+            first_byte = popen.stdout.read(1)
+            first_output = time.monotonic()
+            stdout = first_byte + popen.stdout.read()
         except BaseException:
             os.killpg(popen.pid, signal.SIGKILL)
-            os.wait4(popen.pid, 0)
-            popen.returncode = -signal.SIGKILL
             raise
-        _, status, usage = os.wait4(popen.pid, 0)
-        popen.returncode = os.waitstatus_to_exitcode(status)
-        popen.stdout.close()
-        stderr.seek(0)
-        running.child.stderr = stderr.read().decode(errors="replace")
-        running.child.peak_rss_bytes = usage.ru_maxrss * 1024
-        if popen.returncode != 0 and stop_signal is None:
-            lines = [line for line in running.child.stderr.splitlines() if line.strip()] or ["it said nothing"]
-            raise BenchmarkError(f"{lines[-1]}\n(exit status {popen.returncode}: {' '.join(words)})\n" + "\n".join(lines[-12:-1]))
-
-
-def run(command: list, *, timeout: float = 600.0, stdin: str = "", environment: dict | None = None) -> Child:
-    """Runs a command to its end, noting when its first byte of output came."""
-    with process(command, stdin=stdin, environment=environment) as running:
-        out, child = running.process.stdout, running.child
-        timer = Deadline(running.process, timeout)
-        child.stdout = out.read(1)
-        child.first_output = time.monotonic()
-        child.stdout += out.read()
-        timer.cancel()
-    return child
-
-
-class Deadline:
-    """Kills a process group when it has run for too long."""
-
-    def __init__(self, popen: subprocess.Popen, seconds: float):
-        import threading
-
-        self.timer = threading.Timer(seconds, lambda: os.killpg(popen.pid, signal.SIGKILL))
-        self.timer.daemon = True
-        self.timer.start()
-
-    def cancel(self) -> None:
-        self.timer.cancel()
-
-
-def poll(ready: Callable[[], bool], *, timeout: float, what: str, every: float = 0.005) -> None:
-    end = time.monotonic() + timeout
-    while not ready():
-        if time.monotonic() > end:
-            raise BenchmarkError(f"{what} was not ready after {timeout:.0f} s")
-        time.sleep(every)
+        finally:
+            _, status, usage = os.wait4(popen.pid, 0)
+            popen.returncode = os.waitstatus_to_exitcode(status)
+            popen.stdout.close()
+            deadline.cancel()
+        if popen.returncode != 0:
+            stderr.seek(0)
+            lines = [line for line in stderr.read().decode(errors="replace").splitlines() if line.strip()]
+            raise BenchmarkError(f"{(lines or ['it said nothing'])[-1]}\n"
+                                 f"(exit status {popen.returncode}: {' '.join(words)})\n" + "\n".join(lines[-12:-1]))
+    return Child(started, first_output, stdout, usage.ru_maxrss * 1024)

@@ -1,4 +1,4 @@
-"""Peers that are Python libraries: each runs a worker (workers/) in an environment of its own."""
+"""Peers that are Python libraries, each in an environment of its own."""
 
 import json
 import re
@@ -7,15 +7,12 @@ import subprocess
 from pathlib import Path
 
 from engines import models
-from engines.base import HERE, Answers, Engine, Task, Venv
-from engines.measure import BenchmarkError, run
+from engines.base import Task, Venv
+from engines.measure import BenchmarkError
+from engines.workers_peer import WORKERS, WorkerPeer
 
-WORKERS = HERE / "workers"
-
-
-class PythonPeer(Engine):
+class PythonPeer(WorkerPeer):
     worker: str
-    environment: dict[str, str] = {}
 
     def __init__(self):
         self.venv = Venv(self.name)
@@ -32,22 +29,8 @@ class PythonPeer(Engine):
     def missing(self) -> str:
         return "" if self.venv.python.exists() else f"not installed; run `peers.py setup {self.name}`"
 
-    def answer(self, model: Path, precision: str, task: Task) -> Answers:
-        child = run([self.venv.python, WORKERS / self.worker, model, precision], stdin=json.dumps(task.to_json()),
-                    environment=self.environment)
-        report = json.loads(child.stdout)
-        requests = report["requests"]
-        for request in requests:
-            if request["tokens"] != task.new_tokens:
-                raise BenchmarkError(f"{self.title} answered {request['tokens']} tokens, and not {task.new_tokens}")
-        decoded = task.new_tokens - 1
-        return Answers(
-            first_token_seconds=requests[0]["first"] - child.started,
-            prefill_seconds=[request["first"] - request["start"] for request in requests],
-            decode_tokens_per_second=[decoded / (r["last"] - r["first"]) for r in requests] if decoded else [],
-            peak_rss_bytes=child.peak_rss_bytes,
-            version=report["version"],
-        )
+    def command(self, model: Path, precision: str, task: Task) -> tuple[list, str]:
+        return [self.venv.python, WORKERS / self.worker, model, precision], json.dumps(task.to_json())
 
 
 class OpenVinoGenAi(PythonPeer):
@@ -84,8 +67,8 @@ class OpenVinoGenAi(PythonPeer):
     def converted(gguf: Path) -> Path:
         return models.models_dir() / f"openvino-{gguf.stem}"
 
-    def answer(self, model: Path, precision: str, task: Task) -> Answers:
-        return super().answer(self.converted(model), precision, task)
+    def command(self, model: Path, precision: str, task: Task) -> tuple[list, str]:
+        return super().command(self.converted(model), precision, task)
 
 
 class Transformers(PythonPeer):

@@ -48,7 +48,7 @@ def ceiling(record: dict, precision: str) -> str:
     ours = [run for run in record["runs"] if run["precision"] == precision and run["engine"] == OURS]
     if not ours or not record["memory_bytes_per_second"]:
         return ""
-    weights, speed = ours[0]["weight_bytes"], max(record["memory_bytes_per_second"])
+    weights, speed = ours[0]["weight_bytes"], median(record["memory_bytes_per_second"])
     limit = speed / weights
     text = (f"{weights / 1e6:.0f} MB of weights, read once a token at the {speed / 1e9:.1f} GB/s that this machine read "
             f"meanwhile: {limit:.0f} tokens/s at most.")

@@ -14,6 +14,8 @@ class Ttpu(Engine):
     title = "TTPU"
     precisions = {"bf16": "bf16.gguf", "q8_0": "q8_0.gguf", "q4_1": "q4_1.gguf"}
 
+    warm_before_run = True
+
     def __init__(self, command: Path):
         self.command = command
 

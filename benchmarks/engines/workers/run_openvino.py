@@ -10,7 +10,6 @@ import openvino_genai as genai
 
 scheduler = genai.SchedulerConfig()
 scheduler.enable_prefix_caching = False
-scheduler.cache_size = 1  # GB
 pipeline = genai.LLMPipeline(MODEL, "CPU", scheduler_config=scheduler, CACHE_DIR=os.path.join(MODEL, "cache"))
 
 
