@@ -35,7 +35,7 @@ struct Matrix {
         values[i] = static_cast<uint16_t>(0x3c00 | (random() & 0x80ff));
       }
     } else {
-      for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = random() & 0x3f;
+      for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = (i * 2654435761u >> 13) & 0x3f;
     }
     weight.data = bytes.data();
   }
@@ -56,7 +56,9 @@ struct Layer {
 };
 
 struct Model {
-  explicit Model(Encoding encoding) : head(encoding, kVocabulary, kHidden) {
+  // The head of a file with 4-bit or 5-bit blocks is stored in 8 bits, as in the published files.
+  explicit Model(Encoding encoding)
+      : head(encoding == Encoding::kDense ? encoding : Encoding::kQ8_0, kVocabulary, kHidden) {
     for (int i = 0; i < kLayers; ++i) layers.emplace_back(encoding);
   }
   int64_t bytes() const {
@@ -143,21 +145,53 @@ void prefill(benchmark::State& state, Encoding encoding, DType dtype) {
 
 // What the memory gives: both threads read a buffer far larger than the caches.
 void memory(benchmark::State& state) {
-  std::vector<uint64_t> data(size_t{32} << 20, 1);
+  typedef uint64_t Line __attribute__((vector_size(64)));
+  std::vector<Line> data(size_t{4} << 20, Line{} + 1);
   auto pool = make_thread_pool(kThreads);
   for (auto _ : state) {
-    parallel_for(pool.get(), 1024, 1, [&](int64_t begin, int64_t end) {
-      const size_t size = data.size() / 1024;
-      uint64_t sums[8] = {};
-      for (size_t i = static_cast<size_t>(begin) * size; i < static_cast<size_t>(end) * size;
-           i += 8) {
-        for (size_t j = 0; j < 8; ++j) sums[j] += data[i + j];
-      }
-      benchmark::DoNotOptimize(sums);
-    });
+    parallel_for(pool.get(), static_cast<int64_t>(data.size()), 512,
+                 [&](int64_t begin, int64_t end) {
+                   Line sums[2] = {};
+                   for (int64_t i = begin; i < end; i += 2) {
+                     sums[0] += data[static_cast<size_t>(i)];
+                     sums[1] += data[static_cast<size_t>(i) + 1];
+                   }
+                   benchmark::DoNotOptimize(sums);
+                 });
   }
-  state.counters["GB/s"] = benchmark::Counter(static_cast<double>(data.size()) * 8e-9,
+  state.counters["GB/s"] = benchmark::Counter(static_cast<double>(data.size()) * 64e-9,
                                               benchmark::Counter::kIsIterationInvariantRate);
+}
+
+// One product [rows, in] x [out, in] over and over, from copies that do not fit the caches.
+void shape(benchmark::State& state, Encoding encoding, int64_t out, int64_t in) {
+  const int64_t rows = state.range(0);
+  std::vector<Matrix> copies;
+  const int64_t count = 1 + (64 << 20) / (out * in);
+  for (int64_t i = 0; i < count; ++i) copies.emplace_back(encoding, out, in);
+  auto pool = make_thread_pool(kThreads);
+  std::vector<char> x(static_cast<size_t>(rows * in * 2), 0x3c);
+  std::vector<char> y(static_cast<size_t>(rows * out * 2));
+  size_t next = 0;
+  for (auto _ : state) {
+    run(x.data(), DType::kBF16, rows, {{&copies[next], y.data()}}, cpu::Activation::kNone,
+        pool.get());
+    next = (next + 1) % copies.size();
+  }
+  state.counters["GB/s"] = benchmark::Counter(static_cast<double>(copies[0].bytes.size()) * 1e-9,
+                                              benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["GFLOP/s"] = benchmark::Counter(2e-9 * static_cast<double>(rows * out * in),
+                                                 benchmark::Counter::kIsIterationInvariantRate);
+}
+
+// The fixed cost of a call: hardly any work, one piece (alone) or two (both threads).
+void smallest_call(benchmark::State& state) {
+  Matrix w(Encoding::kDense, state.range(0), 32);
+  auto pool = make_thread_pool(kThreads);
+  std::vector<char> x(64), y(static_cast<size_t>(state.range(0) * 2));
+  for (auto _ : state) {
+    run(x.data(), DType::kBF16, 1, {{&w, y.data()}}, cpu::Activation::kNone, pool.get());
+  }
 }
 
 // A loop of little work that both threads take part in: its cost over that of the work itself.
@@ -177,6 +211,23 @@ void loop_overhead(benchmark::State& state) {
 int main(int argc, char** argv) {
   benchmark::RegisterBenchmark("memory", memory)->Unit(benchmark::kMillisecond)->UseRealTime();
   benchmark::RegisterBenchmark("loop_of_8x1000_spins", loop_overhead)->UseRealTime();
+  benchmark::RegisterBenchmark("smallest_call", smallest_call)->Arg(64)->Arg(128)->UseRealTime();
+  for (Encoding e : {Encoding::kDense, Encoding::kQ8_0, Encoding::kQ4_1}) {
+    const std::string name = e == Encoding::kDense ? "bf16" : std::string(ttpu::encoding_name(e));
+    for (auto [out, in] : {std::pair(kHidden, kHidden),
+                           {kKv, kHidden},
+                           {kIntermediate, kHidden},
+                           {kHidden, kIntermediate},
+                           {kVocabulary, kHidden}}) {
+      const std::string what =
+          "shape/" + name + "/" + std::to_string(out) + "x" + std::to_string(in);
+      benchmark::RegisterBenchmark(what.c_str(), shape, e, out, in)
+          ->Arg(1)
+          ->Arg(512)
+          ->Unit(benchmark::kMicrosecond)
+          ->UseRealTime();
+    }
+  }
   for (Encoding e :
        {Encoding::kDense, Encoding::kQ8_0, Encoding::kQ4_0, Encoding::kQ4_1, Encoding::kQ5_1}) {
     const std::string name = e == Encoding::kDense ? "bf16" : std::string(ttpu::encoding_name(e));
