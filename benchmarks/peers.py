@@ -24,7 +24,7 @@ from engines.llama_cpp import LlamaCpp
 from engines.measure import BenchmarkError, metered, wait_until_quiet
 from engines.memory import read_bandwidth
 from engines.python_peers import OpenVinoGenAi, Transformers, Vllm
-from engines.table import markdown, read
+from engines.table import markdown, read, replace_table
 from engines.ttpu import Ttpu
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -181,8 +181,14 @@ class Session:
 def measure(arguments: argparse.Namespace) -> None:
     record = Session(arguments).run()
     write_json(arguments.out, record)
-    print(markdown(record))
     say(f"written to {arguments.out}")
+    show(record, arguments.update)
+
+
+def show(record: dict, page: Path | None) -> None:
+    print(markdown(record))
+    if page:
+        replace_table(page, markdown(record))
 
 
 def main() -> None:
@@ -208,7 +214,9 @@ def main() -> None:
     run.set_defaults(call=measure)
     table = commands.add_parser("table", help="print the table of a record")
     table.add_argument("file", type=Path)
-    table.set_defaults(call=lambda arguments: print(markdown(read(arguments.file))))
+    table.set_defaults(call=lambda arguments: show(read(arguments.file), arguments.update))
+    for command in (run, table):
+        command.add_argument("--update", type=Path, metavar="PAGE", help="also put the table into docs/performance.md")
     arguments = parser.parse_args()
     try:
         arguments.call(arguments)

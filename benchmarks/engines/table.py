@@ -5,12 +5,25 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+from engines.measure import BenchmarkError
+
 OURS = "ttpu"
 PRECISIONS = {"bf16": "16 bits (bf16; OpenVINO's file is f16)", "q8_0": "8 bits (GGUF Q8_0)", "q4_1": "4 bits (GGUF Q4_1, embedding Q8_0)"}
 
 
 def read(path: Path) -> dict:
     return json.loads(path.read_text())
+
+
+BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
+
+
+def replace_table(page: Path, table: str) -> None:
+    """Puts the table between the two marks of a page."""
+    text = page.read_text()
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise BenchmarkError(f"{page} has not one `{BEGIN}` and one `{END}` for the table to stand between")
+    page.write_text(text[:text.index(BEGIN) + len(BEGIN)] + f"\n{table}\n" + text[text.index(END):])
 
 
 # The figures: title, task, value of one run, whether more is better, how it is written.
