@@ -141,7 +141,10 @@ template <Encoding kEncoding>
 struct Quad {
   using Layout = QuadLayout<kEncoding>;
   static constexpr int kBytes = Block<kEncoding>::kBytes;
-  static constexpr int kSecond = 4 * kBytes - 64;  // where the second load begins
+  // The second load takes the end of the four blocks, no more than it must: a long load that
+  // straddles two cache lines counts double.
+  static constexpr int kSecondBytes = kBytes <= 20 ? 16 : 32;
+  static constexpr int kSecond = 4 * kBytes - kSecondBytes;
 
   static constexpr uint16_t word(int block, int byte) {
     const int at = block * kBytes + byte;
@@ -175,15 +178,19 @@ struct Quad {
 
   void load(const uint8_t* block) {
     a = load_512(block);
-    b = load_512(block + kSecond);
+    if constexpr (kSecondBytes == 16) {
+      b = _mm512_castsi128_si512(
+          _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + kSecond)));
+    } else {
+      b = _mm512_castsi256_si512(load_256(block + kSecond));
+    }
   }
   // `count` < 4 blocks; the others read as zeros.
   void load_some(const uint8_t* block, int count) {
-    const auto mask = [](int bytes) -> __mmask64 {
-      return bytes <= 0 ? 0 : bytes >= 64 ? ~uint64_t{0} : (uint64_t{1} << bytes) - 1;
-    };
-    a = _mm512_maskz_loadu_epi8(mask(count * kBytes), block);
-    b = _mm512_maskz_loadu_epi8(mask(count * kBytes - kSecond), block + kSecond);
+    const int bytes = count * kBytes, second = bytes - kSecond;
+    a = _mm512_maskz_loadu_epi8(bytes >= 64 ? ~uint64_t{0} : (uint64_t{1} << bytes) - 1, block);
+    const uint64_t mask = second <= 0 ? 0 : (uint64_t{1} << second) - 1;
+    b = _mm512_maskz_loadu_epi8(mask, block + kSecond);
   }
   __m512i heads() const { return _mm512_permutex2var_epi16(a, kHeadWords.load(), b); }
   void codes(__m512i& low, __m512i& high) const {
