@@ -25,6 +25,14 @@ Json AnswerFormat::head(const char* object) const {
   return {{"id", id_}, {"object", object}, {"created", created_}, {"model", request.model}};
 }
 
+std::vector<Json> AnswerFormat::usage_event(const char* object, const Usage& usage) const {
+  if (!request.include_usage) return {};
+  Json event = head(object);
+  event["choices"] = Json::array();
+  event["usage"] = usage.json();
+  return {std::move(event)};
+}
+
 // As vLLM: the stop string or token that the request named; null for the model's own end.
 Json AnswerFormat::stop_reason(const Choice& choice) const {
   if (choice.finished != engine::FinishReason::kStop) return nullptr;

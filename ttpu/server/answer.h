@@ -44,9 +44,11 @@ class AnswerFormat {
   // The events of what is new; `choice` has it already.
   virtual std::vector<Json> stream(size_t index, Choice& choice,
                                    const engine::RequestOutput& output) = 0;
-  // The event after the last one, with the usage alone.
-  virtual Json usage_event() const = 0;
-  virtual Json whole(std::vector<Choice>& choices) = 0;
+  // The events once all is said.
+  virtual std::vector<Json> end_stream(const std::vector<Choice>& choices, const Usage& usage) = 0;
+  virtual Json whole(std::vector<Choice>& choices, const Usage& usage) = 0;
+  // Whether a stream ends with `data: [DONE]`.
+  virtual bool done_marker() const { return true; }
 
   GenerationRequest request;
 
@@ -54,6 +56,8 @@ class AnswerFormat {
   // id, object, created, model
   Json head(const char* object) const;
   Json stop_reason(const Choice& choice) const;
+  // The event with the usage alone, when the request wants it.
+  std::vector<Json> usage_event(const char* object, const Usage& usage) const;
 
   const engine::TextProcessor& text_;
   std::string id_;

@@ -94,8 +94,10 @@ class ChatFormat final : public AnswerFormat {
 
   std::vector<Json> stream(size_t index, Choice& choice,
                            const engine::RequestOutput& output) override;
-  Json usage_event() const override;
-  Json whole(std::vector<Choice>& choices) override;
+  std::vector<Json> end_stream(const std::vector<Choice>&, const Usage& usage) override {
+    return usage_event("chat.completion.chunk", usage);
+  }
+  Json whole(std::vector<Choice>& choices, const Usage& usage) override;
 
  private:
   void read_logprobs(Fields& fields);
@@ -171,13 +173,7 @@ std::vector<Json> ChatFormat::stream(size_t index, Choice& choice,
   return events;
 }
 
-Json ChatFormat::usage_event() const {
-  Json out = head("chat.completion.chunk");
-  out["choices"] = Json::array();
-  return out;
-}
-
-Json ChatFormat::whole(std::vector<Choice>& choices) {
+Json ChatFormat::whole(std::vector<Choice>& choices, const Usage& usage) {
   Json out = head("chat.completion");
   Json& list = out["choices"] = Json::array();
   for (size_t i = 0; i < choices.size(); ++i) {
@@ -196,6 +192,7 @@ Json ChatFormat::whole(std::vector<Choice>& choices) {
     out["prompt_logprobs"] = prompt_logprobs(choices[0].prompt_logprobs, text_.tokenizer());
   }
   if (request.return_token_ids) out["prompt_token_ids"] = request.prompts[0];
+  out["usage"] = usage.json();
   return out;
 }
 

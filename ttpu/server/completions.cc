@@ -17,8 +17,10 @@ class CompletionFormat final : public AnswerFormat {
 
   std::vector<Json> stream(size_t index, Choice& choice,
                            const engine::RequestOutput& output) override;
-  Json usage_event() const override;
-  Json whole(std::vector<Choice>& choices) override;
+  std::vector<Json> end_stream(const std::vector<Choice>&, const Usage& usage) override {
+    return usage_event("text_completion", usage);
+  }
+  Json whole(std::vector<Choice>& choices, const Usage& usage) override;
 
  private:
   void read_prompt(Fields& fields, const ModelFacts& facts);
@@ -143,19 +145,14 @@ std::vector<Json> CompletionFormat::stream(size_t index, Choice& choice,
   return {std::move(event)};
 }
 
-Json CompletionFormat::usage_event() const {
-  Json event = head("text_completion");
-  event["choices"] = Json::array();
-  return event;
-}
-
-Json CompletionFormat::whole(std::vector<Choice>& choices) {
+Json CompletionFormat::whole(std::vector<Choice>& choices, const Usage& usage) {
   Json out = head("text_completion");
   Json& list = out["choices"] = Json::array();
   for (size_t i = 0; i < choices.size(); ++i) {
     list.push_back(choice_json(i, choices[i], choices[i].text, choices[i].logprobs));
     if (request.return_token_ids) list.back()["token_ids"] = choices[i].tokens;
   }
+  out["usage"] = usage.json();
   return out;
 }
 

@@ -17,6 +17,14 @@ std::string dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
+// Of a server-sent stream; typed objects say their type twice, as OpenAI's do.
+std::string to_event(const Json& json) {
+  const auto type = json.find("type");
+  const std::string name =
+      type == json.end() ? "" : fmt::format("event: {}\n", type->get<std::string>());
+  return name + "data: " + dump(json) + "\n\n";
+}
+
 class Generation : public std::enable_shared_from_this<Generation> {
  public:
   Generation(EngineLoop& loop, Metrics& metrics, std::unique_ptr<AnswerFormat> format,
@@ -72,7 +80,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
       std::string events;
       for (Json& event : format_->stream(index, choice, output)) {
         if (format_->request.continuous_usage) event["usage"] = usage().json();
-        events += "data: " + dump(event) + "\n\n";
+        events += to_event(event);
       }
       exchange_->write(events);
     }
@@ -115,16 +123,12 @@ class Generation : public std::enable_shared_from_this<Generation> {
   void finish() {
     over_ = true;
     if (!format_->request.stream) {
-      Json body = format_->whole(choices_);
-      body["usage"] = usage().json();
-      exchange_->reply({200, dump(body)});
+      exchange_->reply({200, dump(format_->whole(choices_, usage()))});
     } else {
-      if (format_->request.include_usage) {
-        Json event = format_->usage_event();
-        event["usage"] = usage().json();
-        exchange_->write("data: " + dump(event) + "\n\n");
-      }
-      exchange_->write("data: [DONE]\n\n");
+      std::string events;
+      for (const Json& event : format_->end_stream(choices_, usage())) events += to_event(event);
+      if (format_->done_marker()) events += "data: [DONE]\n\n";
+      exchange_->write(events);
       exchange_->end();
     }
     exchange_.reset();
@@ -137,7 +141,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
     metrics_.count_finished("error");
     const ApiError error(500, why);
     if (format_->request.stream) {
-      exchange_->write("data: " + dump(error.json()) + "\n\n");
+      exchange_->write(to_event(error.json()));
       exchange_->end();
     } else {
       exchange_->reply({error.status(), dump(error.json())});

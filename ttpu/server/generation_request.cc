@@ -112,6 +112,9 @@ void read_common(Fields& fields, const ModelFacts& facts, GenerationRequest& req
   if (sampling.stop.size() > kMostStops) {
     fields.wrong("stop", fmt::format("has more than {} strings", kMostStops));
   }
+  if (std::count(sampling.stop.begin(), sampling.stop.end(), "") > 0) {
+    fields.wrong("stop", "has an empty string");
+  }
   set(sampling.stop_token_ids, fields.tokens("stop_token_ids"));
   set(sampling.include_stop_str_in_output, fields.boolean("include_stop_str_in_output"));
   set(sampling.skip_special_tokens, fields.boolean("skip_special_tokens"));

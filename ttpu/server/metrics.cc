@@ -98,13 +98,12 @@ Metrics::Metrics(std::string model)
 std::string Metrics::text(const engine::Engine& engine, int64_t live, int64_t connections) const {
   const engine::EngineMetrics& counts = engine.metrics();
   Page page(labels_);
-  // The engine's own numbers are those of its last step.
-  const int64_t running = std::min<int64_t>(counts.running, live);
+  const int64_t running = counts.running;
   page.add("vllm:num_requests_running", "gauge", "Requests in the batch.", running);
   page.add("vllm:num_requests_waiting", "gauge", "Requests that wait for a place in it.",
-           live - running);
+           std::max<int64_t>(0, live - running));
   page.add("vllm:kv_cache_usage_perc", "gauge", "Share of the cache's blocks in use, 1 is all.",
-           live == 0 ? 0.0 : counts.cache_usage.load());
+           counts.cache_usage.load());
   page.add("vllm:prefix_cache_queries_total", "counter",
            "Tokens of prompts that were looked for in the cache.", counts.prompt_tokens.load());
   page.add("vllm:prefix_cache_hits_total", "counter", "Those of them that were found.",

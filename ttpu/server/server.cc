@@ -13,6 +13,7 @@
 #include "ttpu/server/generation.h"
 #include "ttpu/server/metrics.h"
 #include "ttpu/server/page.h"
+#include "ttpu/server/responses.h"
 
 namespace ttpu::server {
 namespace {
@@ -144,6 +145,7 @@ struct Server::Impl {
               {"GET", "/v1/models", &Impl::models, true},
               {"POST", "/v1/chat/completions", &Impl::chat, true},
               {"POST", "/v1/completions", &Impl::completion, true},
+              {"POST", "/v1/responses", &Impl::response, true},
               {"POST", "/tokenize", &Impl::tokenize, true},
               {"POST", "/detokenize", &Impl::detokenize, true}};
   }
@@ -262,6 +264,11 @@ struct Server::Impl {
   void completion(const HttpRequest& request, const std::shared_ptr<Exchange>& exchange) {
     check_room(1);
     generate(read_completion(parse_body(request.body), facts), exchange);
+  }
+
+  void response(const HttpRequest& request, const std::shared_ptr<Exchange>& exchange) {
+    check_room(1);
+    generate(read_response(parse_body(request.body), facts), exchange);
   }
 
   // As vLLM has it: a prompt or messages to numbers of tokens.
