@@ -26,7 +26,7 @@ def streamed(client, question=QUESTION, **options):
 
 def test_greedy_chat_says_what_ttpu_generate_says(client, command, smollm2):
     out = subprocess.run([command, "generate", str(smollm2), "--chat", "--json", "--prompt",
-                          QUESTION, "--max-tokens", "24"], capture_output=True, text=True,
+                          QUESTION, "--dtype", "f32", "--max-tokens", "24"], capture_output=True, text=True,
                          check=True, timeout=300)
     expected = json.loads(out.stdout)
     answer = chat(client, extra_body={"return_token_ids": True})
