@@ -1,5 +1,7 @@
 #include "ttpu/plan/chips.h"
 
+#include <algorithm>
+
 #include <gtest/gtest.h>
 
 #include "ttpu/base/error.h"
@@ -17,6 +19,7 @@ TEST(Chips, EveryChipIsWhole) {
   ASSERT_EQ(chips().size(), 5U);
   for (const Chip& chip : chips()) {
     EXPECT_GT(chip.bf16_flops, 1e14) << chip.name;
+    EXPECT_GE(std::max(chip.int8_ops, chip.fp8_flops), chip.bf16_flops) << chip.name;
     EXPECT_GE(chip.hbm_bytes, int64_t{16} << 30) << chip.name;
     EXPECT_GT(chip.hbm_bandwidth, chip.ici_bandwidth) << chip.name;
     EXPECT_GT(chip.ici_bandwidth, 0) << chip.name;
