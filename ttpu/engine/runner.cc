@@ -1,13 +1,13 @@
 #include "ttpu/engine/runner.h"
 
-#include <malloc.h>
-
 #include <algorithm>
 #include <atomic>
 #include <bit>
 #include <chrono>
 #include <future>
 #include <thread>
+
+#include <malloc.h>
 
 #include "ttpu/base/error.h"
 #include "ttpu/engine/device.h"
