@@ -94,7 +94,8 @@ class Venv:
 
     def pip(self, *arguments, environment: dict | None = None) -> None:
         """Runs `pip install` with these arguments, at the lowest priority."""
-        command = ["nice", "-n", "19", self.python, "-m", "pip", "install", "--quiet", "--no-input", *arguments]
+        command = ["nice", "-n", "19", self.python, "-m", "pip", "install", "--quiet", "--no-input", "--no-compile",
+                   *arguments]
         try:
             subprocess.run([str(word) for word in command], check=True, env={**os.environ, **(environment or {})})
         except subprocess.CalledProcessError as error:
