@@ -43,6 +43,6 @@ function(ttpu_test name)
   add_executable(ttpu_${name}_test ${sources})
   target_link_libraries(ttpu_${name}_test PRIVATE ttpu_flags ${ARG_DEPENDS} GTest::gtest GTest::gtest_main)
   target_compile_definitions(ttpu_${name}_test PRIVATE TTPU_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
-  gtest_discover_tests(ttpu_${name}_test TEST_PREFIX ${name}. DISCOVERY_TIMEOUT 60
+  gtest_discover_tests(ttpu_${name}_test TEST_PREFIX ${name}. NO_PRETTY_VALUES DISCOVERY_TIMEOUT 60
                        PROPERTIES TIMEOUT 600 ${ARG_PROPERTIES})
 endfunction()
