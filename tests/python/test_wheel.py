@@ -1,13 +1,15 @@
 """The wheel, made from the build folder of the tests and installed into an environment of its own."""
 
 import os
+import pathlib
 import subprocess
 import sys
 import venv
 import zipfile
 
 import pytest
-from conftest import ROOT
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session", name="wheel")
@@ -22,7 +24,7 @@ def fixture_wheel(build, tmp_path_factory):
 
 def test_the_wheel_holds_the_package_its_types_and_the_command(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"ttpu/__init__.py", "ttpu/_ttpu.pyi", "ttpu/py.typed"} <= names
+    assert {"ttpu/__init__.py", "ttpu/_ttpu.pyi", "ttpu/llm.py", "ttpu/py.typed"} <= names
     assert any(name.startswith("ttpu/_ttpu.") and name.endswith(".so") for name in names)
     assert any(name.endswith(".data/scripts/ttpu") for name in names)
     assert any(name.endswith("LICENSE") for name in names)
