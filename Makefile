@@ -8,6 +8,7 @@ SHELL := /bin/sh
 JOBS ?= $(shell nproc)
 BUILD ?= build
 FUZZ_SECONDS ?= 10
+FUZZ_TARGETS ?= fuzzers
 QUESTION ?= What is the capital of France?
 
 CACHE := $(or $(TTPU_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME)/ttpu,$(HOME)/.cache/ttpu))
@@ -94,7 +95,7 @@ sanitize-thread: test-setup ## with the thread sanitizer, in build-tsan
 fuzz: setup ## each fuzz target for FUZZ_SECONDS (10)
 	$(CONFIGURE) -B build-fuzz -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DTTPU_BUILD_TESTS=OFF \
 	  -DTTPU_BUILD_FUZZERS=ON -DTTPU_SANITIZE=address,undefined >/dev/null
-	cmake --build build-fuzz -j $(JOBS) --target fuzzers
+	cmake --build build-fuzz -j $(JOBS) --target $(FUZZ_TARGETS)
 	tools/fuzz.sh build-fuzz $(FUZZ_SECONDS)
 
 bench: setup ## the micro benchmarks, in build-bench
