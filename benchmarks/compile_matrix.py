@@ -5,7 +5,8 @@
     compile_matrix.py tests/fixtures/configs/*.json       published sizes
 
 One `ttpu compile` at a time (prefill and decode, each in a process of its own). A program that does not fit is a
-result; any other failure makes the exit code 1. With --json what was done before is kept, so that a run can go on.
+result; any other failure makes the exit code 1. A cell: memory of a device and least time of a decode step, and in brackets
+how long both programs took to compile. With --json what was done before is kept, so that a run can go on.
 """
 
 import argparse
@@ -47,6 +48,14 @@ def compile_one(ttpu: str, model: Path, topology: str, flags: list[str]) -> dict
     return result | {"status": "failed", "message": " ".join(lines)[:2000]}
 
 
+def size(count: float) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**27 else f"{count / 2**20:.1f} MiB"
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f} ms" if seconds >= 1e-4 else f"{seconds * 1e6:.1f} us"
+
+
 def cell(result: dict) -> str:
     if result["status"] == "does not fit":
         needs = re.search(r"needs? ([0-9.]+ ?GiB)", result["message"])
@@ -55,7 +64,7 @@ def cell(result: dict) -> str:
         return "**failed**"
     decode, prefill = result["reports"]["decode"], result["reports"]["prefill"]
     seconds = decode["compile_seconds"] + prefill["compile_seconds"]
-    return f"{decode['total_bytes'] / 2**30:.2f} GiB, {decode['step_seconds'] * 1e3:.2f} ms ({seconds:.0f} s)"
+    return f"{size(decode['total_bytes'])}, {duration(decode['step_seconds'])} ({seconds:.0f} s)"
 
 
 def table(results: dict, topologies: list[str]) -> str:

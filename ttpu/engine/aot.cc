@@ -122,8 +122,7 @@ void require_fit(const plan::ProgramReport& report) {
   constexpr double kGiB = 1 << 30;
   fail(Code::kResourceExhausted,
        "[compile] does not fit: a device of {} has {:.1f} GiB of HBM, and weights ({:.1f} GiB) and "
-       "cache ({:.1f} GiB) need {:.1f} GiB. Take a larger topology, or lower --batch or "
-       "--max-model-len",
+       "cache ({:.1f} GiB) need {:.1f} GiB",
        report.topology, static_cast<double>(report.hbm_bytes) / kGiB,
        static_cast<double>(report.weight_bytes) / kGiB,
        static_cast<double>(report.cache_bytes) / kGiB, static_cast<double>(needed) / kGiB);
@@ -178,6 +177,7 @@ void add_compiled(const pjrt::Executable& executable, plan::ProgramReport* repor
       plan::compiled_cost(executable.optimized_program(), report->devices);
   report->ici_bytes = cost.collective_bytes;
   report->compiler_cycles = cost.cycles;
+  report->uncounted_loops = std::max(report->uncounted_loops, cost.uncounted_loops);
   const pjrt::Options properties = executable.cost_analysis();
   report->compiler_flops = property(properties, "flops");
   report->compiler_bytes = property(properties, "bytes accessed");
