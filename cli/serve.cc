@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <memory>
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "cli/commands.h"
@@ -57,6 +58,11 @@ void add_engine_flags(CLI::App& command, ServeFlags* flags) {
       .add_option("--memory-fraction,--gpu-memory-utilization", engine.memory_fraction,
                   "Most of the free memory that the cache may take")
       ->capture_default_str();
+  command
+      .add_option("--num-speculative-tokens", engine.speculation.num_speculative_tokens,
+                  "Tokens that a step guesses from what was said before (0: none)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command.add_flag("--no-prefix-caching,--no-enable-prefix-caching", flags->no_prefix_caching,
                    "Compute every prompt whole");
 }
@@ -110,6 +116,14 @@ void apply(ServeFlags* flags) {
   server.version = TTPU_VERSION;
 }
 
+// A connection is a file; systems start programs with few of them.
+void allow_many_files() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 // On a terminal one line that changes, else a line now and then.
 void print_progress(int64_t done, int64_t total) {
   const bool terminal = isatty(STDERR_FILENO) != 0;
@@ -123,6 +137,7 @@ void print_progress(int64_t done, int64_t total) {
 
 void run(ServeFlags* flags) {
   apply(flags);
+  allow_many_files();
   const std::filesystem::path path = ttpu::io::resolve_model(flags->model);
   flags->server.model_path = path.string();
   std::fprintf(stderr, "loading %s\n", path.c_str());

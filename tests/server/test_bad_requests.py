@@ -117,6 +117,13 @@ def test_a_prompt_that_is_too_long_is_refused_with_the_code_for_it(client, serve
             "context_length_exceeded")
 
 
+def test_a_text_that_no_context_holds_is_refused_without_a_look(server):
+    for path, body in (("/v1/completions", {"prompt": "a " * 2_000_000}),
+                       ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a " * 2_000_000}]})):
+        response = server.post(path, body)
+        assert response.json()["error"]["code"] == "context_length_exceeded"
+
+
 def test_an_enormous_max_tokens_means_as_many_as_there_is_room_for(server):
     response = server.post("/v1/completions", {"prompt": "Hi", "max_tokens": 2**62, "stop": "e",
                                                "temperature": 0})

@@ -1,7 +1,9 @@
 """Clients that leave, keys, limits, TLS, logs and the end of a server."""
 
 import concurrent.futures
+import contextlib
 import json
+import resource
 import socket
 import ssl
 import subprocess
@@ -78,17 +80,28 @@ def test_a_request_keeps_the_id_that_it_came_with(server):
     assert made.startswith("req-")
 
 
-def test_many_connections_may_rest_open(server):
+def test_a_thousand_connections_may_rest_open_while_128_stream(server):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
     host, port = server.url.removeprefix("http://").split(":")
-    resting = [socket.create_connection((host, int(port))) for _ in range(300)]
-    for connection in resting:
-        connection.sendall(b"GET /health HTTP/1.1\r\n\r\n")
-    for connection in resting:
-        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
-    assert server.metric("ttpu:connections") >= 300
-    assert server.post("/v1/completions", SHORT).status_code == 200
-    for connection in resting:
-        connection.close()
+    try:
+        with contextlib.ExitStack() as stack:
+            resting = [stack.enter_context(socket.create_connection((host, int(port))))
+                       for _ in range(1000)]
+            for connection in resting:
+                connection.sendall(b"GET /health HTTP/1.1\r\n\r\n")
+            for connection in resting:
+                assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+            assert server.metric("ttpu:connections") >= 1000
+
+            def stream(_):
+                return server.post("/v1/completions", {**SHORT, "stream": True}).text
+
+            with concurrent.futures.ThreadPoolExecutor(128) as pool:
+                answers = list(pool.map(stream, range(128)))
+            assert all(answer.endswith("data: [DONE]\n\n") for answer in answers)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_key_is_asked_for_where_one_is_set(serve):

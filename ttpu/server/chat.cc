@@ -57,11 +57,12 @@ void open_arguments(Json& calls, size_t index) {
   }
 }
 
-Json read_messages(Fields& fields) {
+Json read_messages(Fields& fields, const ModelFacts& facts) {
   const Json* given = fields.array("messages");
   if (given == nullptr) fields.wrong("messages", "is missing");
   if (given->empty()) fields.wrong("messages", "is empty");
   Json messages = *given;
+  size_t bytes = 0;
   for (size_t i = 0; i < messages.size(); ++i) {
     Json& message = messages[i];
     if (!message.is_object()) wrong_message(i, "", "must be an object");
@@ -79,12 +80,14 @@ Json read_messages(Fields& fields) {
     const auto content = message.find("content");
     if (content != message.end() && !content->is_null()) {
       *content = text_of_content(*content, i);
+      bytes += content->get_ref<const std::string&>().size();
     } else if (calls) {
       message["content"] = "";
     } else {
       wrong_message(i, "content", "is missing");
     }
   }
+  check_prompt_bytes(bytes, facts, "messages");
   return messages;
 }
 
@@ -124,7 +127,8 @@ ChatFormat::ChatFormat(const Json& body, const ModelFacts& facts) : AnswerFormat
   fields.refuse("functions", "use `tools`");
   fields.refuse("function_call", "use `tools`", {"none", "auto"});
   fields.finish();
-  set_max_tokens(max_tokens, std::nullopt, facts, request);
+  check_prompt_tokens(facts, request, "messages");
+  set_max_tokens(max_tokens, facts.max_model_len, facts, request);
   if (request.no_answer) fields.wrong("max_tokens", "is 0, expected at least 1");
 }
 
@@ -199,7 +203,7 @@ Json ChatFormat::whole(std::vector<Choice>& choices, const Usage& usage) {
 }  // namespace
 
 std::vector<int32_t> read_conversation(Fields& fields, const ModelFacts& facts) {
-  const Json messages = read_messages(fields);
+  const Json messages = read_messages(fields, facts);
   text::RenderOptions options;
   options.variables = Json::object();
   if (const Json* variables = fields.object("chat_template_kwargs")) options.variables = *variables;

@@ -53,12 +53,8 @@ CompletionFormat::CompletionFormat(const Json& body, const ModelFacts& facts)
   const auto max_tokens = fields.integer("max_tokens");
   fields.refuse("suffix", "models that fill in the middle are not served", {""});
   fields.finish();
-  try {
-    set_max_tokens(max_tokens, kDefaultTokens, facts, request);
-  } catch (const ApiError& error) {
-    throw ApiError(error.status(), error.what(),
-                   error.param() == "messages" ? "prompt" : error.param(), error.code());
-  }
+  check_prompt_tokens(facts, request, "prompt");
+  set_max_tokens(max_tokens, kDefaultTokens, facts, request);
 }
 
 void CompletionFormat::add_prompt(std::vector<int32_t> tokens, std::string text) {
@@ -76,6 +72,7 @@ void CompletionFormat::read_prompt(Fields& fields, const ModelFacts& facts) {
   const Json* prompt = fields.find("prompt");
   if (prompt == nullptr) fields.wrong("prompt", "is missing");
   const auto add_text = [&](const Json& text) {
+    check_prompt_bytes(text.get_ref<const std::string&>().size(), facts, "prompt");
     add_prompt(text_.tokenizer().encode(text.get<std::string>(), special), text.get<std::string>());
   };
   const auto add_tokens = [&](const Json& list) {

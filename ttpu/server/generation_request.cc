@@ -141,19 +141,30 @@ void read_common(Fields& fields, const ModelFacts& facts, GenerationRequest& req
   fields.refuse("spaces_between_special_tokens", "is not offered", {true});
 }
 
-void set_max_tokens(std::optional<int64_t> max_tokens, std::optional<int64_t> fallback,
-                    const ModelFacts& facts, GenerationRequest& request) {
+void check_prompt_bytes(size_t bytes, const ModelFacts& facts, const std::string& field) {
+  if (bytes <= facts.max_prompt_bytes) return;
+  throw ApiError(400,
+                 fmt::format("This model's maximum context length is {} tokens, and the prompt has "
+                             "{} bytes, which is more than so many tokens can be. Shorten it.",
+                             facts.max_model_len, bytes),
+                 field, "context_length_exceeded");
+}
+
+void check_prompt_tokens(const ModelFacts& facts, const GenerationRequest& request,
+                         const std::string& field) {
   size_t longest = 0;
   for (const auto& prompt : request.prompts) longest = std::max(longest, prompt.size());
-  const int64_t room = facts.max_model_len - static_cast<int64_t>(longest);
-  if (room <= 0) {
-    throw ApiError(400,
-                   fmt::format("This model's maximum context length is {} tokens, and the prompt "
-                               "has {}. Shorten it, and leave room for an answer.",
-                               facts.max_model_len, longest),
-                   "messages", "context_length_exceeded");
-  }
-  const int64_t wanted = max_tokens.value_or(fallback.value_or(room));
+  if (static_cast<int64_t>(longest) < facts.max_model_len) return;
+  throw ApiError(400,
+                 fmt::format("This model's maximum context length is {} tokens, and the prompt has "
+                             "{}. Shorten it, and leave room for an answer.",
+                             facts.max_model_len, longest),
+                 field, "context_length_exceeded");
+}
+
+void set_max_tokens(std::optional<int64_t> max_tokens, int64_t fallback, const ModelFacts& facts,
+                    GenerationRequest& request) {
+  const int64_t wanted = max_tokens.value_or(fallback);
   if (wanted < 0) {
     throw ApiError(400, fmt::format("`max_tokens` is {}, expected 0 or more", wanted),
                    "max_tokens");

@@ -19,6 +19,8 @@ struct ModelFacts {
   engine::SamplingParams defaults;  // of generation_config.json; temperature 1 when it has none
   int64_t max_model_len = 0;
   int64_t max_prompts = 1024;  // prompts times n of one request
+  // Of a prompt's text: more cannot be so few tokens as fit, and is not even looked at.
+  size_t max_prompt_bytes = SIZE_MAX;
 };
 
 struct GenerationRequest {
@@ -48,8 +50,13 @@ engine::SamplingParams default_sampling(const Json& generation_config);
 std::string read_model(Fields& fields, const ModelFacts& facts);
 // All fields but the prompt, the model, and what counts tokens and log probabilities.
 void read_common(Fields& fields, const ModelFacts& facts, GenerationRequest& request);
-// What max_tokens, or its absence, comes to. Throws ApiError 400 when a prompt leaves no room.
-void set_max_tokens(std::optional<int64_t> max_tokens, std::optional<int64_t> fallback,
-                    const ModelFacts& facts, GenerationRequest& request);
+// Throws ApiError 400 when a text of so many bytes is longer than the model's context.
+void check_prompt_bytes(size_t bytes, const ModelFacts& facts, const std::string& field);
+// Throws ApiError 400 when a prompt leaves no room for an answer; `field` is where it stands.
+void check_prompt_tokens(const ModelFacts& facts, const GenerationRequest& request,
+                         const std::string& field);
+// What max_tokens, or its absence, comes to, once the prompts are known to leave room.
+void set_max_tokens(std::optional<int64_t> max_tokens, int64_t fallback, const ModelFacts& facts,
+                    GenerationRequest& request);
 
 }  // namespace ttpu::server

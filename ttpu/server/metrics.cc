@@ -118,6 +118,10 @@ std::string Metrics::text(const engine::Engine& engine, int64_t live, int64_t co
   for (const auto& [reason, count] : finished_) {
     page.sample("vllm:request_success_total", fmt::format("finished_reason=\"{}\"", reason), count);
   }
+  page.add("vllm:spec_decode_num_draft_tokens_total", "counter", "Tokens that were guessed.",
+           counts.draft_tokens.load());
+  page.add("vllm:spec_decode_num_accepted_tokens_total", "counter", "Guesses that were right.",
+           counts.accepted_draft_tokens.load());
   page.add("vllm:time_to_first_token_seconds", "From request to first token.", time_to_first_token);
   page.add("vllm:inter_token_latency_seconds", "Between two tokens.", inter_token_latency);
   page.add("vllm:e2e_request_latency_seconds", "From request to last token.", request_latency);

@@ -64,8 +64,9 @@ ResponseFormat::ResponseFormat(const Json& body, const ModelFacts& facts)
     text->finish();
   }
   fields.finish();
-  set_max_tokens(most, std::nullopt, facts, request);
-  if (request.no_answer) fields.wrong("max_output_tokens", "is 0, expected at least 1");
+  check_prompt_tokens(facts, request, "input");
+  if (most && *most < 1) fields.wrong("max_output_tokens", "must be at least 1");
+  set_max_tokens(most, facts.max_model_len, facts, request);
 }
 
 // A text, or messages; their parts of text have other names than those of chat.

@@ -92,6 +92,7 @@ struct Server::Impl {
     facts.defaults = default_sampling(options.generation_config);
     facts.max_model_len = engine.max_model_len();
     facts.max_prompts = engine.options().max_num_seqs + options.max_queue;
+    facts.max_prompt_bytes = longest_token() * static_cast<size_t>(facts.max_model_len);
     add_routes();
   }
 
@@ -135,6 +136,16 @@ struct Server::Impl {
   void begin_stop() {
     draining = true;
     http.drain();
+  }
+
+  // In bytes.
+  size_t longest_token() const {
+    size_t longest = 1;
+    for (int64_t id = 0; id < engine.vocab(); ++id) {
+      const auto token = engine.text().tokenizer().id_to_token(static_cast<int32_t>(id));
+      if (token) longest = std::max(longest, token->size());
+    }
+    return longest;
   }
 
   void add_routes() {
@@ -252,7 +263,12 @@ struct Server::Impl {
   }
 
   void generate(std::unique_ptr<AnswerFormat> format, const std::shared_ptr<Exchange>& exchange) {
-    check_room(format->request.choices());
+    const size_t choices = format->request.choices();
+    if (static_cast<int64_t>(choices) > facts.max_prompts) {
+      throw ApiError(400, fmt::format("{} answers are asked for at once, at most {} may be",
+                                      choices, facts.max_prompts));
+    }
+    check_room(choices);
     start_generation(loop, metrics, std::move(format), exchange);
   }
 
@@ -284,6 +300,7 @@ struct Server::Impl {
     } else {
       const auto prompt = fields.string("prompt");
       if (!prompt) fields.wrong("prompt", "is missing");
+      check_prompt_bytes(prompt->size(), facts, "prompt");
       tokens = tokenizer.encode(*prompt, fields.boolean("add_special_tokens").value_or(true));
     }
     const bool names = fields.boolean("return_token_strs").value_or(false);
