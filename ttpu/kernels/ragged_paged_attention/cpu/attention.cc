@@ -232,11 +232,13 @@ void attention(const Attention& call, TaskPool* pool, Isa isa) {
   Attention c = call;
   const int64_t real = c.distribution[2] == 0 ? 0 : c.cu_q_lens[c.distribution[2]];
   const int64_t row_bytes = c.q_heads * c.value_dim * size_of(c.dtype);
-  std::memset(static_cast<char*>(c.output) + real * row_bytes, 0,
-              static_cast<size_t>((c.tokens - real) * row_bytes));
+  if (c.tokens > real) {
+    std::memset(static_cast<char*>(c.output) + real * row_bytes, 0,
+                static_cast<size_t>((c.tokens - real) * row_bytes));
+  }
   static thread_local Work work_of_thread;  // a step makes dozens of calls: keep the memory
   Work& work = work_of_thread;
-  // Slots: the tiles that this thread runs itself use 0 and 1.
+  // Scratch slots: tiles that this thread runs itself use 0 and 1.
   if (c.cos != nullptr) c.q = turned_queries(c, kernels, real, pool);
   const int threads = pool == nullptr ? 1 : std::max(pool->num_threads(), 1);
   Planner(c, threads, kernels.group_rows, work).plan();
