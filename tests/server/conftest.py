@@ -4,6 +4,7 @@ import contextlib
 import re
 import signal
 import subprocess
+import tempfile
 import time
 
 import httpx
@@ -17,13 +18,20 @@ class Serve:
     """A running `ttpu serve`."""
 
     def __init__(self, command, model, *flags):
+        # A file, since nobody reads the log meanwhile and a pipe that is full would hold the server up.
+        self.errors = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
             [command, "serve", str(model), "--port", "0", *flags],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            stdout=subprocess.PIPE, stderr=self.errors, text=True)
         line = self.process.stdout.readline().rstrip("\n")
         if not line:
-            raise AssertionError(f"the server did not start: {self.process.stderr.read()}")
+            raise AssertionError(f"the server did not start: {self.log()}")
         self.name, self.url = SERVING.match(line).groups()
+
+    def log(self) -> str:
+        """What was written to standard error."""
+        self.errors.seek(0)
+        return self.errors.read()
 
     def client(self, **options) -> openai.OpenAI:
         return openai.OpenAI(base_url=self.url + "/v1", max_retries=0, timeout=300,
@@ -53,8 +61,8 @@ class Serve:
         """The exit status, and what was written to standard error."""
         if self.process.poll() is None:
             self.process.send_signal(how)
-        _, errors = self.process.communicate(timeout=seconds)
-        return self.process.returncode, errors
+        self.process.communicate(timeout=seconds)
+        return self.process.returncode, self.log()
 
     def kill(self):
         if self.process.poll() is None:
