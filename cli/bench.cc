@@ -93,7 +93,7 @@ void print(const BenchFlags& flags, const Json& report) {
 Json describe(const BenchFlags& flags) {
   return {{"input_len", flags.input_len},
           {"output_len", flags.output_len},
-          {"max_num_seqs", flags.model.max_num_seqs}};
+          {"max_num_seqs", flags.model.engine.max_num_seqs}};
 }
 
 Engine load(const BenchFlags& flags) {
@@ -101,7 +101,8 @@ Engine load(const BenchFlags& flags) {
                 "[bench] --input-len is {} and --output-len {}, expected at least 1",
                 flags.input_len, flags.output_len);
   ttpu::cli::ModelFlags model = flags.model;
-  if (model.max_model_len == 0) model.max_model_len = flags.input_len + flags.output_len;
+  if (model.engine.max_model_len == 0)
+    model.engine.max_model_len = flags.input_len + flags.output_len;
   return ttpu::cli::load_engine(model);
 }
 
@@ -145,7 +146,7 @@ void run_latency(const BenchFlags& flags) {
   std::vector<double> per_token;
   for (int64_t i = 0; i < flags.iterations; ++i) {
     std::vector<Request> batch;
-    for (int64_t k = 0; k < flags.model.max_num_seqs; ++k) {
+    for (int64_t k = 0; k < flags.model.engine.max_num_seqs; ++k) {
       batch.push_back(random_request(flags, engine.vocab(), random));
     }
     const Measured measured = measure(engine, std::move(batch));
@@ -158,10 +159,10 @@ void run_latency(const BenchFlags& flags) {
   report["median_seconds"] = quantile(seconds, 0.5);
   report["median_first_token_seconds"] = quantile(first, 0.5);
   report["prefill_tokens_per_second"] =
-      static_cast<double>(flags.input_len * flags.model.max_num_seqs) / quantile(first, 0.5);
+      static_cast<double>(flags.input_len * flags.model.engine.max_num_seqs) / quantile(first, 0.5);
   report["median_seconds_per_token"] = quantile(per_token, 0.5);
   report["decode_tokens_per_second"] =
-      static_cast<double>(flags.model.max_num_seqs) / quantile(per_token, 0.5);
+      static_cast<double>(flags.model.engine.max_num_seqs) / quantile(per_token, 0.5);
   print(flags, report);
 }
 
@@ -181,18 +182,18 @@ void add_bench_command(CLI::App& app) {
   command->require_subcommand(1);
 
   auto throughput = std::make_shared<BenchFlags>();
-  throughput->model.max_num_seqs = 16;
+  throughput->model.engine.max_num_seqs = 16;
   CLI::App* many = command->add_subcommand("throughput", "Many prompts, as fast as they go");
   add_flags(*many, throughput.get());
   many->add_option("--num-prompts", throughput->num_prompts, "How many")->capture_default_str();
-  many->add_option("--max-num-seqs", throughput->model.max_num_seqs, "Answered at once")
+  many->add_option("--max-num-seqs", throughput->model.engine.max_num_seqs, "Answered at once")
       ->capture_default_str();
   many->callback([throughput] { run_throughput(*throughput); });
 
   auto latency = std::make_shared<BenchFlags>();
   CLI::App* one = command->add_subcommand("latency", "One batch after the other");
   add_flags(*one, latency.get());
-  one->add_option("--batch-size", latency->model.max_num_seqs, "Prompts of a batch")
+  one->add_option("--batch-size", latency->model.engine.max_num_seqs, "Prompts of a batch")
       ->capture_default_str();
   one->add_option("--iterations", latency->iterations, "Batches")->capture_default_str();
   one->callback([latency] { run_latency(*latency); });

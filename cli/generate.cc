@@ -101,7 +101,7 @@ void run(const GenerateFlags& flags) {
 
 void add_generate_command(CLI::App& app) {
   auto flags = std::make_shared<GenerateFlags>();
-  flags->model.max_num_seqs = 8;
+  flags->model.engine.max_num_seqs = 8;
   CLI::App* command =
       app.add_subcommand("generate", "Generate text from a prompt or a file of prompts");
   ttpu::cli::add_model_flags(*command, &flags->model);
@@ -114,7 +114,7 @@ void add_generate_command(CLI::App& app) {
                       "the order in which they end. What it holds already is kept and not asked "
                       "again");
   command
-      ->add_option("--max-num-seqs", flags->model.max_num_seqs,
+      ->add_option("--max-num-seqs", flags->model.engine.max_num_seqs,
                    "With --output: prompts that are answered at once")
       ->capture_default_str();
   command->add_flag("--chat", flags->chat, "Put the prompt through the model's chat template");
@@ -127,7 +127,7 @@ void add_generate_command(CLI::App& app) {
                     "Go on to --max-tokens, whatever the model says");
   command->footer("Example: ttpu generate model.gguf --chat --prompt 'What is a TPU?' --stats");
   command->callback([flags] {
-    if (flags->output.empty()) flags->model.max_num_seqs = 1;
+    if (flags->output.empty()) flags->model.engine.max_num_seqs = 1;
     run(*flags);
   });
 }

@@ -17,13 +17,14 @@ int64_t peak_rss_bytes() {
 
 }  // namespace
 
-void add_model_flags(CLI::App& command, ModelFlags* flags) {
+void add_load_flags(CLI::App& command, LoadFlags* flags) {
   command
       .add_option("model", flags->model,
                   "A folder in Hugging Face layout, a .gguf file, or a hub id such as "
                   "HuggingFaceTB/SmolLM2-135M-Instruct")
       ->required();
-  command.add_option("--device", flags->device, "cpu, tpu, cuda, or the path of a PJRT plugin")
+  command
+      .add_option("--device", flags->engine.device, "cpu, tpu, cuda, or the path of a PJRT plugin")
       ->capture_default_str();
   command.add_option("--dtype", flags->dtype, "Type of activations")
       ->check(CLI::IsMember({"bf16", "f32"}))
@@ -35,13 +36,18 @@ void add_model_flags(CLI::App& command, ModelFlags* flags) {
       ->check(CLI::IsMember({"auto", "bf16"}))
       ->capture_default_str();
   command.add_flag("--no-kernels", flags->no_kernels, "Plain XLA, without TTPU's own CPU kernels");
-  command.add_flag("--stats", flags->stats, "Print times, tokens a second and memory");
-  command.add_option("--max-model-len", flags->max_model_len,
+  command.add_option("--max-model-len", flags->engine.max_model_len,
                      "Most tokens of prompt and answer together (0: the model's, to 4096)");
   command
-      .add_option("--num-speculative-tokens", flags->num_speculative_tokens,
+      .add_option("--num-speculative-tokens", flags->engine.speculation.num_speculative_tokens,
                   "Guess so many tokens a step by looking for repetitions; the text stays the same")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+}
+
+void add_model_flags(CLI::App& command, ModelFlags* flags) {
+  add_load_flags(command, flags);
+  command.add_flag("--stats", flags->stats, "Print times, tokens a second and memory");
   engine::SamplingParams& sampling = flags->sampling;
   command.add_option("--temperature", sampling.temperature, "0 is greedy")->capture_default_str();
   command.add_option("--top-k", sampling.top_k, "Keep the so many likeliest tokens (0: all)")
@@ -59,28 +65,22 @@ void add_model_flags(CLI::App& command, ModelFlags* flags) {
   command.add_option("--stop", sampling.stop, "End before this text; may be repeated");
 }
 
-engine::EngineOptions engine_options(const ModelFlags& flags) {
-  engine::validate(flags.sampling, INT32_MAX);
-  engine::EngineOptions options;
-  options.device = flags.device;
+engine::EngineOptions engine_options(const LoadFlags& flags) {
+  engine::EngineOptions options = flags.engine;
   options.dtype = flags.dtype == "f32" ? DType::kF32 : DType::kBF16;
   options.expand_weights = flags.weights == "bf16" || options.dtype == DType::kF32;
   options.custom_calls = !flags.no_kernels;
-  options.max_model_len = flags.max_model_len;
-  options.max_num_seqs = flags.max_num_seqs;
-  options.lazy_programs = true;
-  options.speculation.num_speculative_tokens = flags.num_speculative_tokens;
   return options;
 }
 
-engine::Generator load_generator(const ModelFlags& flags) {
-  const engine::EngineOptions options = engine_options(flags);
-  return engine::Generator(io::resolve_model(flags.model), options);
+engine::Engine load_engine(const ModelFlags& flags) {
+  engine::validate(flags.sampling, INT32_MAX);  // before a large file is read
+  return engine::Engine(io::resolve_model(flags.model), engine_options(flags));
 }
 
-engine::Engine load_engine(const ModelFlags& flags) {
-  const engine::EngineOptions options = engine_options(flags);
-  return engine::Engine(io::resolve_model(flags.model), options);
+engine::Generator load_generator(const ModelFlags& flags) {
+  engine::validate(flags.sampling, INT32_MAX);
+  return engine::Generator(io::resolve_model(flags.model), engine_options(flags));
 }
 
 void print_stats(const engine::Engine& engine, const engine::GenerationResult& result,

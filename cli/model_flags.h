@@ -10,22 +10,27 @@
 
 namespace ttpu::cli {
 
-struct ModelFlags {
+// What a model is loaded from, and how.
+struct LoadFlags {
   std::string model;
-  std::string device = "cpu";
   std::string dtype = "bf16";
   std::string weights = "auto";
   bool no_kernels = false;
+  engine::EngineOptions engine;  // what the flags above decide is set by engine_options()
+};
+
+void add_load_flags(CLI::App& command, LoadFlags* flags);
+engine::EngineOptions engine_options(const LoadFlags& flags);
+
+// The same with how tokens are chosen.
+struct ModelFlags : LoadFlags {
+  ModelFlags() { engine.lazy_programs = true; }
   bool stats = false;
-  int64_t max_model_len = 0;
-  int64_t max_num_seqs = 1;
-  int64_t num_speculative_tokens = 0;
   engine::SamplingParams sampling;
 };
 
 // `sampling.max_tokens` and `sampling.temperature` keep what they are set to as defaults.
 void add_model_flags(CLI::App& command, ModelFlags* flags);
-engine::EngineOptions engine_options(const ModelFlags& flags);
 engine::Generator load_generator(const ModelFlags& flags);
 engine::Engine load_engine(const ModelFlags& flags);
 // To standard error: load, compile, time to first token, tokens a second, peak memory.

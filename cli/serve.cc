@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/model_flags.h"
 #include "ttpu/base/error.h"
 #include "ttpu/io/hub.h"
 #include "ttpu/server/server.h"
@@ -14,38 +15,20 @@
 namespace {
 
 struct ServeFlags {
-  std::string model;
-  ttpu::engine::EngineOptions engine;
+  ttpu::cli::LoadFlags model;
   ttpu::server::ServerOptions server;
-  std::string dtype = "bf16";
   std::string cache_dtype = "auto";
-  std::string weights = "auto";
   std::string log_format = "text";
-  bool no_kernels = false;
   bool no_prefix_caching = false;
 };
 
 void add_engine_flags(CLI::App& command, ServeFlags* flags) {
-  ttpu::engine::EngineOptions& engine = flags->engine;
+  ttpu::engine::EngineOptions& engine = flags->model.engine;
   engine.max_num_seqs = 16;
-  command
-      .add_option("model", flags->model,
-                  "A folder in Hugging Face layout, a .gguf file, or a hub id")
-      ->required();
-  command.add_option("--device", engine.device, "cpu, tpu, cuda, or the path of a PJRT plugin")
-      ->capture_default_str();
-  command.add_option("--dtype", flags->dtype, "Type of activations")
-      ->check(CLI::IsMember({"bf16", "f32"}))
-      ->capture_default_str();
+  ttpu::cli::add_load_flags(command, &flags->model);
   command.add_option("--kv-cache-dtype", flags->cache_dtype, "auto is that of the activations")
       ->check(CLI::IsMember({"auto", "bf16", "f32"}))
       ->capture_default_str();
-  command.add_option("--weights", flags->weights, "auto keeps GGUF's blocks as they are")
-      ->check(CLI::IsMember({"auto", "bf16"}))
-      ->capture_default_str();
-  command.add_flag("--no-kernels", flags->no_kernels, "Plain XLA, without TTPU's own CPU kernels");
-  command.add_option("--max-model-len", engine.max_model_len,
-                     "Most tokens of prompt and answer together (0: the model's, to 4096)");
   command.add_option("--max-num-seqs", engine.max_num_seqs, "Requests that run at once")
       ->capture_default_str();
   command
@@ -57,11 +40,6 @@ void add_engine_flags(CLI::App& command, ServeFlags* flags) {
   command
       .add_option("--memory-fraction,--gpu-memory-utilization", engine.memory_fraction,
                   "Most of the free memory that the cache may take")
-      ->capture_default_str();
-  command
-      .add_option("--num-speculative-tokens", engine.speculation.num_speculative_tokens,
-                  "Tokens that a step guesses from what was said before (0: none)")
-      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command.add_flag("--no-prefix-caching,--no-enable-prefix-caching", flags->no_prefix_caching,
                    "Compute every prompt whole");
@@ -97,22 +75,22 @@ void add_server_flags(CLI::App& command, ServeFlags* flags) {
       ->capture_default_str();
 }
 
-void apply(ServeFlags* flags) {
-  using ttpu::DType;
-  using ttpu::server::LogFormat;
-  ttpu::engine::EngineOptions& engine = flags->engine;
-  engine.dtype = flags->dtype == "f32" ? DType::kF32 : DType::kBF16;
-  engine.expand_weights = flags->weights == "bf16" || engine.dtype == DType::kF32;
-  if (flags->cache_dtype != "auto") {
-    engine.cache_dtype = flags->cache_dtype == "f32" ? DType::kF32 : DType::kBF16;
+ttpu::engine::EngineOptions engine_options(const ServeFlags& flags) {
+  ttpu::engine::EngineOptions engine = ttpu::cli::engine_options(flags.model);
+  if (flags.cache_dtype != "auto") {
+    engine.cache_dtype = flags.cache_dtype == "f32" ? ttpu::DType::kF32 : ttpu::DType::kBF16;
   }
-  engine.custom_calls = !flags->no_kernels;
-  engine.prefix_caching = !flags->no_prefix_caching;
+  engine.prefix_caching = !flags.no_prefix_caching;
+  return engine;
+}
+
+void complete_server_options(ServeFlags* flags) {
+  using ttpu::server::LogFormat;
   ttpu::server::ServerOptions& server = flags->server;
   server.log = flags->log_format == "json"   ? LogFormat::kJson
                : flags->log_format == "none" ? LogFormat::kNone
                                              : LogFormat::kText;
-  if (server.served_names.empty()) server.served_names = {flags->model};
+  if (server.served_names.empty()) server.served_names = {flags->model.model};
   server.version = TTPU_VERSION;
 }
 
@@ -136,12 +114,12 @@ void print_progress(int64_t done, int64_t total) {
 }
 
 void run(ServeFlags* flags) {
-  apply(flags);
+  complete_server_options(flags);
   allow_many_files();
-  const std::filesystem::path path = ttpu::io::resolve_model(flags->model);
+  const std::filesystem::path path = ttpu::io::resolve_model(flags->model.model);
   flags->server.model_path = path.string();
   std::fprintf(stderr, "loading %s\n", path.c_str());
-  ttpu::engine::Engine engine(path, flags->engine, print_progress);
+  ttpu::engine::Engine engine(path, engine_options(*flags), print_progress);
   flags->server.generation_config = engine.files().generation_config;
   const ttpu::engine::LoadStats& stats = engine.stats();
   std::fprintf(stderr, "weights %.2f s, %ld programs %.2f s (%ld compiled now)\n",

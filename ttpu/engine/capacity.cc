@@ -9,11 +9,6 @@
 namespace ttpu::engine {
 namespace {
 
-std::optional<int64_t> window_of(const nn::LayerSpec& layer) {
-  const auto* attention = std::get_if<nn::AttentionSpec>(&layer.attention);
-  return attention == nullptr ? std::nullopt : attention->sliding_window;
-}
-
 // Of one block of one layer.
 int64_t block_bytes(const nn::LayerSpec& layer, const CapacityRequest& request) {
   Dims dims = {request.block_size};

@@ -189,12 +189,11 @@ void Engine::take_inbox() {
 }
 
 bool Engine::step() {
-  bool launched = false;
   {
     const Stopwatch watch(metrics_.host_seconds);
     take_inbox();
   }
-  launched = launch();
+  const bool launched = launch();
   if (runner_->in_flight() == 0) return false;
   if (!launched || runner_->in_flight() == Runner::kMostInFlight) finish_step();
   metrics_.running = scheduler_->running();

@@ -9,11 +9,6 @@
 namespace ttpu::engine {
 namespace {
 
-std::optional<int64_t> window_of(const nn::LayerSpec& layer) {
-  const auto* attention = std::get_if<nn::AttentionSpec>(&layer.attention);
-  return attention == nullptr ? std::nullopt : attention->sliding_window;
-}
-
 size_t group_of(const std::vector<std::optional<int64_t>>& windows, const nn::LayerSpec& layer) {
   const auto found = std::find(windows.begin(), windows.end(), window_of(layer));
   return static_cast<size_t>(found - windows.begin());
@@ -130,6 +125,11 @@ kernels::SamplingResult sample(const Fields& fields, const kernels::Target& targ
 }
 
 }  // namespace
+
+std::optional<int64_t> window_of(const nn::LayerSpec& layer) {
+  const auto* attention = std::get_if<nn::AttentionSpec>(&layer.attention);
+  return attention == nullptr ? std::nullopt : attention->sliding_window;
+}
 
 std::vector<std::optional<int64_t>> kv_windows(const nn::DecoderSpec& spec) {
   std::vector<std::optional<int64_t>> windows;

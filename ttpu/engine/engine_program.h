@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "ttpu/engine/request.h"
 #include "ttpu/ir/module.h"
 #include "ttpu/kernels/registry.h"
 #include "ttpu/nn/decoder.h"
@@ -29,11 +30,13 @@ struct EngineShape {
   int64_t blocks_per_sequence = 1;
   std::vector<int64_t> group_blocks;  // blocks of each group's caches, as kv_windows lists them
   DType cache_dtype = DType::kBF16;
-  int64_t top_logprobs = 20;
-  int64_t biases = 128;  // of a row
-  bool logits = false;   // also give the logits of the rows, for tests
+  int64_t top_logprobs = kMostLogprobs;
+  int64_t biases = kMostBiases;  // of a row
+  bool logits = false;           // also give the logits of the rows, for tests
 };
 
+// The sliding window of a layer's attention; none: it sees everything.
+std::optional<int64_t> window_of(const nn::LayerSpec& layer);
 // The sliding windows of a model's layers, each once; layers of one group share a table of blocks.
 std::vector<std::optional<int64_t>> kv_windows(const nn::DecoderSpec& spec);
 

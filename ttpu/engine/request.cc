@@ -7,9 +7,6 @@
 namespace ttpu::engine {
 namespace {
 
-constexpr int64_t kMostLogprobs = 20;  // EngineShape::top_logprobs
-constexpr size_t kMostBiases = 128;    // EngineShape::biases
-
 void check_penalty(const char* name, double value) {
   require(std::isfinite(value) && value >= -2 && value <= 2,
           "[sampling] {} is {}, expected a number from -2 to 2", name, value);
@@ -48,7 +45,7 @@ void validate(const SamplingParams& params, int64_t vocab) {
           params.max_tokens);
   check_logprobs("logprobs", params.logprobs);
   check_logprobs("prompt_logprobs", params.prompt_logprobs);
-  require(params.logit_bias.size() <= kMostBiases,
+  require(params.logit_bias.size() <= static_cast<size_t>(kMostBiases),
           "[sampling] logit_bias has {} tokens, at most {}", params.logit_bias.size(), kMostBiases);
   for (const auto& [token, bias] : params.logit_bias) {
     check_token("logit_bias", token, vocab);

@@ -10,6 +10,9 @@
 
 namespace ttpu::engine {
 
+inline constexpr int64_t kMostLogprobs = 20;  // of the likeliest tokens, for each token
+inline constexpr int64_t kMostBiases = 128;   // tokens whose logits a request may change at once
+
 // With vLLM's names and meanings.
 struct SamplingParams {
   double temperature = 0;  // 0 is greedy

@@ -62,12 +62,10 @@ Runner::Runner(const nn::DecoderSpec& spec, const std::filesystem::path& weights
                             spec.name_prefixes);
   build_programs(spec, loader);
   compile_programs(progress);
+  size_t rows = 0;
+  for (const Step& step : steps_) rows = std::max(rows, static_cast<size_t>(step.bucket.rows));
+  const size_t top = rows * static_cast<size_t>(options_.shape.top_logprobs);
   for (Flight& flight : flights_) {
-    size_t rows = 0;
-    for (const Step& step : steps_) {
-      rows = std::max(rows, static_cast<size_t>(step.bucket.rows));
-    }
-    const size_t top = rows * static_cast<size_t>(options_.shape.top_logprobs);
     flight.tokens.resize(rows);
     flight.chosen.resize(rows);
     flight.top_tokens.resize(top);
