@@ -302,6 +302,11 @@ TEST_F(EngineTest, RefusesWhatCannotBeDone) {
   EXPECT_EQ(code_of(request_of({-1}, 4)), Code::kInvalidArgument);
   EXPECT_EQ(code_of(request_of(std::vector<int32_t>(48, 3), 4)), Code::kOutOfRange);
   EXPECT_EQ(code_of(request_of(std::vector<int32_t>(47, 3), 4)), std::nullopt);
+  Request biased = request_of({1}, 4);
+  for (int32_t token = 3; token < 90; ++token) biased.sampling.logit_bias.emplace_back(token, 1.0F);
+  EXPECT_EQ(code_of(biased), std::nullopt);
+  biased.sampling.bad_words.assign(42, {7});
+  EXPECT_EQ(code_of(biased), Code::kInvalidArgument) << "87 and 42 are more than a step takes";
   Request stop = request_of({1}, 4);
   stop.sampling.stop = {"text"};
   EXPECT_EQ(code_of(stop), Code::kNotFound) << "the tiny model has no tokenizer";

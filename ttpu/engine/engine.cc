@@ -113,8 +113,16 @@ Engine::~Engine() {
 }
 
 void Engine::check(const Request& request) const {
-  validate(request.sampling, vocab());
-  if (!request.sampling.stop.empty()) text_.tokenizer();  // they need text
+  const SamplingParams& sampling = request.sampling;
+  validate(sampling, vocab());
+  if (!sampling.stop.empty()) text_.tokenizer();  // they need text
+  // All that may change logits in one step, as add_rows() gathers it.
+  size_t biases = sampling.logit_bias.size() + sampling.bad_words.size();
+  if (sampling.min_tokens > 0) biases += text_.end_tokens().size() + sampling.stop_token_ids.size();
+  require(biases <= static_cast<size_t>(kMostBiases),
+          "[sampling] logit_bias, bad_words and the end tokens that min_tokens forbids are {} "
+          "together, at most {}; give fewer",
+          biases, kMostBiases);
   require(!request.prompt.empty(), "[generate] the prompt has no tokens; give some text");
   for (const int32_t token : request.prompt) {
     require(token >= 0 && token < vocab(),
