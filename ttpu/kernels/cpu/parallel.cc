@@ -27,6 +27,46 @@ void pause_briefly() {
 constexpr std::chrono::microseconds kLinger{300};
 constexpr int kPausesBetweenYields = 512;
 constexpr int kMaxHelpers = 63;
+constexpr int64_t kMostAhead = 384
+                               << 10;  // bytes: they must stay in a core's L2 until they are read
+constexpr int64_t kAheadAtOnce = 512;  // bytes between two looks at the gate
+
+// The beginning of one share of what a loop will read, asked for little by little.
+class Ahead {
+ public:
+  Ahead() = default;
+  Ahead(const Reads& reads, int share, int shares) {
+    int64_t total = 0, count = 0;
+    for (const Reads::Array& array : reads.arrays) {
+      total += array.bytes;
+      count += array.bytes > 0 ? 1 : 0;
+    }
+    if (total == 0) return;
+    int64_t skipped = total / shares * share;
+    for (const Reads::Array& array : reads.arrays) {
+      const int64_t offset = reads.side_by_side ? array.bytes / shares * share : skipped;
+      skipped = std::max<int64_t>(skipped - array.bytes, 0);
+      const int64_t most = reads.side_by_side ? kMostAhead / count : kMostAhead;
+      const int64_t bytes = std::min(array.bytes - offset, most);
+      if (bytes > 0) parts_[used_++] = {array.begin + offset, bytes};
+      if (bytes > 0 && !reads.side_by_side) return;
+    }
+  }
+  // False when there is nothing left to ask for.
+  bool ask() {
+    if (used_ == 0) return false;
+    Reads::Array& part = parts_[used_ - 1];
+    const int64_t bytes = std::min(part.bytes, kAheadAtOnce);
+    for (int64_t line = 0; line < bytes; line += 64) __builtin_prefetch(part.begin + line, 0, 2);
+    part = {part.begin + bytes, part.bytes - bytes};
+    if (part.bytes == 0) --used_;
+    return true;
+  }
+
+ private:
+  std::array<Reads::Array, 3> parts_{};
+  int used_ = 0;
+};
 
 // The pieces [next, end) of a loop that one thread has yet to do; others take from their far end.
 class Share {
@@ -74,13 +114,14 @@ class Gang {
     return *gang;
   }
 
-  bool try_run(TaskPool& pool, int64_t count, int64_t grain, internal::LoopBody body,
-               void* context) {
+  bool try_run(TaskPool& pool, int64_t count, int64_t grain, internal::LoopBody body, void* context,
+               const Reads& next) {
     if (busy_.exchange(true, std::memory_order_acquire)) return false;
     body_ = body;
     context_ = context;
     count_ = count;
     grain_ = grain;
+    next_ = next;
     const int64_t pieces = (count + grain - 1) / grain;
     const int64_t helpers = std::min<int64_t>({pool.num_threads() - 1, pieces - 1, kMaxHelpers});
     shares_in_use_ = static_cast<int>(helpers) + 1;
@@ -135,6 +176,7 @@ class Gang {
 
   void help() {
     uint64_t served = 0;
+    Ahead ahead;
     auto deadline = std::chrono::steady_clock::now() + kLinger;
     for (int spins = 0;; ++spins) {
       const uint64_t gate = gate_.load();
@@ -142,7 +184,10 @@ class Gang {
         inside_.fetch_add(1);
         if (gate_.load() == gate) {
           const int own = next_share_.fetch_add(1, std::memory_order_relaxed);
-          if (own < shares_in_use_) work(own);
+          if (own < shares_in_use_) {
+            work(own);
+            ahead = Ahead(next_, own, shares_in_use_);
+          }
         }
         inside_.fetch_sub(1);
         served = gate;
@@ -153,7 +198,7 @@ class Gang {
         if (std::chrono::steady_clock::now() > deadline) break;
         std::this_thread::yield();
       }
-      pause_briefly();
+      if (!ahead.ask()) pause_briefly();
     }
     helpers_.fetch_sub(1);
   }
@@ -163,6 +208,7 @@ class Gang {
   void* context_ = nullptr;
   int64_t count_ = 0;
   int64_t grain_ = 1;
+  Reads next_;
   int shares_in_use_ = 1;
   alignas(64) std::atomic<int> next_share_{1};
   Share shares_[kMaxHelpers + 1];
@@ -225,13 +271,13 @@ std::unique_ptr<TaskPool> make_thread_pool(int num_threads) {
   return std::make_unique<OwnThreads>(num_threads);
 }
 
-void internal::run_loop(TaskPool* pool, int64_t count, int64_t grain, LoopBody body,
-                        void* context) noexcept {
+void internal::run_loop(TaskPool* pool, int64_t count, int64_t grain, LoopBody body, void* context,
+                        const Reads& next) noexcept {
   if (count <= 0) return;
   grain = std::max<int64_t>(grain, 1);
   const bool alone = pool == nullptr || count <= grain || pool->num_threads() < 2 ||
                      count / grain >= std::numeric_limits<uint32_t>::max();
-  if (!alone && Gang::instance().try_run(*pool, count, grain, body, context)) return;
+  if (!alone && Gang::instance().try_run(*pool, count, grain, body, context, next)) return;
   for (int64_t begin = 0; begin < count; begin += grain) {
     body(context, begin, std::min(begin + grain, count));
   }

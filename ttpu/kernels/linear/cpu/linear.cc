@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "ttpu/base/error.h"
+#include "ttpu/kernels/cpu/look_ahead.h"
 #include "ttpu/kernels/cpu/scratch.h"
 #include "ttpu/kernels/linear/cpu/isa_kernels.h"
 
@@ -43,21 +44,34 @@ struct Piece {
   int64_t count;
 };
 
-// Valid on this thread until the next call.
-std::span<const Piece> cut_columns(const LinearCall& call, int64_t columns) {
-  thread_local std::vector<Piece> pieces;
-  pieces.clear();
-  const bool gated = call.gate != Activation::kNone;
-  const size_t count = gated ? 1 : call.products.size();
-  for (size_t i = 0; i < count; ++i) {
-    const Product& product = call.products[i];
-    for (int64_t j = 0; j < product.weight.out; j += columns) {
-      pieces.push_back({&product, gated ? &call.products[1] : nullptr, j,
-                        std::min(columns, product.weight.out - j)});
-    }
+// A call's columns, cut into pieces of at most `columns` of one product.
+class Pieces {
+ public:
+  Pieces(const LinearCall& call, int64_t columns) : call_(call), columns_(columns) {}
+  int64_t count() const {
+    int64_t sum = 0;
+    for (size_t i = 0; i < products(); ++i) sum += pieces_of(call_.products[i]);
+    return sum;
   }
-  return pieces;
-}
+  Piece operator[](int64_t index) const {
+    size_t i = 0;
+    for (; index >= pieces_of(call_.products[i]); ++i) index -= pieces_of(call_.products[i]);
+    const Product& product = call_.products[i];
+    const int64_t first = index * columns_;
+    return {&product, gated() ? &call_.products[1] : nullptr, first,
+            std::min(columns_, product.weight.out - first)};
+  }
+
+ private:
+  bool gated() const { return call_.gate != Activation::kNone; }
+  size_t products() const { return gated() ? 1 : call_.products.size(); }
+  int64_t pieces_of(const Product& product) const {
+    return divide_up(product.weight.out, columns_);
+  }
+
+  const LinearCall& call_;
+  int64_t columns_;
+};
 
 void store(const IsaKernels& isa, const LinearCall& call, const Piece& piece, int64_t row,
            const float* values, const float* up) {
@@ -120,15 +134,26 @@ FewRows some_rows(const FewRows& x, int64_t first, int64_t count) {
   return part;
 }
 
+// The weights that few rows go through; of a call with many weights, the first.
+Reads reads_of(const LinearCall& call) {
+  Reads reads;
+  reads.side_by_side = call.gate != Activation::kNone;
+  for (size_t i = 0; i < std::min(call.products.size(), reads.arrays.size()); ++i) {
+    const Weight& weight = call.products[i].weight;
+    reads.arrays[i] = {static_cast<const char*>(weight.data), weight.out * row_bytes(weight)};
+  }
+  return reads;
+}
+
 void few_rows(const IsaKernels& isa, const LinearCall& call, int64_t in, TaskPool* pool) {
   const FewRows x = prepare(isa, call, in);
   const int64_t bytes = std::max<int64_t>(row_bytes(call.products[0].weight), 1);
   const int64_t columns = std::clamp<int64_t>(kFewRowsBytes / bytes / 4 * 4, 4, kMaxColumns);
-  const std::span<const Piece> pieces = cut_columns(call, columns);
-  parallel_for(pool, static_cast<int64_t>(pieces.size()), 1, [&](int64_t begin, int64_t end) {
+  const Pieces pieces(call, columns);
+  const auto body = [&](int64_t begin, int64_t end) {
     alignas(64) float values[2][kFewRowsAtOnce][kMaxColumns];
     for (int64_t i = begin; i < end; ++i) {
-      const Piece& piece = pieces[static_cast<size_t>(i)];
+      const Piece piece = pieces[i];
       for (int64_t row = 0; row < call.rows; row += kFewRowsAtOnce) {
         const FewRows part = some_rows(x, row, std::min(kFewRowsAtOnce, call.rows - row));
         const Product* products[2] = {piece.product, piece.up};
@@ -142,7 +167,8 @@ void few_rows(const IsaKernels& isa, const LinearCall& call, int64_t in, TaskPoo
         }
       }
     }
-  });
+  };
+  parallel_for(pool, pieces.count(), 1, body, reads_after(reads_of(call)));
 }
 
 // A row block of x as `form` asks: in place, or widened into the thread's scratch memory.
@@ -241,15 +267,15 @@ void many_rows(const IsaKernels& isa, const LinearCall& call, int64_t in, TaskPo
   static std::atomic<uint64_t> calls{0};
   const uint64_t serial = calls.fetch_add(1, std::memory_order_relaxed) + 1;
   const Cut cut = cut_of(isa, call, in, pool == nullptr ? 1 : std::max(pool->num_threads(), 1));
-  const std::span<const Piece> tiles = cut_columns(call, cut.columns);
-  const int64_t count = static_cast<int64_t>(tiles.size()) * cut.groups;
+  const Pieces tiles(call, cut.columns);
+  const int64_t count = tiles.count() * cut.groups;
   parallel_for(pool, count, 1, [&](int64_t begin, int64_t end) {
     // Which tile this thread's memory holds.
     thread_local uint64_t packed_call = 0;
     thread_local int64_t packed_tile = 0;
     for (int64_t i = begin; i < end; ++i) {
       const int64_t index = i / cut.groups, first = i % cut.groups * cut.rows_of_group;
-      Tile tile(isa, call, in, tiles[static_cast<size_t>(index)]);
+      Tile tile(isa, call, in, tiles[index]);
       if (packed_call != serial || packed_tile != index) tile.pack();
       packed_call = serial;
       packed_tile = index;
