@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 
 #include "testing.h"
 #include "ttpu/base/file.h"
@@ -42,6 +43,30 @@ TEST_P(PluginTest, SaysWhatItIs) {
 }
 
 TEST_P(PluginTest, IsLoadedOnce) { EXPECT_EQ(plugin(), load_plugin(plugin()->path())); }
+
+// Bytes of the plugin's code that are resident, from /proc/self/smaps.
+int64_t resident_code(const std::filesystem::path& library) {
+  std::ifstream maps("/proc/self/smaps");
+  bool code = false;
+  int64_t bytes = 0;
+  for (std::string line; std::getline(maps, line);) {
+    if (line.find("-") < line.find(" ") && line.find(":") > line.find(" ")) {
+      code =
+          line.find(" r-xp ") != std::string::npos && line.ends_with(library.filename().string());
+    } else if (code && line.starts_with("Rss:")) {
+      bytes += std::stoll(line.substr(4)) * 1024;
+    }
+  }
+  return bytes;
+}
+
+TEST_P(PluginTest, RunsOnAfterItsCodeWasReleased) {
+  const Client first = client();
+  const int64_t before = resident_code(plugin()->path());
+  plugin()->release_code();
+  EXPECT_LT(resident_code(plugin()->path()), before / 2);
+  EXPECT_EQ(client().devices().size(), 1U);
+}
 
 TEST(Plugin, TwoVersionsLiveInOneProcess) {
   const auto newer = plugin_called("cpu");

@@ -119,9 +119,11 @@ void Runner::load(Program& program) {
   program.executable = std::move(compiled.executable);
   program.loaded = true;
   program.text = std::string();
+  // Compiling and loading leave much behind that is free, and ran code that steps do not run.
 #ifdef __GLIBC__
-  malloc_trim(0);  // compiling and loading leave much behind that is free
+  malloc_trim(0);
 #endif
+  client_.plugin().release_code();
   const std::scoped_lock lock(stats_mutex_);
   stats_.compiled += compiled.from_cache ? 0 : 1;
 }

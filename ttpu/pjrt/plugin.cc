@@ -5,6 +5,9 @@
 #include <mutex>
 
 #include <dlfcn.h>
+#include <link.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "ttpu/pjrt/capi.h"
 
@@ -55,6 +58,26 @@ const PJRT_Api* open_library(const std::filesystem::path& path) {
          kNextStep);
   }
   return api;
+}
+
+// The pages of a library that hold nothing but code.
+int release_code_of(dl_phdr_info* info, size_t, void* data) {
+  const auto inside = reinterpret_cast<uintptr_t>(data);
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  bool found = false;
+  for (int i = 0; i < info->dlpi_phnum; ++i) {
+    const ElfW(Phdr)& part = info->dlpi_phdr[i];
+    const uintptr_t begin = info->dlpi_addr + part.p_vaddr;
+    found = found || (part.p_type == PT_LOAD && begin <= inside && inside < begin + part.p_memsz);
+  }
+  for (int i = 0; found && i < info->dlpi_phnum; ++i) {
+    const ElfW(Phdr)& part = info->dlpi_phdr[i];
+    if (part.p_type != PT_LOAD || (part.p_flags & (PF_X | PF_W)) != PF_X) continue;
+    const uintptr_t begin = (info->dlpi_addr + part.p_vaddr + page - 1) / page * page;
+    const uintptr_t end = (info->dlpi_addr + part.p_vaddr + part.p_filesz) / page * page;
+    if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  }
+  return found ? 1 : 0;
 }
 
 // The table's size comes first and its version next, in every version of the C API.
@@ -110,6 +133,10 @@ std::shared_ptr<const Plugin> load_plugin(const std::filesystem::path& path) {
   plugin->attributes_ = from_named_values(attributes.attributes, attributes.num_attributes);
   loaded.emplace(key, plugin);
   return plugin;
+}
+
+void Plugin::release_code() const {
+  ::dl_iterate_phdr(release_code_of, const_cast<PJRT_Api*>(api_));
 }
 
 std::string Plugin::stablehlo_version() const {

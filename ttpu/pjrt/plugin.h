@@ -29,6 +29,9 @@ class Plugin {
   std::string stablehlo_version() const;
   const Options& attributes() const { return attributes_; }
   const PJRT_Api* api() const { return api_; }
+  // Tells the kernel that the library's code is not needed for now: what only loading and compiling
+  // ran stops counting as resident; what runs next comes back from the file's cache.
+  void release_code() const;
 
  private:
   friend std::shared_ptr<const Plugin> load_plugin(const std::filesystem::path& path);
