@@ -36,5 +36,39 @@ TEST(Chips, AnUnknownChipListsTheKnownOnes) {
   }
 }
 
+TEST(Slices, HaveADimensionForEachPairOfLinks) {
+  EXPECT_EQ(parse_slice("v5e:2x4").devices(), 8);
+  EXPECT_EQ(parse_slice("tpu7x:2x2x1").devices(), 8);  // two devices a chip
+  for (const char* wrong :
+       {"v5e:2x2x1", "v5p:2x2", "v5e", "v5e:", "v5e:2x", "v5e:2x-1", "v5e:0x2"}) {
+    try {
+      parse_slice(wrong);
+      FAIL() << wrong;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Code::kInvalidArgument);
+      EXPECT_NE(std::string(error.what()).find("known are"), std::string::npos) << error.what();
+    }
+  }
+}
+
+TEST(Slices, KnownOnesAreRead) {
+  for (const Chip& chip : chips()) {
+    int64_t before = 0;
+    for (const std::string& name : known_slices(chip)) {
+      EXPECT_GT(parse_slice(name).devices(), before) << name;
+      before = parse_slice(name).devices();
+    }
+  }
+}
+
+TEST(Slices, SendOverTheLinksThatAreThere) {
+  // 50 GB/s a link: one in each dimension of 2 x 4, two where 16 chips make a ring.
+  EXPECT_EQ(parse_slice("v5e:2x4").ici_bandwidth(8), 100e9);
+  EXPECT_EQ(parse_slice("v5e:16x16").ici_bandwidth(256), 200e9);
+  EXPECT_EQ(parse_slice("v5e:2x4").ici_bandwidth(2), 50e9);
+  EXPECT_EQ(parse_slice("v5p:2x2x1").ici_bandwidth(4), 200e9);
+  EXPECT_EQ(parse_slice("v5p:4x4x4").ici_bandwidth(64), 600e9);
+}
+
 }  // namespace
 }  // namespace ttpu::plan

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
 
 namespace ttpu::plan {
@@ -93,41 +94,15 @@ TEST(Cost, RolesMustBeAsManyAsArguments) {
 }
 
 TEST(Estimate, TheLongestTimeIsTheBound) {
-  const Chip chip{"test", 100, 0, 0, 1000, 10, 1};
+  Chip chip;
+  chip.bf16_flops = 100;
+  chip.hbm_bandwidth = 10;
+  chip.ici_bandwidth = 1;
   EXPECT_EQ(estimate_step(chip, 1000, 10, 1).bound, "compute");
   EXPECT_EQ(estimate_step(chip, 1000, 10, 1).seconds, 10);
   EXPECT_EQ(estimate_step(chip, 100, 1000, 1).bound, "HBM");
   EXPECT_EQ(estimate_step(chip, 100, 1000, 1).seconds, 100);
   EXPECT_EQ(estimate_step(chip, 100, 10, 50).bound, "interconnect");
-}
-
-// A message by hand: module { computations(3) { instructions(2) { opcode(2) shape(3) } } }.
-std::string field(int number, const std::string& bytes) {
-  return std::string(1, static_cast<char>(number << 3 | 2)) +
-         std::string(1, static_cast<char>(bytes.size())) + bytes;
-}
-std::string hlo(const std::string& opcode) {
-  const std::string shape = std::string("\x10\x10", 2) + field(3, std::string("\x04\x19", 2));
-  return field(3, field(2, field(2, opcode) + field(3, shape)));
-}
-
-TEST(Collectives, ARingSendsAnAllReduceNearlyTwice) {
-  // bf16[4, 25] is 200 bytes.
-  EXPECT_EQ(compiled_cost({"hlo", hlo("all-reduce")}, 4).collective_bytes, 200 * 1.5);
-  EXPECT_EQ(compiled_cost({"hlo", hlo("all-gather")}, 4).collective_bytes, 200 * 0.75);
-  EXPECT_EQ(compiled_cost({"hlo", hlo("add")}, 4).collective_bytes, 0);
-  EXPECT_EQ(compiled_cost({"hlo", hlo("all-reduce-done")}, 4).collective_bytes, 0);
-  EXPECT_EQ(compiled_cost({"hlo_with_config", field(1, hlo("all-reduce"))}, 4).collective_bytes,
-            200 * 1.5);
-}
-
-TEST(Collectives, OneDeviceSendsNothing) {
-  EXPECT_EQ(compiled_cost({"hlo", hlo("all-reduce")}, 1).collective_bytes, 0);
-}
-
-TEST(Collectives, ABrokenMessageIsAnError) {
-  const std::string whole = hlo("all-reduce");
-  EXPECT_THROW(compiled_cost({"hlo", whole.substr(0, whole.size() - 1)}, 4), Error);
 }
 
 }  // namespace

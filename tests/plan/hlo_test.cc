@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "ttpu/base/error.h"
-#include "ttpu/plan/cost.h"
+#include "ttpu/plan/schedule.h"
 
 namespace ttpu::plan {
 namespace {
@@ -69,9 +69,14 @@ std::string loop_with(const std::string& condition, const std::string& config = 
                       constant(22, 3),
                       {"add", 23, {21, 22}},
                       element(24, 20, 1),
-                      {"all-reduce", 25, {24}, {}, text(43, R"({"estimated_cycles":"70"})")},
-                      {"tuple", 26, {23, 25}}}) +
+                      {"all-reduce", 25, {24}},
+                      {"negate", 27, {25}, {}, text(43, R"({"estimated_cycles":"70"})")},
+                      {"tuple", 26, {23, 27}}}) +
          condition + number(6, kEntry);
+}
+
+ScheduleCost cost_of(const pjrt::OptimizedProgram& program) {
+  return schedule_cost(program, parse_slice("v5e:2x2"));
 }
 
 const double kOneTurn = 400 * 2.0 * 3 / 4;  // bytes of an all-reduce of 100 floats over 4 devices
@@ -80,8 +85,8 @@ TEST(Hlo, WhatStandsInALoopCountsAsOftenAsItTurns) {
   const std::string condition = computation(
       kCondition, 33,
       {{"parameter", 30}, element(31, 30, 0), constant(32, 12), compare(33, 31, 32, "LT")});
-  const CompiledCost cost = compiled_cost({"hlo", loop_with(condition)}, 4);
-  EXPECT_EQ(cost.collective_bytes, 4 * kOneTurn);  // at 2, 5, 8 and 11
+  const ScheduleCost cost = cost_of({"hlo", loop_with(condition)});
+  EXPECT_EQ(cost.ici_bytes, 4 * kOneTurn);  // at 2, 5, 8 and 11
   EXPECT_EQ(cost.cycles, 4 * 70);
   EXPECT_EQ(cost.uncounted_loops, 0);
 }
@@ -96,20 +101,20 @@ TEST(Hlo, AFusedConditionIsFollowed) {
                                             {{"parameter", 40, {}, {}, number(9, 0)},
                                              {"parameter", 41, {}, {}, number(9, 1)},
                                              compare(42, 41, 40, "GT")});
-  EXPECT_EQ(compiled_cost({"hlo", loop_with(condition)}, 4).collective_bytes, 3 * kOneTurn);
+  EXPECT_EQ(cost_of({"hlo", loop_with(condition)}).ici_bytes, 3 * kOneTurn);
 }
 
 TEST(Hlo, TheCountThatTheCompilerNotesHolds) {
   const std::string noted = R"({"known_trip_count":{"n":"12"}})";
-  EXPECT_EQ(compiled_cost({"hlo", loop_with("", noted)}, 4).collective_bytes, 12 * kOneTurn);
+  EXPECT_EQ(cost_of({"hlo", loop_with("", noted)}).ici_bytes, 12 * kOneTurn);
 }
 
 TEST(Hlo, ALoopThatDoesNotCountIsReported) {
   const std::string condition = computation(
       kCondition, 33,
       {{"parameter", 30}, element(31, 30, 1), constant(32, 12), compare(33, 31, 32, "LT")});
-  const CompiledCost cost = compiled_cost({"hlo", loop_with(condition)}, 4);
-  EXPECT_EQ(cost.collective_bytes, kOneTurn);
+  const ScheduleCost cost = cost_of({"hlo", loop_with(condition)});
+  EXPECT_EQ(cost.ici_bytes, kOneTurn);
   EXPECT_EQ(cost.uncounted_loops, 1);
 }
 

@@ -13,6 +13,10 @@ ProgramReport sample() {
   report.flops = 1.5e9;
   report.estimate = {1e-6, 2e-3, 0, 2e-3, "HBM"};
   report.tokens_per_second = 500;
+  report.schedule.seconds = 4e-3;
+  report.schedule.bound = "HBM";
+  report.schedule.collectives = {{"all-reduce", 4, 2, 100, 150, 1e-5, 5e-6}};
+  report.schedule.kernels = {{"attention", 2, 1000, 0, 1e-6}};
   return report;
 }
 
@@ -38,6 +42,8 @@ TEST(Report, TheTableHasUnits) {
   EXPECT_NE(table.find("3.00 MiB"), std::string::npos) << table;
   EXPECT_NE(table.find("1.50 G"), std::string::npos) << table;
   EXPECT_NE(table.find("2.00 ms"), std::string::npos) << table;
+  EXPECT_NE(table.find("2 all-reduce over 4 devices"), std::string::npos) << table;
+  EXPECT_NE(table.find("2 of the kernel attention"), std::string::npos) << table;
   EXPECT_NE(table.find("not given"), std::string::npos) << table;
 }
 

@@ -173,11 +173,12 @@ void add_compiled(const pjrt::Executable& executable, plan::ProgramReport* repor
                         report->output_bytes + report->temporary_bytes + report->code_bytes;
   report->free_bytes = report->hbm_bytes - report->total_bytes;
   report->temporary_traffic_bytes = 2.0 * static_cast<double>(stats.temporaries);
-  const plan::CompiledCost cost =
-      plan::compiled_cost(executable.optimized_program(), report->devices);
-  report->ici_bytes = cost.collective_bytes;
-  report->compiler_cycles = cost.cycles;
-  report->uncounted_loops = std::max(report->uncounted_loops, cost.uncounted_loops);
+  report->peak_bytes = stats.peak;
+  report->schedule =
+      plan::schedule_cost(executable.optimized_program(), plan::parse_slice(report->topology));
+  report->ici_bytes = report->schedule.ici_bytes;
+  report->compiler_cycles = report->schedule.cycles;
+  report->uncounted_loops = std::max(report->uncounted_loops, report->schedule.uncounted_loops);
   const pjrt::Options properties = executable.cost_analysis();
   report->compiler_flops = property(properties, "flops");
   report->compiler_bytes = property(properties, "bytes accessed");

@@ -1,17 +1,40 @@
 #include "ttpu/plan/chips.h"
 
+#include <algorithm>
+#include <charconv>
+
+#include <fmt/ranges.h>
+
 #include "ttpu/base/error.h"
 
 namespace ttpu::plan {
+namespace {
+
+constexpr int64_t kGiB = int64_t{1} << 30;
+
+std::vector<int64_t> parse_shape(std::string_view text) {
+  std::vector<int64_t> shape;
+  while (true) {
+    int64_t dim = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), dim);
+    if (error != std::errc() || dim < 1 || dim > 1024) return {};
+    shape.push_back(dim);
+    text.remove_prefix(static_cast<size_t>(end - text.data()));
+    if (text.empty()) return shape;
+    if (text[0] != 'x') return {};
+    text.remove_prefix(1);
+  }
+}
+
+}  // namespace
 
 const std::vector<Chip>& chips() {
-  static constexpr int64_t kGiB = int64_t{1} << 30;
   static const std::vector<Chip> kChips = {
-      {"v4", 275e12, 275e12, 0, 32 * kGiB, 1200e9, 300e9},
-      {"v5e", 197e12, 393e12, 0, 16 * kGiB, 819e9, 200e9},
-      {"v5p", 459e12, 918e12, 459e12, 95 * kGiB, 2765e9, 600e9},
-      {"v6e", 918e12, 1836e12, 918e12, 32 * kGiB, 1638e9, 400e9},
-      {"tpu7x", 2307e12 / 2, 0, 4614e12 / 2, 96 * kGiB, 7380e9 / 2, 600e9 / 2},
+      {"v4", 275e12 / 2, 275e12 / 2, 0, 16 * kGiB, 1200e9 / 2, 300e9 / 2, 1.05e9, 6, 4, 2},
+      {"v5e", 197e12, 393e12, 0, 16 * kGiB, 819e9, 200e9, 1.5e9, 4, 16, 1},
+      {"v5p", 459e12, 918e12, 459e12, 95 * kGiB, 2765e9, 600e9, 1.75e9, 6, 4, 1},
+      {"v6e", 918e12, 1836e12, 918e12, 32 * kGiB, 1638e9, 400e9, 1.75e9, 4, 16, 1},
+      {"tpu7x", 2307e12 / 2, 0, 4614e12 / 2, 96 * kGiB, 7380e9 / 2, 600e9 / 2, 2.2e9, 6, 4, 2},
   };
   return kChips;
 }
@@ -28,6 +51,49 @@ const Chip& chip_of_topology(std::string_view topology) {
        "{}, "
        "such as v5e:2x2 or v5p:2x2x1",
        topology, known);
+}
+
+int64_t Slice::chips() const {
+  int64_t count = 1;
+  for (const int64_t dim : shape) count *= dim;
+  return count;
+}
+
+double Slice::ici_bandwidth(int64_t group) const {
+  const double link = chip.ici_bandwidth / chip.links;
+  int64_t links = 0;
+  for (const int64_t dim : shape) {
+    if (dim > 1) links += dim % chip.wraps_at == 0 ? 2 : 1;
+  }
+  links = std::max<int64_t>(links, 1);
+  if (group < devices()) links = std::min<int64_t>(links, group <= 2 * chip.devices ? 1 : 2);
+  return link * static_cast<double>(links);
+}
+
+Slice parse_slice(std::string_view topology) {
+  const Chip& chip = chip_of_topology(topology);
+  const size_t colon = topology.find(':');
+  Slice slice{std::string(topology), chip, {}};
+  if (colon != std::string_view::npos) slice.shape = parse_shape(topology.substr(colon + 1));
+  const auto dims = static_cast<size_t>(chip.links / 2);
+  if (slice.shape.size() == dims) return slice;
+  fail(Code::kInvalidArgument,
+       "[topology] \"{}\" is no slice of {}: write CHIP:SHAPE with {} dimensions; known are {}",
+       topology, chip.name, dims, fmt::join(known_slices(chip), ", "));
+}
+
+std::vector<std::string> known_slices(const Chip& chip) {
+  static constexpr const char* kFlat[] = {"1x1", "2x2", "2x4",  "4x4",
+                                          "4x8", "8x8", "8x16", "16x16"};
+  static constexpr const char* kCube[] = {"1x1x1", "2x2x1", "2x2x2", "2x2x4", "2x4x4",
+                                          "4x4x4", "4x4x8", "4x8x8", "8x8x8"};
+  std::vector<std::string> names;
+  if (chip.links == 4) {
+    for (const char* shape : kFlat) names.push_back(chip.name + ":" + shape);
+  } else {
+    for (const char* shape : kCube) names.push_back(chip.name + ":" + shape);
+  }
+  return names;
 }
 
 }  // namespace ttpu::plan

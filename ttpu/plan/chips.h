@@ -1,4 +1,4 @@
-// What TPU chips can do, for estimates.
+// What TPU chips and slices can do, for estimates.
 #pragma once
 
 #include <cstdint>
@@ -8,16 +8,19 @@
 
 namespace ttpu::plan {
 
-// Of one device as PJRT counts them. A chip of v5e and v6e has one core; the two cores of a v4 or
-// v5p chip work as one device (megacore); the two of tpu7x (chiplets, each with its half of the
-// HBM) are two devices, so "tpu7x:2x2x1" has 8, and a figure of tpu7x here is half of the chip's.
+// Of one device as libtpu counts them for a topology. A chip of v5e and v6e has one core; the two
+// cores of a v5p chip work as one device (megacore); the two of v4 and of tpu7x (chiplets, each
+// with its half of the HBM) are two devices, so "tpu7x:2x2x1" has 8, and a figure of v4 and tpu7x
+// here is half of the chip's.
 //
 // Source: Google Cloud's page of each version, https://cloud.google.com/tpu/docs/v4 and its
 // siblings v5e, v5p, v6e and tpu7x, the table of key specifications. Interconnect: half of the
 // bidirectional bandwidth of a chip (400, 1200, 800 and 1200 GB/s for v5e, v5p, v6e, tpu7x). v4's
 // page gives none: six links of 50 GB/s, from Jouppi et al., "TPU v4" (ISCA 2023,
-// arXiv:2304.01433). v5p's page has no int8 figure: 918, twice its bf16, is what
-// was reported of its announcement. Where none is published the peak is 0.
+// arXiv:2304.01433), which also has its clock. v5p's page has no int8 figure: 918, twice its bf16,
+// is what was reported of its announcement. Where none is published the peak is 0. The clocks of
+// the others are not published: they are those with which the matrix units (four of 128 x 128 in
+// v5e, eight in v5p, two and four of 256 x 256 in v6e and tpu7x) come to the published peak.
 struct Chip {
   std::string name;       // as topologies are named: "v5e" of "v5e:2x2"
   double bf16_flops = 0;  // per second, dense
@@ -26,11 +29,36 @@ struct Chip {
   int64_t hbm_bytes = 0;
   double hbm_bandwidth = 0;  // bytes per second
   double ici_bandwidth = 0;  // bytes per second that all links together send
+  double clock = 0;          // cycles per second of the compiler's `estimated_cycles`
+  int links = 0;             // of a chip: two for each dimension of the largest slice
+  int wraps_at = 0;          // a dimension that this divides is a ring, not a line
+  int devices = 1;           // of a chip
 };
 
 const std::vector<Chip>& chips();
 
 // The chip of a topology's name. Throws kInvalidArgument and lists the names that are known.
 const Chip& chip_of_topology(std::string_view topology);
+
+// A slice: "v5e:2x4", "v5p:2x2x1".
+struct Slice {
+  std::string name;
+  Chip chip;
+  std::vector<int64_t> shape;  // chips in each dimension
+
+  int64_t chips() const;
+  int64_t devices() const { return chips() * chip.devices; }
+  // Bytes a second that a device can send to a group of `group` devices, by the links that are
+  // there: one in each dimension, two where it is a ring. Groups that are a part of the slice are
+  // taken as neighbours: two of them share one link, more have two and up to the slice's.
+  double ici_bandwidth(int64_t group) const;
+};
+
+// Throws kInvalidArgument for another form, an unknown chip, or a number of dimensions that the
+// chip does not have.
+Slice parse_slice(std::string_view topology);
+
+// The slices of a chip that are offered, smallest first (Google Cloud's page of each version).
+std::vector<std::string> known_slices(const Chip& chip);
 
 }  // namespace ttpu::plan

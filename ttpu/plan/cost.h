@@ -6,7 +6,6 @@
 #include <string>
 
 #include "ttpu/ir/module.h"
-#include "ttpu/pjrt/executable.h"
 #include "ttpu/plan/chips.h"
 
 namespace ttpu::plan {
@@ -25,18 +24,6 @@ struct ProgramCost {
 // `roles`: one for each argument of `function`. Calls are followed, and what a loop does is
 // multiplied by its turns (see trip_count.h).
 ProgramCost program_cost(const ir::Function& function, std::span<const ArgumentRole> roles);
-
-// What the compiled program of one of `devices` devices says of itself, loops counted as often as
-// they turn.
-struct CompiledCost {
-  double collective_bytes = 0;  // sent, each collective as a ring would do it
-  // The compiler's `estimated_cycles` of fusions, products and copies; 0 when it notes none. They
-  // compare programs for one chip: asynchronous copies, collectives and custom calls have none.
-  double cycles = 0;
-  int64_t uncounted_loops = 0;  // counted as one turn
-};
-// All zero when the program is not given as HLO.
-CompiledCost compiled_cost(const pjrt::OptimizedProgram& program, int64_t devices);
 
 // On one device, in seconds.
 struct StepEstimate {

@@ -1,6 +1,5 @@
+// Reads the message that PJRT gives.
 #include "ttpu/plan/hlo.h"
-
-#include <algorithm>
 
 #include "ttpu/plan/proto_fields.h"
 
@@ -15,6 +14,19 @@ void add_integers(const Fields& field, std::vector<int64_t>* out) {
   }
 }
 
+std::vector<int64_t> integers_of(std::string_view message, int number) {
+  std::vector<int64_t> values;
+  for (Fields fields(message); fields.next();) {
+    if (fields.number == number) add_integers(fields, &values);
+  }
+  return values;
+}
+
+int64_t integer_of(std::string_view message, int number, int64_t otherwise) {
+  const std::vector<int64_t> values = integers_of(message, number);
+  return values.empty() ? otherwise : values.back();
+}
+
 // Of a LiteralProto, when it is one 32- or 64-bit integer.
 std::optional<int64_t> scalar_of(std::string_view literal) {
   std::vector<int64_t> values;
@@ -24,28 +36,139 @@ std::optional<int64_t> scalar_of(std::string_view literal) {
   return values.size() == 1 ? std::optional(values[0]) : std::nullopt;
 }
 
+// xla.PrimitiveType by number. Unknown ones count as a byte.
+std::string_view type_name(uint64_t type) {
+  static constexpr std::string_view kNames[] = {
+      "token",      "pred",       "s8",   "s16",    "s32",      "s64",   "u8",     "u16",
+      "u32",        "u64",        "f16",  "f32",    "f64",      "tuple", "opaque", "c64",
+      "bf16",       "token",      "c128", "f8e5m2", "f8e4m3fn", "s4",    "u4",     "f8e4m3b11fnuz",
+      "f8e5m2fnuz", "f8e4m3fnuz", "s2",   "u2"};
+  return type < std::size(kNames) ? kNames[type] : "f8e4m3";
+}
+
+void read_layout(std::string_view message, HloShape* shape) {
+  for (Fields fields(message); fields.next();) {
+    if (fields.number == 1) add_integers(fields, &shape->minor_to_major);
+    if (fields.number == 6) shape->tiles.push_back(integers_of(fields.bytes, 1));
+    if (fields.number == 8) shape->memory_space = static_cast<int64_t>(fields.value);
+  }
+}
+
+HloShape parse_shape(std::string_view message) {
+  constexpr uint64_t kTuple = 13;
+  HloShape shape;
+  for (Fields fields(message); fields.next();) {
+    if (fields.number == 2) {
+      shape.is_tuple = fields.value == kTuple;
+      if (!shape.is_tuple) set_element_type(type_name(fields.value), &shape);
+    }
+    if (fields.number == 3) add_integers(fields, &shape.dims);
+    if (fields.number == 4) shape.parts.push_back(parse_shape(fields.bytes));
+    if (fields.number == 5) read_layout(fields.bytes, &shape);
+  }
+  return shape;
+}
+
+std::vector<HloWindowDim> parse_window(std::string_view message) {
+  std::vector<HloWindowDim> dims;
+  for (Fields fields(message); fields.next();) {
+    if (fields.number != 1) continue;
+    HloWindowDim dim;
+    for (Fields inner(fields.bytes); inner.next();) {
+      const auto value = static_cast<int64_t>(inner.value);
+      if (inner.number == 1) dim.size = value;
+      if (inner.number == 2) dim.stride = value;
+      if (inner.number == 3) dim.padding_low = value;
+      if (inner.number == 5) dim.dilation = value;
+      if (inner.number == 6) dim.base_dilation = value;
+    }
+    dims.push_back(dim);
+  }
+  return dims;
+}
+
+void read_convolution(std::string_view message, HloContraction* out) {
+  for (Fields fields(message); fields.next();) {
+    if (fields.number == 3) out->kernel_input_feature = static_cast<int64_t>(fields.value);
+    if (fields.number == 6) add_integers(fields, &out->kernel_spatial);
+    if (fields.number == 11) add_integers(fields, &out->input_spatial);
+    if (fields.number == 12) add_integers(fields, &out->output_spatial);
+  }
+}
+
+// ReplicaGroup { replica_ids = 1 }
+int64_t group_size(std::string_view message) {
+  return static_cast<int64_t>(integers_of(message, 1).size());
+}
+
+// Groups as axes of a mesh: MeshAxesReplicaGroupListProto { mesh = 1 { axes = 1 { size = 2 } },
+// axes = 2 { mesh_axis_index = 1 } }.
+int64_t mesh_group_size(std::string_view message) {
+  std::vector<int64_t> sizes;
+  int64_t size = 1;
+  for (Fields fields(message); fields.next();) {
+    if (fields.number != 1) continue;
+    for (Fields mesh(fields.bytes); mesh.next();) {
+      if (mesh.number == 1) sizes.push_back(integer_of(mesh.bytes, 2, 1));
+    }
+  }
+  for (Fields fields(message); fields.next();) {
+    if (fields.number != 2) continue;
+    const auto axis = static_cast<size_t>(integer_of(fields.bytes, 1, 0));
+    if (axis < sizes.size()) size *= sizes[axis];
+  }
+  return size;
+}
+
+// CollectiveDeviceListProto { replica_groups = 1, iota_replica_group_list = 2,
+// mesh_axes_replica_group_list = 3 }
+int64_t device_list_size(std::string_view message) {
+  for (Fields fields(message); fields.next();) {
+    if (fields.number == 1) return group_size(fields.bytes);
+    if (fields.number == 2) return integer_of(fields.bytes, 2, 0);
+    if (fields.number == 3) return mesh_group_size(fields.bytes);
+  }
+  return 0;
+}
+
 HloInstruction parse_instruction(std::string_view message) {
   HloInstruction instruction;
   std::string_view literal;
   for (Fields fields(message); fields.next();) {
+    const auto value = static_cast<int64_t>(fields.value);
     switch (fields.number) {
+      case 1:
+        instruction.name = fields.bytes;
+        break;
       case 2:
         instruction.opcode = fields.bytes;
         break;
       case 3:
-        instruction.shape = fields.bytes;
+        instruction.shape = parse_shape(fields.bytes);
         break;
       case 8:
         literal = fields.bytes;
         break;
       case 9:
-        instruction.parameter_number = static_cast<int64_t>(fields.value);
+        instruction.parameter_number = value;
         break;
       case 13:
-        instruction.tuple_index = static_cast<int64_t>(fields.value);
+        instruction.tuple_index = value;
+        break;
+      case 15:
+        instruction.contraction.window = parse_window(fields.bytes);
+        break;
+      case 16:
+        read_convolution(fields.bytes, &instruction.contraction);
+        break;
+      case 28:
+        instruction.target = fields.bytes;
+        break;
+      case 30:
+        instruction.contraction.lhs = integers_of(fields.bytes, 1);
         break;
       case 35:
-        instruction.id = static_cast<int64_t>(fields.value);
+        instruction.id = value;
         break;
       case 36:
         add_integers(fields, &instruction.operands);
@@ -56,8 +179,20 @@ HloInstruction parse_instruction(std::string_view message) {
       case 43:
         instruction.backend_config = fields.bytes;
         break;
+      case 49:
+        instruction.group_size = group_size(fields.bytes);
+        break;
+      case 61:
+        instruction.contraction.batch_groups = std::max<int64_t>(1, value);
+        break;
       case 63:
         instruction.direction = fields.bytes;
+        break;
+      case 74:  // OutputOperandAliasing { operand_index = 2 }
+        instruction.aliased.push_back(integer_of(fields.bytes, 2, 0));
+        break;
+      case 87:
+        instruction.group_size = device_list_size(fields.bytes);
         break;
       default:
         break;
@@ -67,52 +202,29 @@ HloInstruction parse_instruction(std::string_view message) {
   return instruction;
 }
 
-// Of a ShapeProto's element types; those below a byte are counted as one.
-double element_bytes(uint64_t type) {
-  switch (type) {
-    case 3:   // S16
-    case 7:   // U16
-    case 10:  // F16
-    case 16:  // BF16
-      return 2;
-    case 4:   // S32
-    case 8:   // U32
-    case 11:  // F32
-      return 4;
-    case 5:   // S64
-    case 9:   // U64
-    case 12:  // F64
-      return 8;
-    default:
-      return 1;
+// HloScheduleProto { sequences = 1: map of computation id to { instruction_ids = 1 } }
+void read_schedule(std::string_view message, HloModule* module) {
+  for (Fields fields(message); fields.next();) {
+    if (fields.number != 1) continue;
+    std::string_view sequence;
+    int64_t id = 0;
+    for (Fields entry(fields.bytes); entry.next();) {
+      if (entry.number == 1) id = static_cast<int64_t>(entry.value);
+      if (entry.number == 2) sequence = entry.bytes;
+    }
+    const auto found = module->computations.find(id);
+    if (found != module->computations.end()) found->second.order = integers_of(sequence, 1);
   }
 }
 
 }  // namespace
 
-double hlo_shape_bytes(std::string_view message, bool only_last) {
-  constexpr uint64_t kTuple = 13;
-  uint64_t type = 0;
-  double elements = 1;
-  double parts = 0;
-  for (Fields fields(message); fields.next();) {
-    if (fields.number == 2) type = fields.value;
-    if (fields.number == 3 && fields.bytes.empty()) elements *= static_cast<double>(fields.value);
-    if (fields.number == 3 && !fields.bytes.empty()) {
-      for (Fields dims(fields.bytes); !dims.done();) elements *= static_cast<double>(dims.varint());
-    }
-    if (fields.number == 4) {
-      const double part = hlo_shape_bytes(fields.bytes, false);
-      parts = only_last ? std::max(parts, part) : parts + part;
-    }
-  }
-  return type == kTuple ? parts : elements * element_bytes(type);
-}
-
 HloModule parse_hlo(std::string_view bytes) {
   HloModule module;
+  std::string_view schedule;
   for (Fields fields(bytes); fields.next();) {
     if (fields.number == 6) module.entry = static_cast<int64_t>(fields.value);
+    if (fields.number == 7) schedule = fields.bytes;
     if (fields.number != 3) continue;
     HloComputation computation;
     int64_t id = 0;
@@ -122,10 +234,12 @@ HloModule parse_hlo(std::string_view bytes) {
       if (inner.number != 2) continue;
       HloInstruction instruction = parse_instruction(inner.bytes);
       const int64_t key = instruction.id;
+      computation.order.push_back(key);
       computation.instructions.emplace(key, std::move(instruction));
     }
     module.computations.emplace(id, std::move(computation));
   }
+  read_schedule(schedule, &module);
   return module;
 }
 

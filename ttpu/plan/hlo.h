@@ -1,5 +1,6 @@
-// The part of a compiled HLO module that costs are read from. Field numbers: xla/service/hlo.proto
-// and xla/xla_data.proto of OpenXLA.
+// The part of a compiled HLO module that costs are read from: the message that PJRT gives, or the
+// text that XLA prints (`compiled.as_text()` of JAX, --xla_dump_hlo_as_text). Field numbers:
+// xla/service/hlo.proto and xla/xla_data.proto of OpenXLA.
 #pragma once
 
 #include <cstdint>
@@ -11,35 +12,75 @@
 
 namespace ttpu::plan {
 
+// An array with its layout, or a tuple.
+struct HloShape {
+  int64_t element_bits = 0;  // 0: no bytes (a token)
+  bool is_float8 = false;
+  bool is_integer = false;  // of 8 bits or less
+  std::vector<int64_t> dims;
+  std::vector<int64_t> minor_to_major;
+  std::vector<std::vector<int64_t>> tiles;
+  int64_t memory_space = 0;  // 0: HBM. On TPU 1 is vector memory, 2 semaphores, 6 scalar memory
+  bool is_tuple = false;
+  std::vector<HloShape> parts;
+
+  int64_t elements() const;
+  double bytes() const;         // of the elements; of a tuple, all parts
+  double padded_bytes() const;  // as laid out: the first tile fills the minor dimensions
+};
+
+// Of a convolution, which is what XLA makes of a matrix product for TPU, or of a dot.
+struct HloWindowDim {
+  int64_t size = 1, stride = 1, padding_low = 0, dilation = 1, base_dilation = 1;
+};
+struct HloContraction {
+  std::vector<int64_t> lhs;  // dot: contracted dimensions
+  std::vector<HloWindowDim> window;
+  std::vector<int64_t> input_spatial, kernel_spatial, output_spatial;
+  int64_t kernel_input_feature = 0;
+  int64_t batch_groups = 1;
+};
+
 struct HloInstruction {
+  std::string_view name;
   std::string_view opcode;
-  std::string_view shape;           // a ShapeProto
+  HloShape shape;
   std::string_view backend_config;  // JSON, as the compiler writes it
   std::string_view direction;       // of a comparison: "LT", ...
+  std::string_view target;          // of a custom call
   int64_t id = 0;
   int64_t tuple_index = 0;
   int64_t parameter_number = 0;
+  int64_t group_size = 0;           // of a collective: devices that meet; 0: all
   std::optional<int64_t> constant;  // of an integer scalar
   std::vector<int64_t> operands;
-  std::vector<int64_t> called;  // of a while: body, condition
+  std::vector<int64_t> called;   // of a while: body, condition
+  std::vector<int64_t> aliased;  // operands whose memory the result takes
+  HloContraction contraction;
 };
 
 struct HloComputation {
   int64_t root = 0;
   std::map<int64_t, HloInstruction> instructions;  // by id
+  std::vector<int64_t> order;                      // as they run
+
+  const HloInstruction* find(int64_t id) const;
 };
 
 struct HloModule {
   int64_t entry = 0;
   std::map<int64_t, HloComputation> computations;  // by id
+
+  const HloComputation* find(int64_t id) const;
 };
 
 // The module keeps views of `bytes`. Throws kDataLoss when they are no HloModuleProto.
 HloModule parse_hlo(std::string_view bytes);
+// The same from text; throws kDataLoss with the line that cannot be read.
+HloModule parse_hlo_text(std::string_view text);
 
-// The bytes of a shape; `only_last`: of the tuple (operand, result) that an asynchronous start
-// gives, the result.
-double hlo_shape_bytes(std::string_view shape, bool only_last);
+// The type of an element as HLO names it ("bf16"). Throws kDataLoss for another.
+void set_element_type(std::string_view name, HloShape* shape);
 
 // How often a `while` turns: as the compiler notes it, or from its condition, where that compares a
 // counter with a constant. Nothing for another loop.

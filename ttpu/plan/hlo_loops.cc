@@ -19,17 +19,12 @@ struct Frame {
   const HloInstruction* call = nullptr;
 };
 
-const HloInstruction* find(const HloComputation& computation, int64_t id) {
-  const auto found = computation.instructions.find(id);
-  return found == computation.instructions.end() ? nullptr : &found->second;
-}
-
 class Resolver {
  public:
   explicit Resolver(const HloModule& module) : module_(module) {}
 
   std::optional<Term> term(const Frame& frame, int64_t id, int depth = 0) const {
-    const HloInstruction* op = find(*frame.computation, id);
+    const HloInstruction* op = frame.computation->find(id);
     if (op == nullptr || depth > 32) return std::nullopt;
     if (op->constant) return Term{std::nullopt, *op->constant};
     if (op->opcode == "parameter") {
@@ -53,21 +48,20 @@ class Resolver {
   // The comparison that a condition ends with, and the frame that it stands in; `keep` holds frames
   // of fusions.
   const HloInstruction* comparison(const Frame& frame, Frame* inner) const {
-    const HloInstruction* root = find(*frame.computation, frame.computation->root);
+    const HloInstruction* root = frame.computation->find(frame.computation->root);
     *inner = frame;
     if (root != nullptr && (root->opcode == "fusion" || root->opcode == "call")) {
       const HloComputation* target = called(*root);
       if (target == nullptr) return nullptr;
       *inner = Frame{target, &frame, root};
-      root = find(*target, target->root);
+      root = target->find(target->root);
     }
     return root != nullptr && root->opcode == "compare" ? root : nullptr;
   }
 
   const HloComputation* called(const HloInstruction& op, size_t index = 0) const {
     if (op.called.size() <= index) return nullptr;
-    const auto found = module_.computations.find(op.called[index]);
-    return found == module_.computations.end() ? nullptr : &found->second;
+    return module_.find(op.called[index]);
   }
 
   static int64_t operand(const HloInstruction& op, int64_t index) {
@@ -78,7 +72,7 @@ class Resolver {
  private:
   // An element of the tuple that the loop carries: the parameter of the outermost frame.
   std::optional<Term> carried(const Frame& frame, const HloInstruction& op) const {
-    const HloInstruction* tuple = find(*frame.computation, operand(op, 0));
+    const HloInstruction* tuple = frame.computation->find(operand(op, 0));
     if (frame.caller != nullptr || tuple == nullptr || tuple->opcode != "parameter") {
       return std::nullopt;
     }
@@ -110,7 +104,7 @@ std::optional<int64_t> noted(std::string_view config) {
 // The number that element `index` of the loop's first tuple is.
 std::optional<int64_t> initial(const Resolver& resolver, const HloComputation& around,
                                const HloInstruction& loop, int64_t index) {
-  const HloInstruction* tuple = find(around, Resolver::operand(loop, 0));
+  const HloInstruction* tuple = around.find(Resolver::operand(loop, 0));
   if (tuple == nullptr || tuple->opcode != "tuple") return std::nullopt;
   const auto term = resolver.term(Frame{&around}, Resolver::operand(*tuple, index));
   return term && !term->element ? std::optional(term->offset) : std::nullopt;
@@ -137,7 +131,7 @@ std::optional<int64_t> hlo_trip_count(const HloModule& module, const HloComputat
   if (!counter || !bound || !counter->element) return std::nullopt;
   // The element that the next turn gets in the place of `index`.
   const auto next = [&](int64_t index) -> std::optional<Term> {
-    const HloInstruction* root = find(*body, body->root);
+    const HloInstruction* root = body->find(body->root);
     if (root == nullptr || root->opcode != "tuple") return std::nullopt;
     return resolver.term(Frame{body}, Resolver::operand(*root, index));
   };

@@ -25,6 +25,7 @@ void visit_fields(Report& report, const Visit& visit) {
   visit("temporary_bytes", report.temporary_bytes);
   visit("code_bytes", report.code_bytes);
   visit("total_bytes", report.total_bytes);
+  visit("peak_bytes", report.peak_bytes);
   visit("free_bytes", report.free_bytes);
   visit("flops", report.flops);
   visit("weight_read_bytes", report.weight_read_bytes);
@@ -109,6 +110,15 @@ const std::vector<std::pair<const char*, Cell>>& rows() {
       {"  step", [](const R& r) { return seconds(r.estimate.seconds); }},
       {"  bound", [](const R& r) { return r.estimate.bound; }},
       {"  tokens/s", [](const R& r) { return fmt::format("{:.0f}", r.tokens_per_second); }},
+      {"As scheduled", nullptr},
+      {"  estimate", [](const R& r) { return seconds(r.schedule.seconds); }},
+      {"  waits for copies", [](const R& r) { return seconds(r.schedule.exposed_copy_seconds); }},
+      {"  waits for others",
+       [](const R& r) { return seconds(r.schedule.exposed_collective_seconds); }},
+      {"  flops", [](const R& r) { return count(r.schedule.flops); }},
+      {"  HBM bytes", [](const R& r) { return bytes(r.schedule.hbm_bytes); }},
+      {"  limit", [](const R& r) { return seconds(r.schedule.limit_seconds); }},
+      {"  bound", [](const R& r) { return r.schedule.bound; }},
       {"Compiled in", [](const R& r) { return fmt::format("{:.1f} s", r.compile_seconds); }},
   };
   return kRows;
@@ -119,6 +129,7 @@ const std::vector<std::pair<const char*, Cell>>& rows() {
 Json to_json(const ProgramReport& report) {
   Json json = Json::object();
   visit_fields(report, [&json](const char* name, const auto& field) { json[name] = field; });
+  json["schedule"] = to_json(report.schedule);
   return json;
 }
 
@@ -128,6 +139,7 @@ ProgramReport report_from_json(const Json& json) {
   visit_fields(report, [&view](const char* name, auto& field) {
     field = view.get<std::remove_reference_t<decltype(field)>>(name);
   });
+  report.schedule = schedule_from_json(view.child("schedule").json());
   return report;
 }
 
@@ -158,6 +170,9 @@ std::string to_table(const std::vector<ProgramReport>& reports) {
         "The {} program has {} loops whose number of turns is not fixed: one turn of each is "
         "counted.\n",
         report.phase, report.uncounted_loops);
+  }
+  for (const ProgramReport& report : reports) {
+    table += to_text(report.schedule, report.phase);
   }
   return table;
 }

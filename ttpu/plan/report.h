@@ -6,6 +6,7 @@
 
 #include "ttpu/base/json.h"
 #include "ttpu/plan/cost.h"
+#include "ttpu/plan/schedule.h"
 
 namespace ttpu::plan {
 
@@ -29,6 +30,7 @@ struct ProgramReport {
   int64_t temporary_bytes = 0;
   int64_t code_bytes = 0;
   int64_t total_bytes = 0;
+  int64_t peak_bytes = 0;  // the most in use at once, as the compiler counts; 0: not told
   int64_t free_bytes = 0;
 
   // Of one device's share of a step, counted from the program; see ProgramCost.
@@ -43,7 +45,8 @@ struct ProgramReport {
   // The compiler's own figures; negative when it gives none.
   double compiler_flops = -1;
   double compiler_bytes = -1;
-  double compiler_cycles = 0;  // see CompiledCost; 0 when it gives none
+  double compiler_cycles = 0;  // see ScheduleCost; 0 when it gives none
+  ScheduleCost schedule;
 
   StepEstimate estimate;
   double tokens_per_second = 0;

@@ -1,0 +1,501 @@
+#include "ttpu/plan/schedule.h"
+
+#include <algorithm>
+#include <charconv>
+#include <deque>
+#include <optional>
+#include <set>
+#include <unordered_map>
+
+#include "ttpu/plan/hlo_work.h"
+#include "ttpu/plan/proto_fields.h"
+
+namespace ttpu::plan {
+namespace {
+
+// "About a microsecond a hop": J. Austin et al., "How to Scale Your Model" (2025), chapter on TPUs.
+constexpr double kHopSeconds = 1e-6;
+constexpr int kDeepest = 32;
+
+struct Ring {
+  double sent = 0;  // by a device, for each byte of the result
+  double hops = 0;  // both directions at once
+};
+
+std::optional<Ring> ring_of(std::string_view opcode, double n) {
+  if (opcode.starts_with("all-reduce")) return Ring{2 * (n - 1) / n, n};
+  if (opcode.starts_with("all-gather")) return Ring{(n - 1) / n, n / 2};
+  if (opcode.starts_with("reduce-scatter")) return Ring{n - 1, n / 2};
+  if (opcode.starts_with("all-to-all") || opcode.starts_with("ragged-all-to-all")) {
+    return Ring{(n - 1) / n, n / 2};
+  }
+  if (opcode.starts_with("collective-permute") || opcode.starts_with("collective-broadcast")) {
+    return Ring{1, 1};
+  }
+  return std::nullopt;
+}
+
+std::string_view base_of(std::string_view opcode) {
+  for (const std::string_view end : {"-start", "-done"}) {
+    if (opcode.ends_with(end)) return opcode.substr(0, opcode.size() - end.size());
+  }
+  return opcode;
+}
+
+// A number in JSON: "key":"1234" or "key":1234.
+std::optional<double> number_of(std::string_view config, std::string_view key) {
+  const size_t at = config.find(key);
+  if (at == std::string_view::npos) return std::nullopt;
+  const size_t first = config.find_first_of("-0123456789", at + key.size());
+  if (first == std::string_view::npos) return std::nullopt;
+  double value = 0;
+  std::from_chars(config.data() + first, config.data() + config.size(), value);
+  return value;
+}
+
+bool is_free(const HloInstruction& op) {
+  static const std::set<std::string_view> kFree = {
+      "parameter", "constant",     "tuple",       "get-tuple-element",    "bitcast",
+      "after-all", "partition-id", "replica-id",  "optimization-barrier", "add-dependency",
+      "domain",    "iota",         "async-update"};
+  if (op.opcode == "custom-call") return op.target != "tpu_custom_call";
+  return kFree.contains(op.opcode);
+}
+
+// Queues of what runs beside the program: bytes to copy, seconds on the links.
+struct Queue {
+  struct Item {
+    int64_t id;
+    double left;
+  };
+  std::deque<Item> items;
+
+  void drain(double amount) {
+    while (!items.empty() && amount > 0) {
+      const double taken = std::min(amount, items.front().left);
+      items.front().left -= taken;
+      amount -= taken;
+      if (items.front().left <= 0) items.pop_front();
+    }
+  }
+  // What is left until `id` is done, and all that stands before it.
+  double left_of(int64_t id) const {
+    double sum = 0;
+    for (const Item& item : items) {
+      sum += item.left;
+      if (item.id == id) return sum;
+    }
+    return 0;
+  }
+};
+
+class Player {
+ public:
+  Player(const HloModule& module, const Slice& slice) : module_(module), slice_(slice) {}
+
+  void play(int64_t id, double weight, int depth = 0) {
+    const HloComputation* computation = module_.find(id);
+    if (computation == nullptr || depth > kDeepest) return;
+    find_caches(*computation);
+    for (const int64_t key : computation->order) {
+      const HloInstruction* op = computation->find(key);
+      if (op != nullptr) step(*computation, *op, weight, depth);
+    }
+  }
+
+  ScheduleCost cost;
+  double now = 0;
+
+ private:
+  void step(const HloComputation& around, const HloInstruction& op, double weight, int depth) {
+    if (op.opcode == "while") return loop(around, op, weight, depth);
+    if (op.opcode == "conditional") return branch(op, weight, depth);
+    if (op.opcode == "call") return call(op, weight, depth);
+    if (op.opcode == "copy-start") return start_copy(around, op, weight);
+    if (op.opcode == "async-start") return start_async(op, weight, depth);
+    if (op.opcode.ends_with("-done")) return finish(around, op, weight);
+    if (is_free(op)) return;
+    if (op.opcode == "custom-call") return kernel(around, op, weight);
+    if (ring_of(op.opcode, 2)) {
+      return op.opcode.ends_with("-start") ? start_collective(around, op, op.id, weight)
+                                           : collective(around, op, weight);
+    }
+    if (op.opcode == "fusion" && fused_collective(around, op, weight)) return;
+    operate(around, op, weight);
+  }
+
+  void find_caches(const HloComputation& computation) {
+    for (const auto& [id, op] : computation.instructions) {
+      if (op.opcode != "custom-call" || op.target != "tpu_custom_call") continue;
+      for (const int64_t index : op.aliased) {
+        const auto at = static_cast<size_t>(index);
+        if (at < op.operands.size()) caches_.insert(memory_of(computation, op.operands[at]));
+      }
+    }
+  }
+
+  // Time passes for everything that runs beside; `hbm_bytes` is what the program itself moves.
+  void advance(double seconds, double hbm_bytes) {
+    now += seconds;
+    copies_.drain(std::max(0.0, seconds * slice_.chip.hbm_bandwidth - hbm_bytes));
+    links_.drain(seconds);
+  }
+
+  double compute_seconds(const HloWork& work) const {
+    const auto at = [](double count, double peak, double otherwise) {
+      return count / (peak > 0 ? peak : otherwise);
+    };
+    const Chip& chip = slice_.chip;
+    return work.flops / chip.bf16_flops + at(work.int8_ops, chip.int8_ops, chip.bf16_flops) +
+           at(work.fp8_flops, chip.fp8_flops, chip.bf16_flops);
+  }
+
+  void count(const HloWork& work, double weight) {
+    cost.flops += weight * work.flops;
+    cost.int8_ops += weight * work.int8_ops;
+    cost.fp8_flops += weight * work.fp8_flops;
+    cost.hbm_bytes += weight * work.hbm_bytes;
+  }
+
+  void operate(const HloComputation& around, const HloInstruction& op, double weight) {
+    const HloWork work = work_of(module_, around, op);
+    count(work, weight);
+    const auto cycles = number_of(op.backend_config, "\"estimated_cycles\":");
+    double seconds = 0;
+    if (cycles) {
+      seconds = *cycles / slice_.chip.clock;
+      cost.cycles += weight * *cycles;
+      cost.cycle_seconds += weight * seconds;
+    } else {
+      seconds = std::max(work.all_bytes / slice_.chip.hbm_bandwidth, compute_seconds(work));
+      cost.unpriced_seconds += weight * seconds;
+      unpriced_.insert(op.id);
+      cost.unpriced_count = static_cast<int64_t>(unpriced_.size());
+    }
+    advance(seconds, work.hbm_bytes);
+  }
+
+  void start_copy(const HloComputation& around, const HloInstruction& op, double weight) {
+    // (destination, source, context)
+    double bytes = 0;
+    for (size_t i = 0; i < 2 && i < op.shape.parts.size(); ++i) {
+      if (op.shape.parts[i].memory_space == 0) bytes += op.shape.parts[i].padded_bytes();
+    }
+    if (op.shape.parts.empty()) bytes = work_of(module_, around, op).hbm_bytes;
+    queue_copy(op.id, bytes, weight);
+  }
+
+  void queue_copy(int64_t id, double bytes, double weight) {
+    cost.hbm_bytes += weight * bytes;
+    copies_.items.push_back({id, bytes});
+  }
+
+  void start_async(const HloInstruction& op, double weight, int depth) {
+    const HloComputation* inner = op.called.empty() ? nullptr : module_.find(op.called[0]);
+    const HloInstruction* root = inner == nullptr ? nullptr : inner->find(inner->root);
+    if (root == nullptr) return;
+    if (ring_of(root->opcode, 2)) return start_collective(*inner, *root, op.id, weight);
+    if (root->opcode == "call" || root->opcode == "while")
+      return play(op.called[0], weight, depth + 1);
+    HloWork work = work_of(module_, *inner, *root);
+    // Where the result stands is said by the start alone: ((operands), result, context).
+    if (op.shape.parts.size() > 1 && !op.shape.parts[1].is_tuple && root->shape.memory_space == 0 &&
+        op.shape.parts[1].memory_space != 0) {
+      work.hbm_bytes -= std::min(work.hbm_bytes, op.shape.parts[1].padded_bytes());
+    }
+    cost.flops += weight * work.flops;
+    queue_copy(op.id, work.hbm_bytes, weight);
+  }
+
+  double group_of(const HloInstruction& op) const {
+    return static_cast<double>(op.group_size > 0 ? op.group_size : slice_.devices());
+  }
+
+  // The part of a collective's shape that is its result. A start gives (operand, result, ...), but
+  // that of an all-reduce the result alone.
+  static double result_bytes(const HloInstruction& op) {
+    if (!op.shape.is_tuple || op.shape.parts.empty()) return op.shape.bytes();
+    if (!op.opcode.ends_with("-start") || op.opcode.starts_with("all-reduce")) {
+      return op.shape.bytes();
+    }
+    double largest = 0;
+    for (const HloShape& part : op.shape.parts) largest = std::max(largest, part.bytes());
+    return largest;
+  }
+
+  CollectiveCost* entry_of(const HloInstruction& op, double group) {
+    const std::string_view name = base_of(op.opcode);
+    for (CollectiveCost& known : cost.collectives) {
+      const bool same_size = known.count > 0 && known.bytes / known.count == result_bytes(op);
+      if (known.opcode == name && known.group == static_cast<int64_t>(group) && same_size) {
+        return &known;
+      }
+    }
+    cost.collectives.push_back({std::string(name), static_cast<int64_t>(group)});
+    return &cost.collectives.back();
+  }
+
+  // Counts it; gives the seconds that it takes and its place in the list.
+  double price(const HloComputation& around, const HloInstruction& op, double weight,
+               size_t* index) {
+    const double group = group_of(op);
+    CollectiveCost* entry = entry_of(op, group);
+    *index = static_cast<size_t>(entry - cost.collectives.data());
+    const Ring ring = group > 1 ? *ring_of(op.opcode, group) : Ring{};
+    const double bytes = result_bytes(op);
+    const double seconds = ring.sent * bytes / slice_.ici_bandwidth(static_cast<int64_t>(group)) +
+                           ring.hops * kHopSeconds;
+    entry->count += weight;
+    entry->bytes += weight * bytes;
+    entry->sent_bytes += weight * ring.sent * bytes;
+    entry->seconds += weight * seconds;
+    cost.ici_bytes += weight * ring.sent * bytes;
+    cost.ici_limit +=
+        weight * ring.sent * bytes / slice_.ici_bandwidth(static_cast<int64_t>(group));
+    cost.hbm_bytes +=
+        weight * (op.opcode.ends_with("-start") ? 0 : work_of(module_, around, op).hbm_bytes);
+    return seconds;
+  }
+
+  void expose(size_t index, double seconds, double weight) {
+    cost.exposed_collective_seconds += weight * seconds;
+    cost.collectives.at(index).exposed_seconds += weight * seconds;
+  }
+
+  void collective(const HloComputation& around, const HloInstruction& op, double weight) {
+    size_t index = 0;
+    const double seconds = price(around, op, weight, &index);
+    double waited = 0;
+    for (const Queue::Item& item : links_.items) waited += item.left;  // the links are shared
+    expose(index, seconds + waited, weight);
+    advance(seconds + waited, 0);
+  }
+
+  void start_collective(const HloComputation& around, const HloInstruction& op, int64_t id,
+                        double weight) {
+    size_t index = 0;
+    links_.items.push_back({id, price(around, op, weight, &index)});
+    collective_of_[id] = index;
+  }
+
+  // A fusion that holds a collective: started, finished, or run beside its products.
+  bool fused_collective(const HloComputation& around, const HloInstruction& op, double weight) {
+    const HloComputation* inner = op.called.empty() ? nullptr : module_.find(op.called[0]);
+    if (inner == nullptr) return false;
+    const HloInstruction* found = nullptr;
+    bool starts = false;
+    bool ends = false;
+    for (const auto& [id, part] : inner->instructions) {
+      if (!ring_of(part.opcode, 2)) continue;
+      if (part.opcode.ends_with("-done")) {
+        ends = true;
+        continue;
+      }
+      starts = starts || part.opcode.ends_with("-start");
+      found = &part;
+    }
+    if (found == nullptr && !ends) return false;
+    if (found == nullptr) {
+      finish(around, op, weight);
+      operate(around, op, weight);
+      return true;
+    }
+    if (op.name.find("start") != std::string_view::npos || (starts && !ends)) {
+      start_collective(*inner, *found, op.id, weight);
+      operate(around, op, weight);
+      return true;
+    }
+    size_t index = 0;
+    const double seconds = price(*inner, *found, weight, &index);
+    const double before = now;
+    operate(around, op, weight);
+    const double rest = std::max(0.0, seconds - (now - before));
+    expose(index, rest, weight);
+    advance(rest, 0);
+    return true;
+  }
+
+  // Waits for all that the operands started.
+  void finish(const HloComputation& around, const HloInstruction& op, double weight) {
+    for (const int64_t operand : op.operands) {
+      int64_t id = operand;
+      for (int i = 0; i < kDeepest; ++i) {
+        const HloInstruction* source = around.find(id);
+        if (source == nullptr || source->operands.empty()) break;
+        if (source->opcode != "get-tuple-element" && source->opcode != "async-update" &&
+            source->opcode != "bitcast") {
+          break;
+        }
+        id = source->operands[0];
+      }
+      if (const auto found = collective_of_.find(id); found != collective_of_.end()) {
+        const double left = links_.left_of(id);
+        expose(found->second, left, weight);
+        advance(left, 0);
+        continue;
+      }
+      const double left = copies_.left_of(id) / slice_.chip.hbm_bandwidth;
+      cost.exposed_copy_seconds += weight * left;
+      advance(left, 0);
+    }
+  }
+
+  // The memory that a value stands in: the argument or operator that it was made by.
+  static int64_t memory_of(const HloComputation& around, int64_t id) {
+    for (int i = 0; i < kDeepest; ++i) {
+      const HloInstruction* op = around.find(id);
+      if (op == nullptr || op->operands.empty()) return id;
+      if (op->opcode == "bitcast" || op->opcode == "optimization-barrier") {
+        id = op->operands[0];
+      } else if (op->opcode == "get-tuple-element") {
+        const HloInstruction* source = around.find(op->operands[0]);
+        if (source == nullptr || source->aliased.empty()) return id;
+        const size_t at =
+            std::min(static_cast<size_t>(op->tuple_index), source->aliased.size() - 1);
+        const auto operand = static_cast<size_t>(source->aliased[at]);
+        if (operand >= source->operands.size()) return id;
+        id = source->operands[operand];
+      } else if (op->opcode == "custom-call" && op->aliased.size() == 1 && !op->shape.is_tuple) {
+        const auto operand = static_cast<size_t>(op->aliased[0]);
+        if (operand >= op->operands.size()) return id;
+        id = op->operands[operand];
+      } else {
+        return id;
+      }
+    }
+    return id;
+  }
+
+  void kernel(const HloComputation& around, const HloInstruction& op, double weight) {
+    HloWork work;
+    for (size_t i = 0; i < op.operands.size(); ++i) {
+      const HloInstruction* source = around.find(op.operands[i]);
+      if (source == nullptr || source->shape.memory_space != 0) continue;
+      const int64_t memory = memory_of(around, op.operands[i]);
+      if (caches_.contains(memory) && !counted_.insert(memory).second) continue;
+      work.hbm_bytes += source->shape.padded_bytes();
+    }
+    const auto add_result = [&work](const HloShape& shape) {
+      if (shape.memory_space == 0) work.hbm_bytes += shape.padded_bytes();
+    };
+    if (!op.shape.is_tuple && op.aliased.empty()) add_result(op.shape);
+    // Results that take an operand's place have its size: take them off by shape.
+    std::multiset<double> in_place;
+    for (const int64_t i : op.aliased) {
+      const auto at = static_cast<size_t>(i);
+      const HloInstruction* source =
+          at < op.operands.size() ? around.find(op.operands[at]) : nullptr;
+      if (source != nullptr) in_place.insert(source->shape.bytes());
+    }
+    for (const HloShape& part : op.shape.parts) {
+      const auto same = in_place.find(part.bytes());
+      if (same == in_place.end()) {
+        add_result(part);
+      } else {
+        in_place.erase(same);
+      }
+    }
+    const size_t estimate = op.backend_config.find("\"cost_estimate\"");
+    if (estimate != std::string_view::npos) {
+      work.flops = number_of(op.backend_config.substr(estimate), "\"flops\":").value_or(0);
+    }
+    count(work, weight);
+    const double seconds =
+        std::max(work.hbm_bytes / slice_.chip.hbm_bandwidth, compute_seconds(work));
+    cost.kernel_seconds += weight * seconds;
+    const std::string name(op.name.substr(0, op.name.find('.')));
+    auto entry = std::find_if(cost.kernels.begin(), cost.kernels.end(),
+                              [&](const KernelCost& known) { return known.name == name; });
+    if (entry == cost.kernels.end()) entry = cost.kernels.insert(entry, KernelCost{name});
+    entry->count += weight;
+    entry->bytes += weight * work.hbm_bytes;
+    entry->flops += weight * work.flops;
+    entry->seconds += weight * seconds;
+    advance(seconds, work.hbm_bytes);
+  }
+
+  void loop(const HloComputation& around, const HloInstruction& op, double weight, int depth) {
+    const auto counted = hlo_trip_count(module_, around, op);
+    if (!counted && loops_.insert(op.id).second) ++cost.uncounted_loops;
+    const int64_t turns = counted.value_or(1);
+    const auto turn = [&](double times) {
+      const double before = now;
+      counted_.clear();  // another turn reads its cache again
+      for (const int64_t inner : op.called) play(inner, weight * times, depth + 1);
+      return now - before;
+    };
+    if (turns > 0) turn(1);
+    if (turns > 1) now += static_cast<double>(turns - 2) * turn(static_cast<double>(turns - 1));
+  }
+
+  void call(const HloInstruction& op, double weight, int depth) {
+    for (const int64_t inner : op.called) play(inner, weight, depth + 1);
+  }
+
+  void branch(const HloInstruction& op, double weight, int depth) {
+    std::optional<Player> longest;
+    for (const int64_t inner : op.called) {
+      Player one = *this;
+      one.play(inner, weight, depth + 1);
+      if (!longest || one.now > longest->now) longest.emplace(one);
+    }
+    if (longest) take(std::move(*longest));
+  }
+
+  void take(Player&& other) {
+    cost = std::move(other.cost);
+    now = other.now;
+    copies_ = std::move(other.copies_);
+    links_ = std::move(other.links_);
+    collective_of_ = std::move(other.collective_of_);
+    caches_ = std::move(other.caches_);
+    counted_ = std::move(other.counted_);
+    loops_ = std::move(other.loops_);
+    unpriced_ = std::move(other.unpriced_);
+  }
+
+  const HloModule& module_;
+  const Slice& slice_;
+  Queue copies_;  // bytes
+  Queue links_;   // seconds
+  std::unordered_map<int64_t, size_t> collective_of_;
+  std::set<int64_t> caches_;   // memory that some kernel updates in place
+  std::set<int64_t> counted_;  // of these, already read
+  std::set<int64_t> loops_;
+  std::set<int64_t> unpriced_;
+};
+
+}  // namespace
+
+ScheduleCost schedule_cost(const HloModule& module, const Slice& slice) {
+  Player player(module, slice);
+  player.play(module.entry, 1);
+  ScheduleCost cost = std::move(player.cost);
+  cost.seconds = player.now;
+  const Chip& chip = slice.chip;
+  const auto at = [&chip](double count, double peak) {
+    return count / (peak > 0 ? peak : chip.bf16_flops);
+  };
+  cost.compute_limit = cost.flops / chip.bf16_flops + at(cost.int8_ops, chip.int8_ops) +
+                       at(cost.fp8_flops, chip.fp8_flops);
+  cost.hbm_limit = cost.hbm_bytes / chip.hbm_bandwidth;
+  cost.limit_seconds = std::max({cost.compute_limit, cost.hbm_limit, cost.ici_limit});
+  cost.bound = cost.limit_seconds == cost.hbm_limit       ? "HBM"
+               : cost.limit_seconds == cost.compute_limit ? "compute"
+                                                          : "interconnect";
+  return cost;
+}
+
+ScheduleCost schedule_cost(const pjrt::OptimizedProgram& program, const Slice& slice) {
+  std::string_view bytes = program.code;
+  if (program.format == "hlo_with_config") {
+    for (Fields fields(program.code); fields.next();) {
+      if (fields.number == 1) bytes = fields.bytes;
+    }
+  } else if (program.format != "hlo") {
+    return {};
+  }
+  return schedule_cost(parse_hlo(bytes), slice);
+}
+
+}  // namespace ttpu::plan
