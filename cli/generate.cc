@@ -111,8 +111,8 @@ void add_generate_command(CLI::App& app) {
                       "`prompt_token_ids`");
   command->add_option("--output", flags->output,
                       "A file for the answers to --input, a JSON object a line with `index`, in "
-                      "the order in which they end. What it holds already is kept and not asked "
-                      "again");
+                      "the order in which they end. Answers that it holds already are kept, errors "
+                      "are asked again");
   command
       ->add_option("--max-num-seqs", flags->model.engine.max_num_seqs,
                    "With --output: prompts that are answered at once")

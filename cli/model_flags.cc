@@ -4,6 +4,7 @@
 
 #include <sys/resource.h>
 
+#include "ttpu/engine/capacity.h"
 #include "ttpu/io/hub.h"
 
 namespace ttpu::cli {
@@ -36,6 +37,12 @@ void add_load_flags(CLI::App& command, LoadFlags* flags) {
       ->check(CLI::IsMember({"auto", "bf16"}))
       ->capture_default_str();
   command.add_flag("--no-kernels", flags->no_kernels, "Plain XLA, without TTPU's own CPU kernels");
+  command
+      .add_option("--kv-cache-dtype", flags->cache_dtype,
+                  "Type of the cache's keys and values; auto is that of the activations, int8 and "
+                  "fp8 take half of bf16")
+      ->check(CLI::IsMember({"auto", "bf16", "bfloat16", "f32", "int8", "fp8", "fp8_e4m3"}))
+      ->capture_default_str();
   command.add_option("--max-model-len", flags->engine.max_model_len,
                      "Most tokens of prompt and answer together (0: the model's, to 4096)");
   command
@@ -70,6 +77,7 @@ engine::EngineOptions engine_options(const LoadFlags& flags) {
   options.dtype = flags.dtype == "f32" ? DType::kF32 : DType::kBF16;
   options.expand_weights = flags.weights == "bf16" || options.dtype == DType::kF32;
   options.custom_calls = !flags.no_kernels;
+  options.cache_dtype = engine::cache_dtype_of(flags.cache_dtype);
   return options;
 }
 

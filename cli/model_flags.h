@@ -15,6 +15,7 @@ struct LoadFlags {
   std::string model;
   std::string dtype = "bf16";
   std::string weights = "auto";
+  std::string cache_dtype = "auto";
   bool no_kernels = false;
   engine::EngineOptions engine;  // what the flags above decide is set by engine_options()
 };

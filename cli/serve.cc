@@ -17,7 +17,6 @@ namespace {
 struct ServeFlags {
   ttpu::cli::LoadFlags model;
   ttpu::server::ServerOptions server;
-  std::string cache_dtype = "auto";
   std::string log_format = "text";
   bool no_prefix_caching = false;
 };
@@ -26,9 +25,6 @@ void add_engine_flags(CLI::App& command, ServeFlags* flags) {
   ttpu::engine::EngineOptions& engine = flags->model.engine;
   engine.max_num_seqs = 16;
   ttpu::cli::add_load_flags(command, &flags->model);
-  command.add_option("--kv-cache-dtype", flags->cache_dtype, "auto is that of the activations")
-      ->check(CLI::IsMember({"auto", "bf16", "f32"}))
-      ->capture_default_str();
   command.add_option("--max-num-seqs", engine.max_num_seqs, "Requests that run at once")
       ->capture_default_str();
   command
@@ -77,9 +73,6 @@ void add_server_flags(CLI::App& command, ServeFlags* flags) {
 
 ttpu::engine::EngineOptions engine_options(const ServeFlags& flags) {
   ttpu::engine::EngineOptions engine = ttpu::cli::engine_options(flags.model);
-  if (flags.cache_dtype != "auto") {
-    engine.cache_dtype = flags.cache_dtype == "f32" ? ttpu::DType::kF32 : ttpu::DType::kBF16;
-  }
   engine.prefix_caching = !flags.no_prefix_caching;
   return engine;
 }

@@ -10,6 +10,7 @@
 #include "python/batch.h"
 #include "ttpu/base/error.h"
 #include "ttpu/base/json.h"
+#include "ttpu/engine/capacity.h"
 #include "ttpu/io/hub.h"
 
 namespace nb = nanobind;
@@ -27,7 +28,8 @@ DType dtype_of(const std::string& name) {
 engine::EngineOptions options_of(const std::string& dtype, const std::string& device,
                                  int64_t max_model_len, int64_t max_num_seqs,
                                  int64_t max_num_batched_tokens, bool enable_prefix_caching,
-                                 int64_t num_speculative_tokens) {
+                                 int64_t num_speculative_tokens,
+                                 const std::string& kv_cache_dtype) {
   engine::EngineOptions options;
   options.device = device;
   options.dtype = dtype_of(dtype);
@@ -36,6 +38,7 @@ engine::EngineOptions options_of(const std::string& dtype, const std::string& de
   options.max_num_seqs = max_num_seqs;
   options.max_num_batched_tokens = max_num_batched_tokens;
   options.prefix_caching = enable_prefix_caching;
+  options.cache_dtype = engine::cache_dtype_of(kv_cache_dtype);
   options.speculation.num_speculative_tokens = num_speculative_tokens;
   return options;
 }
@@ -128,16 +131,17 @@ void bind_llm(nb::module_& module) {
           [](BatchEngine* self, const std::string& model, const std::string& dtype,
              const std::string& device, int64_t max_model_len, int64_t max_num_seqs,
              int64_t max_num_batched_tokens, bool enable_prefix_caching,
-             int64_t num_speculative_tokens) {
+             int64_t num_speculative_tokens, const std::string& kv_cache_dtype) {
             const auto options =
                 options_of(dtype, device, max_model_len, max_num_seqs, max_num_batched_tokens,
-                           enable_prefix_caching, num_speculative_tokens);
+                           enable_prefix_caching, num_speculative_tokens, kv_cache_dtype);
             const nb::gil_scoped_release release;
             new (self) BatchEngine(model, options);
           },
           nb::arg("model"), nb::kw_only(), nb::arg("dtype"), nb::arg("device"),
           nb::arg("max_model_len"), nb::arg("max_num_seqs"), nb::arg("max_num_batched_tokens"),
-          nb::arg("enable_prefix_caching"), nb::arg("num_speculative_tokens"))
+          nb::arg("enable_prefix_caching"), nb::arg("num_speculative_tokens"),
+          nb::arg("kv_cache_dtype"))
       .def("encode", &BatchEngine::encode, nb::arg("text"),
            nb::call_guard<nb::gil_scoped_release>())
       .def("encode_chat", &encode_chat, nb::arg("messages"))

@@ -101,13 +101,15 @@ class LLM:
 
     def __init__(self, model: str | os.PathLike[str], *, task: str = "generate", dtype: str = "", device: str = "cpu",
                  max_model_len: int = 0, max_num_seqs: int = 16, max_num_batched_tokens: int = 2048,
-                 enable_prefix_caching: bool = True, num_speculative_tokens: int = 0):
+                 enable_prefix_caching: bool = True, num_speculative_tokens: int = 0,
+                 kv_cache_dtype: str = "auto"):
         """model: a folder in Hugging Face layout, a .gguf file, or a hub id.
 
         task: "generate", or "embed" for an encoder (BERT, RoBERTa).
         dtype: of activations, "bf16" or "f32"; without it bf16, and f32 for embeddings.
         max_model_len: most tokens of prompt and answer together; 0 is what the model allows, to 4096.
         max_num_seqs: prompts that are answered at the same time.
+        kv_cache_dtype: "auto" (that of the activations), "bf16", "f32", "int8" or "fp8".
         """
         if task not in ("generate", "embed"):
             raise ValueError(f"task is {task!r}, expected 'generate' or 'embed'")
@@ -119,7 +121,8 @@ class LLM:
             self._engine = _ttpu._BatchEngine(
                 os.fspath(model), dtype=dtype or "bf16", device=device, max_model_len=max_model_len,
                 max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens,
-                enable_prefix_caching=enable_prefix_caching, num_speculative_tokens=num_speculative_tokens)
+                enable_prefix_caching=enable_prefix_caching, num_speculative_tokens=num_speculative_tokens,
+                kv_cache_dtype=kv_cache_dtype)
         self._requests = 0
 
     def generate(self, prompts: Prompt | Sequence[Prompt],

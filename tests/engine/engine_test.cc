@@ -139,6 +139,20 @@ TEST_P(EngineFamiliesTest, SpeculationDoesNotChangeTheAnswers) {
   }
 }
 
+TEST_P(EngineFamiliesTest, CachesOfEightBitsServeManyAsOne) {
+  const std::vector<Request> requests = mixed_requests(5);
+  for (const DType dtype : {DType::kS8, DType::kF8E4M3FN}) {
+    EngineOptions options = small_options();
+    options.cache_dtype = dtype;
+    options.max_num_seqs = 3;
+    Engine engine(model_path(GetParam()), options);
+    const std::vector<Answer> together = run(engine, requests);
+    for (size_t i = 0; i < requests.size(); ++i) {
+      EXPECT_EQ(together[i].tokens, run(engine, {requests[i]})[0].tokens) << "request " << i;
+    }
+  }
+}
+
 TEST(Speculation, LooksUpWhatFollowedTheLastTokens) {
   const SpeculationOptions options{3, 3, 2};
   EXPECT_EQ(propose_by_lookup(std::vector<int32_t>{1, 2, 3, 4, 5, 1, 2}, options, 3),

@@ -118,6 +118,60 @@ TEST_P(ReferenceTest, BFloat16AgreesAsLongAsTransformersInBFloat16) {
   EXPECT_GE(ours, theirs);
 }
 
+// A cache of 8 bits moves the logits of float32 a little: by how much, over the prompts and the
+// continuations of the references. Greedy decoding leaves the reference only at a near tie.
+class CacheTypeTest : public ReferenceTest {
+ protected:
+  static void expect_close(DType cache_dtype, float tolerance, float near_tie) {
+    Stepper exact = stepper();
+    Stepper::Options options;
+    options.expand_weights = true;
+    options.cache_dtype = cache_dtype;
+    Stepper coarse(io::load_model_files(weights()).config, weights(), options);
+    EngineOptions engine = ReferenceTest::options(DType::kF32);
+    engine.cache_dtype = cache_dtype;
+    Generator generator(weights(), engine);
+    float worst = 0;
+    Json items = reference_items(GetParam().name);
+    items.erase(items.begin() + 3, items.end());
+    for (const Json& item : items) {
+      SCOPED_TRACE(item["prompt"].get<std::string>());
+      const Request request = request_for(generator, item);
+      const auto expected = item["output_ids"].get<std::vector<int32_t>>();
+      const std::vector<int32_t> actual = generator.generate(request).token_ids;
+      exact.reset();
+      coarse.reset();
+      std::span<const float> a = exact.append(request.prompt);
+      std::span<const float> b = coarse.append(request.prompt);
+      for (size_t step = 0; step < expected.size(); ++step) {
+        for (size_t i = 0; i < a.size(); ++i) worst = std::max(worst, std::abs(a[i] - b[i]));
+        if (actual[step] != expected[step]) {
+          EXPECT_LT(a[static_cast<size_t>(expected[step])] - a[static_cast<size_t>(actual[step])],
+                    near_tie)
+              << "at token " << step;
+          break;
+        }
+        a = exact.append(std::span(&expected[step], 1));
+        b = coarse.append(std::span(&expected[step], 1));
+      }
+    }
+    EXPECT_LT(worst, tolerance);
+    EXPECT_GT(worst, 0) << "the cache is that of float32";
+  }
+};
+
+TEST_P(CacheTypeTest, NoLogitWithAnInt8CacheIsFartherThanOneAndAHalfFromFloat32) {
+  expect_close(DType::kS8, 1.5F, 0.5F);
+}
+
+TEST_P(CacheTypeTest, NoLogitWithAnFp8CacheIsFartherThanSixFromFloat32) {
+  expect_close(DType::kF8E4M3FN, 6.0F, 4.0F);
+}
+
+INSTANTIATE_TEST_SUITE_P(RealWeights, CacheTypeTest,
+                         testing::Values(Case{"smollm2-135m-instruct",
+                                              "smollm2-135m-instruct-q4_1.gguf", true}));
+
 INSTANTIATE_TEST_SUITE_P(
     RealWeights, ReferenceTest,
     testing::Values(Case{"smollm2-135m-instruct", "smollm2-135m-instruct-q4_1.gguf", true},

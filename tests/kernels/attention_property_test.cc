@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
+#include "cache_testing.h"
 #include "ttpu/base/error.h"
 #include "ttpu/kernels/ragged_paged_attention/cpu/kernel.h"
 
@@ -81,17 +82,19 @@ class Ragged {
 
   // The greatest difference from what float64 sums give, beside the largest value.
   double difference(TaskPool* pool, Isa isa) {
-    std::vector<char> cache = encode(cache_, s_.cache_dtype);
+    std::vector<char> cache = encode_heads(cache_, s_.cache_dtype, s_.key_dim);
     std::vector<char> output(static_cast<size_t>(tokens_ * q_heads_ * s_.value_dim) *
                              (s_.dtype == DType::kF32 ? 4 : 2));
     attention(call(cache, output), pool, isa);
+    const int64_t heads = all_pages_ * s_.page_size * width_ / s_.key_dim;
+    const std::vector<float> held = decode_heads(cache.data(), s_.cache_dtype, s_.key_dim, heads);
     double worst = 0;
     for (int64_t s = 0; s < real_; ++s) {
       const auto at = static_cast<size_t>(s);
       for (int64_t t = cu_[at]; t < cu_[at + 1]; ++t) {
         const int64_t position = kv_lens_[at] - (cu_[at + 1] - t);
         for (int64_t head = 0; head < q_heads_; ++head) {
-          const std::vector<double> expected = attend(cache, s, t, position, head);
+          const std::vector<double> expected = attend(held, s, t, position, head);
           for (int64_t d = 0; d < s_.value_dim; ++d) {
             const auto i = static_cast<size_t>((t * q_heads_ + head) * s_.value_dim + d);
             const double error = std::abs(static_cast<double>(decode(output, i, s_.dtype)) -
@@ -139,7 +142,7 @@ class Ragged {
 
   Attention call(std::vector<char>& cache, std::vector<char>& output) {
     distribution_ = {0, 0, static_cast<int32_t>(real_)};
-    const int64_t stride = s_.latent ? 0 : s_.key_dim + s_.value_dim;
+    const int64_t head = s_.key_dim + (s_.cache_dtype == DType::kS8 ? 4 : 0);
     return {.dtype = s_.dtype,
             .cache_dtype = s_.cache_dtype,
             .q = q_.data(),
@@ -156,9 +159,9 @@ class Ragged {
             .kv_heads = s_.kv_heads,
             .key_dim = s_.key_dim,
             .value_dim = s_.value_dim,
-            .width = width_,
-            .head_stride = stride,
-            .value_offset = s_.latent ? 0 : s_.key_dim,
+            .width = width_ / s_.key_dim * head,
+            .head_stride = s_.latent ? 0 : 2 * head,
+            .value_offset = s_.latent ? 0 : head,
             .pages = all_pages_,
             .page_size = s_.page_size,
             .sequences = sequences_,
@@ -170,14 +173,13 @@ class Ragged {
   }
   float scale() const { return 1.5f / std::sqrt(static_cast<float>(s_.key_dim)); }
 
-  std::vector<double> attend(const std::vector<char>& cache, int64_t sequence, int64_t token,
+  std::vector<double> attend(const std::vector<float>& cache, int64_t sequence, int64_t token,
                              int64_t position, int64_t head) const {
     const int64_t stride = s_.latent ? 0 : s_.key_dim + s_.value_dim;
     const auto at = [&](int64_t j, int64_t d) {
       const auto row = static_cast<int64_t>(row_of(sequence, j));
       return static_cast<double>(
-          decode(cache, static_cast<size_t>(row * width_ + head / s_.groups * stride + d),
-                 s_.cache_dtype));
+          cache[static_cast<size_t>(row * width_ + head / s_.groups * stride + d)]);
     };
     const int64_t end = s_.causal ? position + 1 : kv_lens_[static_cast<size_t>(sequence)];
     const int64_t begin = s_.window > 0 ? std::max<int64_t>(0, position - s_.window + 1) : 0;
@@ -228,7 +230,7 @@ Shape any_shape() {
   s.key_dim = s.latent ? s.value_dim + *rc::gen::element<int64_t>(0, 8, 16) : s.value_dim;
   s.page_size = *rc::gen::element<int64_t>(1, 3, 8, 16, 64);
   s.dtype = *rc::gen::element(DType::kBF16, DType::kF32);
-  s.cache_dtype = *rc::gen::element(DType::kBF16, DType::kF32);
+  s.cache_dtype = *rc::gen::element(DType::kBF16, DType::kF32, DType::kS8, DType::kF8E4M3FN);
   s.window = *rc::gen::weightedElement<int64_t>({{3, 0}, {1, 1}, {1, 20}, {1, 100}});
   s.soft_cap = *rc::gen::weightedElement<float>({{3, 0.f}, {1, 2.f}});
   s.sinks = *rc::gen::arbitrary<bool>();

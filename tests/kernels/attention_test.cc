@@ -4,6 +4,7 @@
 #include <random>
 #include <vector>
 
+#include "cache_testing.h"
 #include "program_testing.h"
 #include "ttpu/kernels/mla_attention/mla_attention.h"
 #include "ttpu/kernels/ragged_paged_attention/ragged_paged_attention.h"
@@ -58,6 +59,12 @@ Floats to_host(const pjrt::Buffer& buffer) {
   return values;
 }
 
+// Heads of `size` numbers, as a cache of this type holds them.
+Floats held(const Floats& values, DType dtype, int64_t size) {
+  const auto heads = static_cast<int64_t>(values.size()) / size;
+  return decode_heads(encode_heads(values, dtype, size).data(), dtype, size, heads);
+}
+
 // A batch with numbers, what a plain computation makes of it, and the program that must agree.
 class Batch {
  public:
@@ -77,7 +84,7 @@ class Batch {
     width_ = c.mla ? c.head_dim : 2 * c.kv_heads * c.head_dim;
     q_ = random_floats(tokens_ * c.q_heads * c.head_dim, rng_, c.dtype);
     rows_ = random_floats(tokens_ * width_, rng_, c.dtype);
-    cache_ = random_floats(all_pages_ * c.page_size * width_, rng_, c.cache_dtype);
+    cache_ = random_floats(all_pages_ * c.page_size * width_, rng_);
     sinks_ = random_floats(c.q_heads, rng_);
     expect();
   }
@@ -85,7 +92,10 @@ class Batch {
   void check(bool custom_calls) {
     const std::vector<pjrt::Buffer> results = run(custom_calls);
     const Floats output = to_host(results[0]);
-    const Floats cache = to_host(results[1]);
+    std::vector<char> bytes(static_cast<size_t>(results[1].shape().byte_size()));
+    results[1].to_host(bytes.data(), static_cast<int64_t>(bytes.size())).wait();
+    const Floats cache = decode_heads(bytes.data(), c_.cache_dtype, c_.head_dim,
+                                      static_cast<int64_t>(cache_.size()) / c_.head_dim);
     EXPECT_EQ(cache, expected_cache_) << c_.name << ": the cache differs";
     ASSERT_EQ(output.size(), expected_.size());
     double error = 0, norm = 1e-12;
@@ -105,7 +115,8 @@ class Batch {
   }
 
   void expect() {
-    expected_cache_ = cache_;
+    expected_cache_ = held(cache_, c_.cache_dtype, c_.head_dim);
+    const Floats rows = held(rows_, c_.cache_dtype, c_.head_dim);
     expected_.assign(static_cast<size_t>(tokens_ * c_.q_heads * c_.value_dim), 0);
     const auto width = static_cast<size_t>(width_);
     for (int64_t s = 0; s < real_sequences_; ++s) {
@@ -113,9 +124,8 @@ class Batch {
       const int64_t first = kv_lens_[at] - c_.q_lens[at];
       for (int64_t i = 0; i < c_.q_lens[at]; ++i) {
         for (size_t d = 0; d < width; ++d) {
-          const float value = rows_[static_cast<size_t>(cu_[at] + i) * width + d];
           expected_cache_[row_of(s, first + i) * width + d] =
-              c_.cache_dtype == DType::kF32 ? value : f32_from_bf16(bf16_from_f32(value));
+              rows[static_cast<size_t>(cu_[at] + i) * width + d];
         }
       }
       for (int64_t i = 0; i < c_.q_lens[at]; ++i) {
@@ -168,9 +178,13 @@ class Batch {
       buffers.push_back(client().to_device(values.data(), shape));
       return main.add_argument(shape);
     };
-    Dims cache_dims = {all_pages_, c_.page_size, 2 * c_.kv_heads, c_.head_dim};
-    if (c_.mla) cache_dims = {all_pages_, c_.page_size, width_};
-    const ir::Value cache = floats(cache_, c_.cache_dtype, cache_dims);
+    const int64_t head = cache_elements(c_.cache_dtype, c_.head_dim);
+    Dims cache_dims = {all_pages_, c_.page_size, 2 * c_.kv_heads, head};
+    if (c_.mla) cache_dims = {all_pages_, c_.page_size, head};
+    const Shape cache_shape(c_.cache_dtype, cache_dims);
+    buffers.push_back(
+        client().to_device(encode_heads(cache_, c_.cache_dtype, c_.head_dim).data(), cache_shape));
+    const ir::Value cache = main.add_argument(cache_shape);
     const ir::Value q = floats(q_, c_.dtype, {tokens_, c_.q_heads, c_.head_dim});
     const ir::Value rows = floats(rows_, c_.dtype, {tokens_, width_});
     const int32_t count = static_cast<int32_t>(real_sequences_);
@@ -284,6 +298,61 @@ std::vector<Case> cases() {
        .cache_dtype = bf16},
       {.name = "bf16_cache", .q_lens = {9, 1}, .kv_lens = {9, 20}, .cache_dtype = bf16},
       {.name = "f32_cache", .q_lens = {9, 1}, .kv_lens = {9, 20}, .dtype = bf16},
+      {.name = "int8",
+       .q_heads = 9,
+       .kv_heads = 3,
+       .head_dim = 64,
+       .value_dim = 64,
+       .page_size = 16,
+       .pages = 20,
+       .q_lens = {130, 1, 3},
+       .kv_lens = {200, 310, 5},
+       .padding_sequences = 1,
+       .cache_dtype = DType::kS8},
+      {.name = "int8_bf16",
+       .q_lens = {9, 1},
+       .kv_lens = {9, 20},
+       .options = {.scale = 0.2, .sliding_window = 7},
+       .sinks = true,
+       .dtype = bf16,
+       .cache_dtype = DType::kS8},
+      {.name = "fp8",
+       .q_heads = 9,
+       .kv_heads = 3,
+       .head_dim = 64,
+       .value_dim = 64,
+       .page_size = 16,
+       .pages = 20,
+       .q_lens = {130, 1, 3},
+       .kv_lens = {200, 310, 5},
+       .padding_tokens = 2,
+       .cache_dtype = DType::kF8E4M3FN},
+      {.name = "fp8_bf16",
+       .head_dim = 72,
+       .value_dim = 72,
+       .q_lens = {9, 1},
+       .kv_lens = {9, 20},
+       .dtype = bf16,
+       .cache_dtype = DType::kF8E4M3FN},
+      {.name = "mla_int8",
+       .q_heads = 6,
+       .kv_heads = 1,
+       .head_dim = 80,
+       .value_dim = 64,
+       .q_lens = {9, 1},
+       .kv_lens = {12, 20},
+       .mla = true,
+       .cache_dtype = DType::kS8},
+      {.name = "mla_fp8",
+       .q_heads = 6,
+       .kv_heads = 1,
+       .head_dim = 80,
+       .value_dim = 64,
+       .q_lens = {9, 1},
+       .kv_lens = {12, 20},
+       .mla = true,
+       .dtype = bf16,
+       .cache_dtype = DType::kF8E4M3FN},
       {.name = "mla",
        .q_heads = 6,
        .kv_heads = 1,

@@ -58,7 +58,7 @@ Outcome run(const nn::DecoderSpec& spec, nn::Layers layers) {
   std::vector<ir::Value> caches;
   for (int64_t i = 0; i < (scanned ? 1 : count); ++i) {
     Dims dims = {scanned ? count * kPages : kPages, kPageSize};
-    for (const int64_t dim : nn::cache_dims(spec.layers[0])) dims.push_back(dim);
+    for (const int64_t dim : nn::cache_dims(spec.layers[0], DType::kF32)) dims.push_back(dim);
     const Shape shape(DType::kF32, dims);
     const std::vector<float> empty(static_cast<size_t>(shape.num_elements()));
     caches.push_back(argument(empty, shape));

@@ -12,7 +12,7 @@ namespace {
 // Of one block of one layer.
 int64_t block_bytes(const nn::LayerSpec& layer, const CapacityRequest& request) {
   Dims dims = {request.block_size};
-  for (const int64_t dim : nn::cache_dims(layer)) dims.push_back(dim);
+  for (const int64_t dim : nn::cache_dims(layer, request.cache_dtype)) dims.push_back(dim);
   return Shape(request.cache_dtype, dims).byte_size();
 }
 
@@ -28,6 +28,16 @@ int64_t total_bytes(const nn::DecoderSpec& spec, const std::vector<KvGroup>& gro
 }
 
 }  // namespace
+
+std::optional<DType> cache_dtype_of(std::string_view name) {
+  if (name == "auto") return std::nullopt;
+  if (name == "bf16" || name == "bfloat16") return DType::kBF16;
+  if (name == "f32" || name == "float32") return DType::kF32;
+  if (name == "int8") return DType::kS8;
+  if (name == "fp8" || name == "fp8_e4m3") return DType::kF8E4M3FN;
+  fail(Code::kInvalidArgument,
+       "[cache] --kv-cache-dtype is '{}', expected auto, bf16, f32, int8 or fp8", name);
+}
 
 std::vector<KvGroup> plan_cache(const nn::DecoderSpec& spec, const CapacityRequest& request) {
   std::vector<KvGroup> least;

@@ -1,10 +1,17 @@
 // How large the engine's caches and batches are.
 #pragma once
 
+#include <optional>
+#include <string_view>
+
 #include "ttpu/engine/engine_program.h"
 #include "ttpu/engine/kv_cache.h"
 
 namespace ttpu::engine {
+
+// The cache's type by the name that vLLM has for it; none: that of the activations. Throws
+// kInvalidArgument for another name.
+std::optional<DType> cache_dtype_of(std::string_view name);
 
 struct CapacityRequest {
   int64_t max_model_len = 0;

@@ -135,7 +135,8 @@ std::string Embedder::build(Step& step, const nn::FormatOf& format_of,
   ir::Function& function = module.add_function("main");
   const ir::Value packed = function.add_argument(Shape(DType::kS32, {offsets.total}), "step");
   Dims dims = {pages_for(step.tokens) + step.sequences, kPageSize};
-  for (const int64_t dim : nn::cache_dims(spec_.layers.at(0).attention)) dims.push_back(dim);
+  for (const int64_t dim : nn::cache_dims(spec_.layers.at(0).attention, options_.dtype))
+    dims.push_back(dim);
   cache = Shape(options_.dtype, dims);
   const ir::Value scratch = function.add_argument(cache, "cache");
   function.alias(scratch, 1);

@@ -27,7 +27,7 @@ namespace ttpu::engine {
 struct EngineOptions {
   std::string device = "cpu";             // a plugin's name or path
   DType dtype = DType::kBF16;             // of activations: kBF16 or kF32
-  std::optional<DType> cache_dtype = {};  // kBF16 or kF32; none: that of the activations
+  std::optional<DType> cache_dtype = {};  // as cache_dtype_of() gives it
   bool expand_weights = false;            // encoded weights become dense bf16 when they are loaded
   bool custom_calls = true;               // false: pure StableHLO, no kernels of ours
   int64_t max_model_len = 0;  // tokens of prompt and answer; 0: what the model allows, to 4096

@@ -197,7 +197,7 @@ EngineProgram build_engine_program(const nn::DecoderSpec& spec, const EngineShap
   std::vector<ir::Value> caches;
   for (const nn::LayerSpec& layer : spec.layers) {
     Dims dims = {shape.group_blocks[group_of(windows, layer)], shape.block_size};
-    for (const int64_t dim : nn::cache_dims(layer)) dims.push_back(dim);
+    for (const int64_t dim : nn::cache_dims(layer, shape.cache_dtype)) dims.push_back(dim);
     program.caches.emplace_back(shape.cache_dtype, dims);
     caches.push_back(
         function.add_argument(program.caches.back(), fmt::format("cache.{}", caches.size())));

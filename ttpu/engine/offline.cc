@@ -12,11 +12,13 @@ namespace {
 
 std::string name_of(size_t index) { return fmt::format("prompt {}", index + 1); }
 
-// The items that `path` holds answers of, once a line that was cut off is gone from its end.
+// The items that `path` holds answers of. Lines of errors, whose items are asked again, and a line
+// that was cut off are gone from it afterwards.
 std::set<size_t> take_up(const std::filesystem::path& path, size_t items) {
   std::set<size_t> done;
   if (!std::filesystem::exists(path)) return done;
   const std::string text = read_file(path);
+  std::string kept;
   const size_t whole = text.rfind('\n') == std::string::npos ? 0 : text.rfind('\n') + 1;
   size_t begin = 0;
   while (begin < whole) {
@@ -30,10 +32,12 @@ std::set<size_t> take_up(const std::filesystem::path& path, size_t items) {
            "another --output, or remove the file",
            path.string(), items);
     }
-    if (!line.contains("error")) done.insert(line["index"].get<size_t>());
+    if (!line.contains("error") && done.insert(line["index"].get<size_t>()).second) {
+      kept.append(text, begin, end + 1 - begin);
+    }
     begin = end + 1;
   }
-  if (whole < text.size()) std::filesystem::resize_file(path, whole);
+  if (kept.size() < text.size()) write_file(path, kept);
   return done;
 }
 

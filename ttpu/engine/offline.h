@@ -37,8 +37,9 @@ struct OfflineSummary {
 };
 
 // Appends to the output, as answers end: their objects with `index`, the item's place in the input.
-// An output that is there is gone on with: what it holds is not asked again, and a last line that
-// was cut off is dropped. Throws kInvalidArgument for an output that is something else.
+// An output that is there is gone on with: an item that has an answer is not asked again, one that
+// has an `error` is, and a last line that was cut off is dropped, so that no item ever has two
+// lines. Throws kInvalidArgument for an output that is something else.
 OfflineSummary run_offline(Engine& engine, const OfflineJob& job,
                            const std::function<void(const OfflineSummary&)>& progress,
                            const std::atomic<bool>* cancelled = nullptr);

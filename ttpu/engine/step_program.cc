@@ -25,7 +25,7 @@ StepProgram build_step_program(const nn::DecoderSpec& spec, const StepShape& sha
   for (int64_t i = 0; i < (scanned ? 1 : layers); ++i) {
     Dims dims = {scanned ? layers * shape.pages : shape.pages, shape.page_size};
     const nn::LayerSpec& layer = spec.layers[static_cast<size_t>(i)];
-    for (const int64_t dim : nn::cache_dims(layer)) dims.push_back(dim);
+    for (const int64_t dim : nn::cache_dims(layer, cache_dtype)) dims.push_back(dim);
     program.caches.emplace_back(cache_dtype, dims);
     caches.push_back(function.add_argument(program.caches.back(),
                                            fmt::format("cache.{}", program.caches.size() - 1)));

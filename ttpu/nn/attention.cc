@@ -91,8 +91,12 @@ const RotaryTable& RotaryTables::get(const RopeSpec& spec) {
   return tables_.emplace_back(spec, rotary_table(spec, positions_)).second;
 }
 
-Dims cache_dims(const AttentionSpec& spec) { return {2 * spec.kv_heads, spec.head_dim}; }
-Dims cache_dims(const MlaSpec& spec) { return {spec.kv_lora_rank + spec.qk_rope_head_dim}; }
+Dims cache_dims(const AttentionSpec& spec, DType cache_dtype) {
+  return {2 * spec.kv_heads, kernels::cache_elements(cache_dtype, spec.head_dim)};
+}
+Dims cache_dims(const MlaSpec& spec, DType cache_dtype) {
+  return {kernels::cache_elements(cache_dtype, spec.kv_lora_rank + spec.qk_rope_head_dim)};
+}
 
 LayerResult attention(Context& context, const AttentionSpec& spec, ir::Value x, ir::Value cache,
                       const StepInputs& inputs, RotaryTables& tables) {

@@ -78,9 +78,9 @@ class RotaryTables {
   std::vector<std::pair<RopeSpec, RotaryTable>> tables_;
 };
 
-// One layer's cache: [pages, page_size, ...]; the dimensions after those two.
-Dims cache_dims(const AttentionSpec& spec);
-Dims cache_dims(const MlaSpec& spec);
+// One layer's cache of a type: [pages, page_size, ...]; the dimensions after those two.
+Dims cache_dims(const AttentionSpec& spec, DType cache_dtype);
+Dims cache_dims(const MlaSpec& spec, DType cache_dtype);
 
 struct LayerResult {
   ir::Value output;  // [tokens, hidden]

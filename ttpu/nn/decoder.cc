@@ -23,8 +23,9 @@ ir::Value head(Context& context, const DecoderSpec& spec, ir::Value x) {
 
 }  // namespace
 
-Dims cache_dims(const LayerSpec& layer) {
-  return std::visit([](const auto& spec) { return cache_dims(spec); }, layer.attention);
+Dims cache_dims(const LayerSpec& layer, DType cache_dtype) {
+  return std::visit([&](const auto& spec) { return cache_dims(spec, cache_dtype); },
+                    layer.attention);
 }
 
 DecoderResult decoder(Context& context, const DecoderSpec& spec, const StepInputs& inputs,

@@ -56,7 +56,7 @@ DecoderResult decoder(Context& context, const DecoderSpec& spec, const StepInput
                       const std::vector<ir::Value>& caches, ir::Value rows,
                       Layers layers = Layers::kUnrolled);
 
-// The dimensions of a layer's cache after [pages, page_size].
-Dims cache_dims(const LayerSpec& layer);
+// The dimensions of a layer's cache of a type after [pages, page_size].
+Dims cache_dims(const LayerSpec& layer, DType cache_dtype);
 
 }  // namespace ttpu::nn

@@ -11,6 +11,7 @@ class Stepper {
  public:
   struct Options {
     DType dtype = DType::kF32;
+    std::optional<DType> cache_dtype = {};  // none: the same
     bool expand_weights = false;
     bool kernels = true;
     int64_t max_length = 128;
@@ -26,7 +27,7 @@ class Stepper {
     runner.custom_calls = options.kernels;
     runner.shape.block_size = 16;
     runner.shape.blocks_per_sequence = (options.max_length + 15) / 16;
-    runner.shape.cache_dtype = options.dtype;
+    runner.shape.cache_dtype = options.cache_dtype.value_or(options.dtype);
     runner.shape.logits = true;
     const size_t groups = kv_windows(spec).size();
     runner.shape.group_blocks.assign(groups, runner.shape.blocks_per_sequence);

@@ -25,7 +25,7 @@ AttentionResult mla_attention(const Target& target, ir::Value q_latent, ir::Valu
   const int64_t rope = q_rope.dim(2);
   require(q_rope.dims() == Dims({tokens, q_latent.dim(1), rope}) &&
               latent.dims() == Dims({tokens, rank}) && k_rope.dims() == Dims({tokens, rope}) &&
-              cache.dim(2) == rank + rope,
+              cache.dim(2) == cache_elements(cache.dtype(), rank + rope),
           "[mla_attention] q_latent {}, q_rope {}, latent {}, k_rope {} and cache {} do not fit",
           q_latent.shape().to_string(), q_rope.shape().to_string(), latent.shape().to_string(),
           k_rope.shape().to_string(), cache.shape().to_string());

@@ -11,8 +11,9 @@ struct MlaOptions {
 };
 
 // q_latent [tokens, heads, rank]; q_rope [tokens, heads, rope]; latent [tokens, rank]; k_rope
-// [tokens, rope]; cache [pages, page_size, rank + rope]: the latent, then the rotated key. The
-// output is [tokens, heads, rank]. The batch and the cache are as in ragged_paged_attention.
+// [tokens, rope]; cache [pages, page_size, cache_elements(rank + rope)]: the latent, then the
+// rotated key, with one scale for both. The output is [tokens, heads, rank]. The batch and the
+// cache are as in ragged_paged_attention.
 AttentionResult mla_attention(const Target& target, ir::Value q_latent, ir::Value q_rope,
                               ir::Value latent, ir::Value k_rope, ir::Value cache,
                               const RaggedBatch& batch, const MlaOptions& options);

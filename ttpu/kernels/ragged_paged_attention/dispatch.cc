@@ -7,6 +7,9 @@ namespace ttpu::kernels {
 namespace {
 
 bool kernel_takes(DType dtype) { return dtype == DType::kBF16 || dtype == DType::kF32; }
+bool kernel_holds(DType dtype) {
+  return kernel_takes(dtype) || dtype == DType::kS8 || dtype == DType::kF8E4M3FN;
+}
 
 int64_t rotary_code(const std::optional<Rotary>& rotary) {
   if (!rotary) return kNoRotary;
@@ -20,10 +23,11 @@ AttentionResult call(ir::Value q, const NewRows& rows, ir::Value cache, const Ca
   if (rows.values) operands.push_back(*rows.values);
   if (options.rotary) operands.insert(operands.end(), {options.rotary->cos, options.rotary->sin});
   if (options.sinks) operands.push_back(ir::convert(*options.sinks, DType::kF32));
+  const int64_t head = cache_elements(cache.dtype(), layout.key_dim);
   ir::CustomCallOptions custom;
   custom.backend_config = {{"kv_heads", layout.kv_heads},
-                           {"head_stride", layout.shared ? int64_t{0} : 2 * layout.key_dim},
-                           {"value_offset", layout.shared ? int64_t{0} : layout.key_dim},
+                           {"head_stride", layout.shared ? int64_t{0} : 2 * head},
+                           {"value_offset", layout.shared ? int64_t{0} : head},
                            {"has_values", static_cast<int64_t>(rows.values.has_value())},
                            {"rotary", rotary_code(options.rotary)},
                            {"has_sinks", static_cast<int64_t>(options.sinks.has_value())},
@@ -38,13 +42,12 @@ AttentionResult call(ir::Value q, const NewRows& rows, ir::Value cache, const Ca
   return {results[0], results[1]};
 }
 
-// [tokens, width]: keys and values as the cache has them.
+// [tokens, heads, key_dim]: keys and values in the order of the cache.
 ir::Value joined(const NewRows& rows) {
-  if (!rows.values) return rows.keys;
+  if (!rows.values) return ir::expand_dims(rows.keys, 1);
   const ir::Value pairs =
       ir::concatenate({ir::expand_dims(rows.keys, 2), ir::expand_dims(*rows.values, 2)}, 2);
-  const int64_t tokens = pairs.dim(0);
-  return ir::reshape(pairs, {tokens, pairs.dim(1) * 2 * pairs.dim(3)});
+  return ir::reshape(pairs, {pairs.dim(0), pairs.dim(1) * 2, pairs.dim(3)});
 }
 
 }  // namespace
@@ -52,7 +55,7 @@ ir::Value joined(const NewRows& rows) {
 AttentionResult paged_attention(const Target& target, ir::Value q, const NewRows& rows,
                                 ir::Value cache, const CacheLayout& layout,
                                 const RaggedBatch& batch, const AttentionOptions& options) {
-  if (target.cpu_kernels() && kernel_takes(q.dtype()) && kernel_takes(cache.dtype())) {
+  if (target.cpu_kernels() && kernel_takes(q.dtype()) && kernel_holds(cache.dtype())) {
     return call(q, rows, cache, layout, batch, options);
   }
   NewRows turned = rows;

@@ -23,9 +23,9 @@ void check(ir::Value q, ir::Value k, ir::Value v, ir::Value cache, const RaggedB
               k.dtype() == q.dtype(),
           "[{}] k is {} and v {}; q is {}", kOp, k.shape().to_string(), v.shape().to_string(),
           q.shape().to_string());
-  require(cache.dim(2) == 2 * kv_heads && cache.dim(3) == q.dim(2),
+  require(cache.dim(2) == 2 * kv_heads && cache.dim(3) == cache_elements(cache.dtype(), q.dim(2)),
           "[{}] cache is {}, expected [pages, page_size, {}, {}]", kOp, cache.shape().to_string(),
-          2 * kv_heads, q.dim(2));
+          2 * kv_heads, cache_elements(cache.dtype(), q.dim(2)));
   require(!options.sliding_window || *options.sliding_window > 0,
           "[{}] the sliding window is {}, expected 1 or more", kOp,
           options.sliding_window.value_or(0));

@@ -35,13 +35,21 @@ struct AttentionOptions {
   std::optional<Rotary> rotary = {};           // turns q and k first
 };
 
+// The elements that a cache of this type takes for a key or a value of `size` numbers (the last
+// dimension of the cache): as many, but for int8 (kS8), where the four bytes of the f32 scale
+// follow: number = element * scale, the scale being that of the head at that position. A cache of
+// kF8E4M3FN has no scale; larger numbers become 448. Throws kInvalidArgument for other types than
+// those and bf16 and f32.
+int64_t cache_elements(DType cache_dtype, int64_t size);
+
 struct AttentionResult {
   ir::Value output;  // [tokens, q_heads, head_dim of the values], dtype of q; 0 for padding
   ir::Value cache;   // updated
 };
 
 // q [tokens, q_heads, head_dim]; k, v [tokens, kv_heads, head_dim]; cache [pages, page_size,
-// 2 * kv_heads, head_dim], key of head h at 2h and value at 2h + 1, bf16 or f32 whatever q is.
+// 2 * kv_heads, cache_elements(head_dim)], key of head h at 2h and value at 2h + 1; its type does
+// not depend on that of q.
 // Token i of a sequence stands at position kv_len - q_len + i; its key and value are written there
 // first. Donate the cache: it is then updated in place. Throws kInvalidArgument for shapes that do
 // not fit.

@@ -23,10 +23,23 @@ void check_batch(const char* op, const RaggedBatch& batch, ir::Value q, ir::Valu
           "[{}] page_indices is {}, expected i32 [{} sequences * pages]", op,
           batch.page_indices.shape().to_string(), sequences);
   vector_of("page_indices", batch.page_indices, batch.page_indices.dim(0));
-  require(is_float(q.dtype()) && is_float(cache.dtype()), "[{}] q is {} and cache {}; not floats",
-          op, q.shape().to_string(), cache.shape().to_string());
+  require(is_float(q.dtype()), "[{}] q is {}, not of floats", op, q.shape().to_string());
   require(cache.dim(0) > 0 && cache.dim(1) > 0, "[{}] the cache {} has no pages", op,
           cache.shape().to_string());
+}
+
+int64_t cache_elements(DType cache_dtype, int64_t size) {
+  switch (cache_dtype) {
+    case DType::kBF16:
+    case DType::kF32:
+    case DType::kF8E4M3FN:
+      return size;
+    case DType::kS8:
+      return size + static_cast<int64_t>(sizeof(float));
+    default:
+      fail(Code::kInvalidArgument, "[attention] a cache of {}; expected bf16, f32, i8 or f8E4M3FN",
+           dtype_name(cache_dtype));
+  }
 }
 
 namespace reference {
@@ -77,6 +90,41 @@ Value page_rows(const RaggedBatch& batch, Value sequence) {
   return sequences == 1 ? table : ir::take(table, sequence, 0);
 }
 
+// Rows [tokens, heads, size] as a cache of this type holds them: [tokens, width].
+Value encode(Value rows, DType dtype) {
+  const Dims flat = {rows.dim(0), rows.dim(1) * cache_elements(dtype, rows.dim(2))};
+  if (dtype == DType::kF8E4M3FN) {
+    const Value x = ir::convert(rows, DType::kF32);
+    const Value most = ir::full(x.function(), x.shape(), 448);
+    return ir::reshape(ir::convert(ir::clamp(-most, x, most), dtype), flat);
+  }
+  if (dtype != DType::kS8) return ir::reshape(ir::convert(rows, dtype), flat);
+  const Value x = ir::convert(rows, DType::kF32);
+  const Value most = ir::reduce_max(ir::abs(x), {2}, true);
+  const auto like = [&](double value) { return ir::full(x.function(), most.shape(), value); };
+  const Value some = ir::compare(most, like(1e-30), ComparisonDirection::kGt);
+  const Value inverse = ir::select(some, like(127) / most, like(0));
+  const Value scale = ir::select(some, most * (1.0 / 127), like(0));
+  const Value bytes = ir::convert(ir::round_nearest_even(x * inverse), dtype);
+  return ir::reshape(ir::concatenate({bytes, ir::reshape(ir::bitcast_convert(scale, dtype),
+                                                         {rows.dim(0), rows.dim(1), 4})},
+                                     2),
+                     flat);
+}
+
+// Elements of the cache [.., heads, cache_elements(size)] as numbers [.., heads, size].
+Value decode(Value elements, int64_t size, DType dtype) {
+  if (elements.dtype() != DType::kS8) return ir::convert(elements, dtype);
+  Dims begin(elements.dims().size(), 0);
+  Dims end = elements.dims();
+  end.back() = size;
+  const Value numbers = ir::convert(ir::slice(elements, begin, end), DType::kF32);
+  begin.back() = size;
+  const Value bits = ir::slice(elements, begin, elements.dims());
+  const Value scale = ir::expand_dims(ir::bitcast_convert(bits, DType::kF32), numbers.rank() - 1);
+  return ir::convert(numbers * ir::broadcast_to(scale, numbers.dims()), dtype);
+}
+
 Value write_rows(Value rows, Value cache, const RaggedBatch& batch, const Positions& at) {
   const int64_t tokens = rows.dim(0);
   const int64_t page_size = cache.dim(1);
@@ -88,8 +136,9 @@ Value write_rows(Value rows, Value cache, const RaggedBatch& batch, const Positi
   const Value slot = page * static_cast<double>(page_size) + ir::remainder(at.position, size);
   // A scatter skips what is out of bounds.
   const Value target = ir::select(at.real, slot, index_full(slot, {tokens}, slots));
-  const Value flat = ir::reshape(cache, {slots, rows.dim(1)});
-  const Value written = ir::scatter({flat}, target, {ir::convert(rows, cache.dtype())},
+  const Value encoded = encode(rows, cache.dtype());
+  const Value flat = ir::reshape(cache, {slots, encoded.dim(1)});
+  const Value written = ir::scatter({flat}, target, {encoded},
                                     {.update_window_dims = {1},
                                      .inserted_window_dims = {0},
                                      .scatter_dims_to_operand_dims = {0},
@@ -144,10 +193,12 @@ Value attend(const Block& block, Value cache, const CacheLayout& layout,
   const DType dtype = block.q.dtype();
   ir::Function& function = block.q.function();
 
-  int64_t width = 1;
-  for (int axis = 2; axis < cache.rank(); ++axis) width *= cache.dim(axis);
-  Value rows = ir::convert(ir::take(cache, block.pages, 0), dtype);
-  rows = ir::reshape(rows, {contexts, context, width});
+  const int64_t heads_in_row = layout.shared ? 1 : 2 * kv_heads;
+  const int64_t width = heads_in_row * layout.key_dim;
+  Value rows = ir::take(cache, block.pages, 0);
+  rows = ir::reshape(
+      rows, {contexts, context, heads_in_row, cache_elements(cache.dtype(), layout.key_dim)});
+  rows = ir::reshape(decode(rows, layout.key_dim, dtype), {contexts, context, width});
   // What lies behind the end may be anything, and 0 * NaN is no 0.
   const Value length = ir::slice(block.length, {0}, {contexts});
   const Value used =

@@ -5,7 +5,7 @@
 
 namespace ttpu::kernels {
 
-// How one position of the cache (a row of some width) holds keys and values.
+// How one position of the cache (a row of some width) holds keys and values, in numbers.
 struct CacheLayout {
   int64_t kv_heads = 1;
   int64_t key_dim = 0;
@@ -24,7 +24,8 @@ void check_batch(const char* op, const RaggedBatch& batch, ir::Value q, ir::Valu
 
 namespace reference {
 
-// q [tokens, q_heads, key_dim]; rows [tokens, width]: what is written at the tokens' positions.
+// q [tokens, q_heads, key_dim]; rows [tokens, heads, key_dim]: what is written at the tokens'
+// positions, a key's head before its value's.
 AttentionResult paged_attention(ir::Value q, ir::Value rows, ir::Value cache,
                                 const CacheLayout& layout, const RaggedBatch& batch,
                                 const AttentionOptions& options);

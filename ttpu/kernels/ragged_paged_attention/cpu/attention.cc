@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -46,9 +48,51 @@ void check(const Attention& c) {
   }
 }
 
+float element_of(const void* from, DType dtype, int64_t index) {
+  return dtype == DType::kF32 ? static_cast<const float*>(from)[index]
+                              : f32_from_bf16(static_cast<const uint16_t*>(from)[index]);
+}
+
+// A head and its scale behind it: the largest number becomes 127.
+void encode_int8(const void* from, DType dtype, char* to, int64_t count) {
+  float most = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const float x = std::fabs(element_of(from, dtype, i));
+    most = x > most ? x : most;
+  }
+  const float inverse = most > 1e-30f ? 127.f / most : 0.f;
+  const float scale = most > 1e-30f ? most * (1.f / 127.f) : 0.f;
+  for (int64_t i = 0; i < count; ++i) {
+    // Adding 1.5 * 2^23 rounds to an integer, to nearest even, in the lowest bits.
+    const float rounded = element_of(from, dtype, i) * inverse + 12582912.f;
+    to[i] = static_cast<char>(std::bit_cast<uint32_t>(rounded) & 0xff);
+  }
+  std::memcpy(to + count, &scale, sizeof scale);
+}
+
+// To nearest even; what is larger becomes the largest, 448.
+void encode_fp8(const void* from, DType dtype, char* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t bits = std::bit_cast<uint32_t>(element_of(from, dtype, i));
+    const uint32_t magnitude = bits & 0x7fffffffu;
+    // Of a subnormal number: how many times 2^-9 it is.
+    const float units = std::bit_cast<float>(magnitude) * 512.f + 12582912.f;
+    const uint32_t small = std::bit_cast<uint32_t>(units) & 0xffu;
+    const uint32_t rounded = (magnitude + 0x7ffffu + ((magnitude >> 20) & 1u)) >> 20;
+    uint32_t code = magnitude < 0x3c800000u ? small : rounded - (120u << 3);  // below 2^-6
+    code = magnitude >= 0x43e00000u ? 0x7eu : code;                           // from 448 on
+    code = magnitude > 0x7f800000u ? 0x7fu : code;                            // no number
+    to[i] = static_cast<char>(code | (bits >> 31) << 7);
+  }
+}
+
 void convert_row(const void* from, DType from_dtype, void* to, DType to_dtype, int64_t count) {
-  if (from_dtype == to_dtype) {
-    std::memcpy(to, from, static_cast<size_t>(count) * (to_dtype == DType::kF32 ? 4 : 2));
+  if (to_dtype == DType::kS8) {
+    encode_int8(from, from_dtype, static_cast<char*>(to), count);
+  } else if (to_dtype == DType::kF8E4M3FN) {
+    encode_fp8(from, from_dtype, static_cast<char*>(to), count);
+  } else if (from_dtype == to_dtype) {
+    std::memcpy(to, from, static_cast<size_t>(count * size_of(to_dtype)));
   } else if (to_dtype == DType::kF32) {
     const auto* half = static_cast<const uint16_t*>(from);
     for (int64_t i = 0; i < count; ++i) static_cast<float*>(to)[i] = f32_from_bf16(half[i]);
@@ -58,18 +102,19 @@ void convert_row(const void* from, DType from_dtype, void* to, DType to_dtype, i
   }
 }
 
-int64_t size_of(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
-
 // What the cache holds of a token.
 void write_row(const Attention& c, const AttentionIsa& isa, int64_t token, char* to) {
   const int64_t in = size_of(c.dtype), out = size_of(c.cache_dtype);
-  if (c.values == nullptr) {
-    convert_row(static_cast<const char*>(c.keys) + token * c.width * in, c.dtype, to, c.cache_dtype,
-                c.width);
-    return;
+  const bool joined = c.values == nullptr;  // a head's value lies behind its key
+  const bool shared = c.head_stride == 0;   // there is none
+  const int64_t key_stride = joined && !shared ? c.key_dim + c.value_dim : c.key_dim;
+  const auto* keys = static_cast<const char*>(c.keys) + token * c.kv_heads * key_stride * in;
+  const char* values = keys + c.key_dim * in;
+  int64_t value_stride = key_stride;
+  if (!joined) {
+    values = static_cast<const char*>(c.values) + token * c.kv_heads * c.value_dim * in;
+    value_stride = c.value_dim;
   }
-  const char* keys = static_cast<const char*>(c.keys) + token * c.kv_heads * c.key_dim * in;
-  const char* values = static_cast<const char*>(c.values) + token * c.kv_heads * c.value_dim * in;
   if (c.cos != nullptr) {
     auto* turned = thread_scratch_of<char>(1, c.kv_heads * c.key_dim * in);
     isa.turn(c, token, keys, c.kv_heads, turned);
@@ -77,9 +122,10 @@ void write_row(const Attention& c, const AttentionIsa& isa, int64_t token, char*
   }
   for (int64_t head = 0; head < c.kv_heads; ++head) {
     char* at = to + head * c.head_stride * out;
-    convert_row(keys + head * c.key_dim * in, c.dtype, at, c.cache_dtype, c.key_dim);
-    convert_row(values + head * c.value_dim * in, c.dtype, at + c.value_offset * out, c.cache_dtype,
-                c.value_dim);
+    convert_row(keys + head * key_stride * in, c.dtype, at, c.cache_dtype, c.key_dim);
+    if (shared) continue;
+    convert_row(values + head * value_stride * in, c.dtype, at + c.value_offset * out,
+                c.cache_dtype, c.value_dim);
   }
 }
 

@@ -25,7 +25,7 @@ inline __m512i load_halves(const void* from, int64_t count) {
 }
 
 bool pairs_fit(const Attention& c) {
-  return c.dtype == DType::kBF16 && c.cache_dtype == DType::kBF16 && c.key_dim % 2 == 0;
+  return c.dtype == DType::kBF16 && decoded(c).cache_dtype == DType::kBF16 && c.key_dim % 2 == 0;
 }
 
 struct PairWords {

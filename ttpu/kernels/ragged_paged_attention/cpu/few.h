@@ -2,7 +2,7 @@
 // all key heads of some positions before the next positions.
 #pragma once
 
-#include "ttpu/kernels/ragged_paged_attention/cpu/finish.h"
+#include "ttpu/kernels/ragged_paged_attention/cpu/encoded.h"
 
 namespace ttpu::kernels::cpu {
 namespace {
@@ -19,6 +19,7 @@ struct Few {
   float* most;    // [heads, rows]
   float* total;   // [heads, rows]
   float* scores;  // [kRowsAtOnce, kKvBlock]: then the weights
+  char* block;    // a head's keys, then its values, decoded
 };
 
 // The keys (or values) of one head at up to kKvBlock positions.
@@ -194,8 +195,9 @@ Few make_few(const Attention& c, const AttentionItem& item) {
   f.value_padded = round_up(c.value_dim, 32);
   f.scale = score_scale(c);
   const int64_t rows = f.heads * f.rows;
-  auto* at = thread_scratch_of<float>(
-      0, rows * (f.key_padded + f.value_padded) + 2 * round_up(rows, 16) + kRowsAtOnce * kKvBlock);
+  auto* at = thread_scratch_of<float>(0, rows * (f.key_padded + f.value_padded) +
+                                             2 * round_up(rows, 16) + kRowsAtOnce * kKvBlock +
+                                             kKvBlock * (f.key_padded + f.value_padded));
   const auto take = [&at](int64_t size) {
     float* from = at;
     at += size;
@@ -206,6 +208,7 @@ Few make_few(const Attention& c, const AttentionItem& item) {
   f.sums = take(rows * f.value_padded);
   f.most = take(round_up(rows, 16));
   f.total = take(round_up(rows, 16));
+  f.block = reinterpret_cast<char*>(take(kKvBlock * (f.key_padded + f.value_padded)));
   std::memset(f.sums, 0, static_cast<size_t>(rows * f.value_padded) * sizeof(float));
   for (int64_t row = 0; row < rows; ++row) {
     const RowPlace place = place_of(c, item, row);
@@ -225,9 +228,23 @@ inline void find_rows(const Attention& c, const AttentionItem& item, int64_t beg
   }
 }
 
+// Moves keys and values to where they are decoded.
+inline void decode_block(const Attention& c, const Few& f, Rows& keys, Rows& values) {
+  const int64_t key_size = f.key_padded * size_of(c.dtype);
+  const int64_t value_size = f.value_padded * size_of(c.dtype);
+  for (int64_t j = 0; j < keys.count; ++j) {
+    char* key = f.block + j * key_size;
+    char* value = f.block + kKvBlock * key_size + j * value_size;
+    decode_pair(c, keys.at[j], key, value);
+    keys.at[j] = key;
+    values.at[j] = value;
+  }
+}
+
 template <typename Reader>
 void run_few(const Attention& c, const AttentionItem& item) {
-  const int64_t size = c.cache_dtype == DType::kF32 ? 4 : 2;
+  const Attention plain = decoded(c);
+  const int64_t size = size_of(c.cache_dtype);
   const int64_t heads = item.head_end - item.head_begin;
   const int64_t row_bytes = (heads * c.head_stride + (c.head_stride == 0 ? c.width : 0)) * size;
   Rows next;
@@ -242,7 +259,13 @@ void run_few(const Attention& c, const AttentionItem& item) {
     find_rows(c, item, begin + kKvBlock, next);
     ahead.restart();
     for (int64_t head = 0; head < f.heads; ++head) {
-      rows_of_head<Reader>(c, item, f, head, begin, keys, values, ahead);
+      if (is_encoded(c.cache_dtype)) {
+        Rows decoded_keys = keys, decoded_values = values;
+        decode_block(c, f, decoded_keys, decoded_values);
+        rows_of_head<Reader>(plain, item, f, head, begin, decoded_keys, decoded_values, ahead);
+      } else {
+        rows_of_head<Reader>(c, item, f, head, begin, keys, values, ahead);
+      }
       keys.move(c.head_stride * size);
       values.move(c.head_stride * size);
     }

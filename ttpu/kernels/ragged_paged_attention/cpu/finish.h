@@ -14,7 +14,7 @@ constexpr float kLowest = -1e30f;
 constexpr float kLog2e = 1.44269504f;
 
 inline const char* element_at(const void* base, DType dtype, int64_t index) {
-  return static_cast<const char*>(base) + index * (dtype == DType::kF32 ? 4 : 2);
+  return static_cast<const char*>(base) + index * size_of(dtype);
 }
 
 // Where the keys of `head` at a position lie.

@@ -16,6 +16,12 @@ DType float_type(const XLA_FFI_Buffer& buffer) {
        static_cast<int>(buffer.dtype));
 }
 
+DType cache_type(const XLA_FFI_Buffer& buffer) {
+  if (buffer.dtype == XLA_FFI_DataType_S8) return DType::kS8;
+  if (buffer.dtype == XLA_FFI_DataType_F8E4M3FN) return DType::kF8E4M3FN;
+  return float_type(buffer);
+}
+
 int64_t elements(const XLA_FFI_Buffer& buffer, int64_t from = 0) {
   int64_t count = 1;
   for (int64_t i = from; i < buffer.rank; ++i) count *= buffer.dims[i];
@@ -49,7 +55,7 @@ void attention_kernel(FfiCall& call) {
   require(q.rank == 3 && output.rank == 3 && cache.rank >= 3, "[attention] wrong ranks");
   cpu::Attention a;
   a.dtype = float_type(q);
-  a.cache_dtype = float_type(cache);
+  a.cache_dtype = cache_type(cache);
   require(float_type(call.arg(2)) == a.dtype && float_type(output) == a.dtype,
           "[attention] queries, keys and output differ in type");
   a.q = q.data;
@@ -80,7 +86,7 @@ void attention_kernel(FfiCall& call) {
   // The plugin gives the same memory where it can.
   if (a.cache != cache.data) {
     std::memcpy(a.cache, cache.data,
-                static_cast<size_t>(elements(cache)) * (a.cache_dtype == DType::kF32 ? 4 : 2));
+                static_cast<size_t>(elements(cache) * cpu::size_of(a.cache_dtype)));
   }
   cpu::attention(a, call.pool());
 }

@@ -11,14 +11,21 @@
 
 namespace ttpu::kernels::cpu {
 
-// Everything is dense and row-major; bf16 or f32. A cache row (one position) is `width` elements;
-// the key of head h begins at h * head_stride, its value value_offset behind it.
+inline int64_t size_of(DType dtype) {
+  return dtype == DType::kF32 ? 4 : dtype == DType::kBF16 ? 2 : 1;
+}
+// Types of the cache alone: they are decoded where they are read.
+inline bool is_encoded(DType dtype) { return dtype == DType::kS8 || dtype == DType::kF8E4M3FN; }
+
+// Everything is dense and row-major; bf16 or f32, the cache also int8 or f8E4M3FN. A cache row (one
+// position) is `width` elements; the key of head h begins at h * head_stride, its value
+// value_offset behind it; behind an int8 key or value lie the four bytes of its f32 scale.
 struct Attention {
   DType dtype = DType::kF32;  // of q, keys, values and output
   DType cache_dtype = DType::kF32;
   const void* q = nullptr;  // [tokens, q_heads, key_dim]
   // Written at the tokens' positions first: [tokens, kv_heads, key_dim] and value_dim, or without
-  // values whole rows [tokens, width].
+  // values whole rows, each key before its value, not encoded.
   const void* keys = nullptr;
   const void* values = nullptr;
   void* cache = nullptr;   // [pages, page_size, width]

@@ -3,7 +3,7 @@
 // keys need no transposing, and the weights come out as the product with the values wants them.
 #pragma once
 
-#include "ttpu/kernels/ragged_paged_attention/cpu/finish.h"
+#include "ttpu/kernels/ragged_paged_attention/cpu/encoded.h"
 #include "ttpu/kernels/ragged_paged_attention/cpu/product.h"
 
 namespace ttpu::kernels::cpu {
@@ -27,6 +27,7 @@ struct Tile {
   uint32_t* weights;  // [depth, kGroupRows]
   uint32_t* keys;     // [kKvBlock, key_words]
   uint32_t* values;   // [depth, value_padded]
+  char* block;        // a key, then values, decoded
 };
 
 // How f32 words are packed; PairPacking (AVX512) is the same for pairs of bf16.
@@ -52,12 +53,19 @@ template <typename Packing>
 void pack_block(const Attention& c, const AttentionItem& item, Tile& t, int64_t begin,
                 int64_t count) {
   const char* values[kKvBlock];
+  const Attention plain = decoded(c);
   for (int64_t j = 0; j < count; ++j) {
     const char* key = cache_at(c, item.sequence, begin + j, item.head_begin);
     values[j] = element_at(key, c.cache_dtype, c.value_offset);
-    Packing::pack_key(c, key, t.keys + j * t.key_words);
+    if (is_encoded(c.cache_dtype)) {
+      char* value = t.block + (c.key_dim + j * c.value_dim) * size_of(c.dtype);
+      decode_pair(c, key, t.block, value);
+      key = t.block;
+      values[j] = value;
+    }
+    Packing::pack_key(plain, key, t.keys + j * t.key_words);
   }
-  const int64_t size = c.cache_dtype == DType::kF32 ? 4 : 2;
+  const int64_t size = size_of(c.cache_dtype);
   for (int64_t j = begin + kKvBlock; j < begin + 2 * kKvBlock && j < item.kv_end; ++j) {
     const char* next = cache_at(c, item.sequence, j, item.head_begin);
     for (int64_t i = 0; i < (c.value_offset + c.value_dim) * size; i += 64) {
@@ -68,7 +76,7 @@ void pack_block(const Attention& c, const AttentionItem& item, Tile& t, int64_t 
   std::memset(t.keys + count * t.key_words, 0,
               static_cast<size_t>(padding * t.key_words) * sizeof(uint32_t));
   for (int64_t j = 0; j < count; j += Packing::kPositions) {
-    Packing::pack_values(c, values + j, count - j, t.value_padded,
+    Packing::pack_values(plain, values + j, count - j, t.value_padded,
                          t.values + j / Packing::kPositions * t.value_padded);
   }
 }
@@ -225,7 +233,8 @@ Tile make_tile(const Attention& c, const AttentionItem& item) {
                            t.padded_rows,
                            t.padded_rows,
                            t.padded_rows,
-                           t.padded_rows};
+                           t.padded_rows,
+                           is_encoded(c.cache_dtype) ? c.key_dim + kKvBlock * c.value_dim : 0};
   int64_t all_of_them = 0;
   for (const int64_t size : sizes) all_of_them += round_up(size, 16);
   auto* at = thread_scratch_of<uint32_t>(0, all_of_them);
@@ -245,6 +254,7 @@ Tile make_tile(const Attention& c, const AttentionItem& item) {
   t.total = reinterpret_cast<float*>(take());
   t.shrink = reinterpret_cast<float*>(take());
   t.position = reinterpret_cast<int32_t*>(take());
+  t.block = reinterpret_cast<char*>(take());
   return t;
 }
 

@@ -1,0 +1,54 @@
+// How many blocks fit, by the type of the cache.
+#include "ttpu/engine/capacity.h"
+
+#include <gtest/gtest.h>
+
+#include "ttpu/base/error.h"
+#include "ttpu/base/json.h"
+#include "ttpu/models/registry.h"
+
+namespace ttpu::engine {
+namespace {
+
+// Two layers of two key heads with 16 numbers.
+nn::DecoderSpec tiny_spec() {
+  return models::decoder_from_config({{"model_type", "llama"},
+                                      {"architectures", {"LlamaForCausalLM"}},
+                                      {"vocab_size", 96},
+                                      {"hidden_size", 64},
+                                      {"intermediate_size", 128},
+                                      {"num_hidden_layers", 2},
+                                      {"num_attention_heads", 4},
+                                      {"num_key_value_heads", 2},
+                                      {"head_dim", 16},
+                                      {"max_position_embeddings", 4096},
+                                      {"rms_norm_eps", 1e-6}});
+}
+
+TEST(Capacity, TheTypeOfTheCacheDecidesHowManyBlocksFit) {
+  const nn::DecoderSpec spec = tiny_spec();
+  const int64_t numbers = 2 * 2 * 2 * 16 * 64;  // layers, keys and values, heads, size, tokens
+  const auto blocks = [&](DType dtype) {
+    CapacityRequest request{.max_model_len = 640, .max_num_seqs = 64, .block_size = 64};
+    request.cache_bytes = numbers * 4 * 100;  // a hundred blocks of f32
+    request.cache_dtype = dtype;
+    return plan_cache(spec, request).at(0).blocks;
+  };
+  EXPECT_EQ(blocks(DType::kF32), 100);
+  EXPECT_EQ(blocks(DType::kBF16), 200);
+  EXPECT_EQ(blocks(DType::kF8E4M3FN), 400);
+  EXPECT_EQ(blocks(DType::kS8), 320) << "16 numbers and 4 bytes of scale";
+}
+
+TEST(Capacity, CacheTypesHaveTheNamesOfVllm) {
+  EXPECT_EQ(cache_dtype_of("auto"), std::nullopt);
+  EXPECT_EQ(cache_dtype_of("bfloat16"), DType::kBF16);
+  EXPECT_EQ(cache_dtype_of("f32"), DType::kF32);
+  EXPECT_EQ(cache_dtype_of("int8"), DType::kS8);
+  EXPECT_EQ(cache_dtype_of("fp8"), DType::kF8E4M3FN);
+  EXPECT_EQ(cache_dtype_of("fp8_e4m3"), DType::kF8E4M3FN);
+  EXPECT_THROW(cache_dtype_of("fp8_e5m2"), Error);
+}
+
+}  // namespace
+}  // namespace ttpu::engine
