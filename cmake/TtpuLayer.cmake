@@ -4,7 +4,10 @@ target_compile_options(ttpu_flags INTERFACE -Wall -Wextra -Wpedantic -Wnon-virtu
                        $<$<CXX_COMPILER_ID:GNU>:-Wshadow=local>)
 target_include_directories(ttpu_flags INTERFACE ${CMAKE_SOURCE_DIR})
 if(TTPU_SANITIZE)
-  add_compile_options(-fsanitize=${TTPU_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  # -O1 stands after the -O2 of the build type: a third less time to compile. With sanitizers gcc takes
+  # members of std::regex for uninitialized.
+  add_compile_options(-O1 -fsanitize=${TTPU_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all
+                      $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   add_link_options(-fsanitize=${TTPU_SANITIZE})
 endif()
 

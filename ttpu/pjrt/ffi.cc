@@ -1,9 +1,11 @@
 #include "ttpu/pjrt/ffi.h"
 
+#include <cstring>
 #include <map>
 #include <mutex>
 #include <string>
 #include <tuple>
+#include <type_traits>
 
 #include "ttpu/pjrt/capi.h"
 
@@ -34,11 +36,18 @@ namespace {
 // plugin drops them without a word when they are registered (0.81 does), so they are not offered.
 constexpr int kOldestMinor = 115;
 
+// A newer plugin has extensions that the header's enumeration does not know: read as a number.
+bool is_ffi(const PJRT_Extension_Base& extension) {
+  std::underlying_type_t<PJRT_Extension_Type> type{};
+  std::memcpy(&type, &extension.type, sizeof type);
+  return type == PJRT_Extension_Type_FFI;
+}
+
 const TtpuFfiExtension* find_extension(const Plugin& plugin) {
   if (plugin.api_minor() < kOldestMinor) return nullptr;
   for (const PJRT_Extension_Base* it = plugin.api()->extension_start; it != nullptr;
        it = it->next) {
-    if (it->type != PJRT_Extension_Type_FFI) continue;
+    if (!is_ffi(*it)) continue;
     if (it->struct_size < sizeof(TtpuFfiExtension)) return nullptr;
     const auto* extension = reinterpret_cast<const TtpuFfiExtension*>(it);
     return extension->register_handler == nullptr ? nullptr : extension;
