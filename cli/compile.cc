@@ -6,9 +6,14 @@
 #include <string>
 #include <vector>
 
+#include <unistd.h>
+
 #include "cli/commands.h"
+#include "cli/model_flags.h"
+#include "ttpu/base/file.h"
 #include "ttpu/base/subprocess.h"
 #include "ttpu/engine/aot.h"
+#include "ttpu/engine/bundle_build.h"
 #include "ttpu/io/config.h"
 #include "ttpu/io/hub.h"
 
@@ -19,13 +24,31 @@ struct CompileFlags {
   std::string model;
   std::string topology;
   std::string dtype = "bf16";
-  int64_t max_model_len = 0;
-  int64_t batch = 1;
-  int64_t prefill_tokens = 512;
+  std::string cache_dtype = "auto";
+  std::string weights = "auto";
+  bool no_kernels = false;
+  engine::EngineOptions engine = default_options();
   std::string layers = "unrolled";
   bool json = false;
-  std::string child;  // the phase that this process is to compile
+  std::string output;      // the folder of a bundle
+  std::string child;       // the phase that this process is to compile
+  std::string child_text;  // the file that this process is to compile into `output`
+
+  static engine::EngineOptions default_options() {
+    engine::EngineOptions options;
+    options.max_num_batched_tokens = 512;
+    return options;
+  }
 };
+
+engine::EngineOptions engine_options(const CompileFlags& flags) {
+  engine::EngineOptions options = flags.engine;
+  options.dtype = parse_dtype(flags.dtype);
+  options.cache_dtype = engine::cache_dtype_of(flags.cache_dtype);
+  options.expand_weights = flags.weights == "bf16" || options.dtype == DType::kF32;
+  options.custom_calls = !flags.no_kernels;
+  return options;
+}
 
 Json read_config(const std::string& model) {
   if (model.ends_with(".json")) return read_json(model);
@@ -37,10 +60,7 @@ engine::AotRequest to_request(const CompileFlags& flags) {
   request.config = read_config(flags.model);
   request.topology = flags.topology;
   request.phase = flags.child == "decode" ? engine::Phase::kDecode : engine::Phase::kPrefill;
-  request.max_model_len = flags.max_model_len;
-  request.batch = flags.batch;
-  request.prefill_tokens = flags.prefill_tokens;
-  request.dtype = parse_dtype(flags.dtype);
+  request.engine = engine_options(flags);
   request.layers = flags.layers == "scanned" ? nn::Layers::kScanned : nn::Layers::kUnrolled;
   return request;
 }
@@ -60,12 +80,27 @@ plan::ProgramReport compile_in_child(const CompileFlags& flags, const std::strin
   const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
   SubprocessOptions options;
   options.timeout = std::chrono::minutes(30);
-  const SubprocessResult result = run_subprocess(
-      {self, "compile", flags.model, "--topology", flags.topology, "--dtype", flags.dtype,
-       "--max-model-len", std::to_string(flags.max_model_len), "--batch",
-       std::to_string(flags.batch), "--prefill-tokens", std::to_string(flags.prefill_tokens),
-       "--layers", flags.layers, "--child", phase},
-      options);
+  std::vector<std::string> command = {self,
+                                      "compile",
+                                      flags.model,
+                                      "--topology",
+                                      flags.topology,
+                                      "--dtype",
+                                      flags.dtype,
+                                      "--max-model-len",
+                                      std::to_string(flags.engine.max_model_len),
+                                      "--max-num-seqs",
+                                      std::to_string(flags.engine.max_num_seqs),
+                                      "--max-num-batched-tokens",
+                                      std::to_string(flags.engine.max_num_batched_tokens),
+                                      "--layers",
+                                      flags.layers,
+                                      "--child",
+                                      phase};
+  for (std::string& argument : parallel_arguments(flags.engine.parallel)) {
+    command.push_back(std::move(argument));
+  }
+  const SubprocessResult result = run_subprocess(command, options);
   if (result.exit_code != 0) {
     fail(Code::kInternal, "[compile] compiling the {} program ended with exit code {}: {}", phase,
          result.exit_code, result.errors);
@@ -76,8 +111,8 @@ plan::ProgramReport compile_in_child(const CompileFlags& flags, const std::strin
     const JsonView error = view.child("error");
     const auto code = static_cast<Code>(error.get<int64_t>("code"));
     const char* hint = code == Code::kResourceExhausted
-                           ? "\nTake a larger topology, or lower --batch, --max-model-len or "
-                             "--prefill-tokens."
+                           ? "\nTake a larger topology, or lower --max-num-seqs, --max-model-len "
+                             "or --max-num-batched-tokens."
                            : "";
     throw Error(code, fmt::format("[compile] {} for {}: {}{}", phase, flags.topology,
                                   error.get<std::string>("message"), hint));
@@ -85,8 +120,57 @@ plan::ProgramReport compile_in_child(const CompileFlags& flags, const std::strin
   return plan::report_from_json(view.child("report").json());
 }
 
+// One program in another process: the TPU compiler keeps the memory it took.
+std::string compile_text_in_child(const CompileFlags& flags, const std::string& program,
+                                  const std::string& text) {
+  const std::filesystem::path folder =
+      std::filesystem::temp_directory_path() / fmt::format("ttpu_compile.{}", getpid());
+  std::filesystem::create_directories(folder);
+  const std::filesystem::path source = folder / (program + ".mlir");
+  const std::filesystem::path made = folder / (program + ".executable");
+  write_file(source, text);
+  SubprocessOptions options;
+  options.timeout = std::chrono::minutes(60);
+  const SubprocessResult result = run_subprocess(
+      {std::filesystem::read_symlink("/proc/self/exe").string(), "compile", flags.model,
+       "--topology", flags.topology, "--child-text", source.string(), "-o", made.string()},
+      options);
+  std::string executable = result.exit_code == 0 ? read_file(made) : "";
+  std::filesystem::remove_all(folder);
+  if (result.exit_code != 0) {
+    fail(Code::kInternal, "[compile] program {} for {}: {}", program, flags.topology,
+         result.errors);
+  }
+  return executable;
+}
+
+void compile_bundle(const CompileFlags& flags) {
+  engine::BundleRequest request;
+  request.model = flags.model.ends_with(".json") ? std::filesystem::path(flags.model)
+                                                 : io::resolve_model(flags.model);
+  request.engine = engine_options(flags);
+  request.topology = flags.topology;
+  request.folder = flags.output;
+  request.compile = [&](const std::string& program, const std::string& text) {
+    return compile_text_in_child(flags, program, text);
+  };
+  engine::build_bundle(request, [](int64_t done, int64_t total) {
+    std::cerr << fmt::format("compiled {} of {} programs\n", done, total);
+  });
+  std::cout << fmt::format("bundle in {}\n", flags.output);
+}
+
 void compile(const CompileFlags& flags) {
+  if (!flags.child_text.empty()) {
+    write_file(flags.output,
+               engine::compile_for_topology(flags.topology, read_file(flags.child_text)));
+    return;
+  }
+  if (!flags.output.empty()) return compile_bundle(flags);
   if (!flags.child.empty()) return compile_here(flags);
+  require(!flags.topology.empty(),
+          "[compile] no --topology was given; give one such as v5e:2x2, or -o DIR to compile for "
+          "--device");
   std::vector<plan::ProgramReport> reports;
   for (const char* phase : {"prefill", "decode"}) {
     reports.push_back(compile_in_child(flags, phase));
@@ -112,23 +196,52 @@ void add_compile_command(CLI::App& app) {
       ->add_option("model", flags->model,
                    "A folder with config.json, a config's .json file, a .gguf file, or a hub id")
       ->required();
-  command->add_option("--topology", flags->topology, "v5e:2x2, v6e:2x2, v5p:2x2x1, tpu7x:2x2x1")
-      ->required();
+  command->add_option("--topology", flags->topology, "v5e:2x2, v6e:2x2, v5p:2x2x1, tpu7x:2x2x1");
+  command->add_option("-o,--output", flags->output,
+                      "Compile all programs of the engine into this folder, a bundle for `ttpu "
+                      "serve --bundle`");
+  command
+      ->add_option("--device", flags->engine.device,
+                   "With -o and no --topology: the device here, cpu, tpu, cuda or a plugin's path")
+      ->capture_default_str();
   command->add_option("--dtype", flags->dtype, "Type of weights, activations and cache")
       ->check(CLI::IsMember({"bf16", "f32"}))
       ->capture_default_str();
-  command->add_option("--max-model-len", flags->max_model_len,
-                      "Most tokens of a sequence (0: the model's, to 4096)");
-  command->add_option("--batch", flags->batch, "Sequences that decode together")
+  command->add_option("--kv-cache-dtype", flags->cache_dtype, "auto is that of the activations")
+      ->check(CLI::IsMember({"auto", "bf16", "bfloat16", "f32", "int8", "fp8", "fp8_e4m3"}))
       ->capture_default_str();
-  command->add_option("--prefill-tokens", flags->prefill_tokens, "Tokens of one prefill step")
+  command->add_option("--weights", flags->weights, "auto keeps GGUF's blocks; bf16 expands them")
+      ->check(CLI::IsMember({"auto", "bf16"}))
+      ->capture_default_str();
+  command->add_flag("--no-kernels", flags->no_kernels, "Plain XLA, without TTPU's CPU kernels");
+  command->add_option("--block-size", flags->engine.block_size, "Tokens of a block of the cache")
+      ->capture_default_str();
+  command->add_option("--num-blocks", flags->engine.num_blocks,
+                      "Blocks of the cache (0: by memory)");
+  command
+      ->add_option("--num-speculative-tokens", flags->engine.speculation.num_speculative_tokens,
+                   "Guess so many tokens a step")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--max-model-len", flags->engine.max_model_len,
+                      "Most tokens of a sequence (0: the model's, to 4096)");
+  command
+      ->add_option("--max-num-seqs,--batch", flags->engine.max_num_seqs,
+                   "Requests that run at once")
+      ->capture_default_str();
+  command
+      ->add_option("--max-num-batched-tokens,--prefill-tokens",
+                   flags->engine.max_num_batched_tokens,
+                   "Tokens of one step; long prompts are computed in pieces of it")
       ->capture_default_str();
   command
       ->add_option("--layers", flags->layers,
                    "A copy of the code for each layer, or a loop over them")
       ->check(CLI::IsMember({"unrolled", "scanned"}))
       ->capture_default_str();
+  ttpu::cli::add_parallel_flags(*command, &flags->engine.parallel);
   command->add_flag("--json", flags->json, "Print JSON");
+  command->add_option("--child-text", flags->child_text)->group("");
   command->add_option("--child", flags->child)
       ->check(CLI::IsMember({"prefill", "decode"}))
       ->group("");  // not shown

@@ -4,6 +4,8 @@
 
 #include <sys/resource.h>
 
+#include "ttpu/base/error.h"
+#include "ttpu/engine/bundle.h"
 #include "ttpu/engine/capacity.h"
 #include "ttpu/io/hub.h"
 
@@ -18,12 +20,35 @@ int64_t peak_rss_bytes() {
 
 }  // namespace
 
+void add_parallel_flags(CLI::App& command, engine::ParallelOptions* flags) {
+  command.add_option("--tensor-parallel-size,--tp", flags->tensor_parallel_size,
+                     "Devices that share each layer (with --device cpu, so many are made)");
+  command.add_option("--data-parallel-size,--dp", flags->data_parallel_size,
+                     "Replicas of the model, each with requests of its own");
+  command.add_flag("--enable-expert-parallel,--ep", flags->enable_expert_parallel,
+                   "Whole experts on different devices, instead of parts of all of them");
+  command.add_option("--strategy", flags->strategy,
+                     "auto, tensor, sequence, context, expert, expert_sequence or expert_context");
+}
+
+std::vector<std::string> parallel_arguments(const engine::ParallelOptions& options) {
+  std::vector<std::string> arguments = {
+      "--tensor-parallel-size", std::to_string(options.tensor_parallel_size),
+      "--data-parallel-size", std::to_string(options.data_parallel_size)};
+  if (options.enable_expert_parallel) arguments.emplace_back("--enable-expert-parallel");
+  if (!options.strategy.empty()) {
+    arguments.insert(arguments.end(), {"--strategy", options.strategy});
+  }
+  return arguments;
+}
+
 void add_load_flags(CLI::App& command, LoadFlags* flags) {
-  command
-      .add_option("model", flags->model,
-                  "A folder in Hugging Face layout, a .gguf file, or a hub id such as "
-                  "HuggingFaceTB/SmolLM2-135M-Instruct")
-      ->required();
+  flags->command = &command;
+  command.add_option("model", flags->model,
+                     "A folder in Hugging Face layout, a .gguf file, or a hub id such as "
+                     "HuggingFaceTB/SmolLM2-135M-Instruct; with --bundle, that of the bundle");
+  command.add_option("--bundle", flags->engine.bundle,
+                     "Load the programs that `ttpu compile -o` made, and compile none");
   command
       .add_option("--device", flags->engine.device, "cpu, tpu, cuda, or the path of a PJRT plugin")
       ->capture_default_str();
@@ -45,6 +70,7 @@ void add_load_flags(CLI::App& command, LoadFlags* flags) {
       ->capture_default_str();
   command.add_option("--max-model-len", flags->engine.max_model_len,
                      "Most tokens of prompt and answer together (0: the model's, to 4096)");
+  add_parallel_flags(command, &flags->engine.parallel);
   command
       .add_option("--num-speculative-tokens", flags->engine.speculation.num_speculative_tokens,
                   "Guess so many tokens a step by looking for repetitions; the text stays the same")
@@ -81,14 +107,30 @@ engine::EngineOptions engine_options(const LoadFlags& flags) {
   return options;
 }
 
+std::filesystem::path model_path(const LoadFlags& flags) {
+  if (!flags.model.empty()) return io::resolve_model(flags.model);
+  require(!flags.engine.bundle.empty(), "[cli] no model was given; give one, or --bundle");
+  return io::resolve_model(engine::Bundle::open(flags.engine.bundle)->model_path());
+}
+
+engine::EngineOptions with_bundle(const LoadFlags& flags, const engine::EngineOptions& options) {
+  if (options.bundle.empty()) return options;
+  std::vector<std::string> asked;
+  for (const std::string& name : engine::Bundle::flags()) {
+    const CLI::Option* option = flags.command->get_option_no_throw("--" + name);
+    if (option != nullptr && option->count() > 0) asked.push_back(name);
+  }
+  return engine::Bundle::open(options.bundle)->options(options, asked);
+}
+
 engine::Engine load_engine(const ModelFlags& flags) {
   engine::validate(flags.sampling, INT32_MAX);  // before a large file is read
-  return engine::Engine(io::resolve_model(flags.model), engine_options(flags));
+  return engine::Engine(model_path(flags), with_bundle(flags, engine_options(flags)));
 }
 
 engine::Generator load_generator(const ModelFlags& flags) {
   engine::validate(flags.sampling, INT32_MAX);
-  return engine::Generator(io::resolve_model(flags.model), engine_options(flags));
+  return engine::Generator(model_path(flags), with_bundle(flags, engine_options(flags)));
 }
 
 void print_stats(const engine::Engine& engine, const engine::GenerationResult& result,

@@ -18,7 +18,17 @@ struct LoadFlags {
   std::string cache_dtype = "auto";
   bool no_kernels = false;
   engine::EngineOptions engine;  // what the flags above decide is set by engine_options()
+  const CLI::App* command = nullptr;
 };
+
+// The model's path; with a bundle and no model, that of the bundle.
+std::filesystem::path model_path(const LoadFlags& flags);
+// With a bundle, `options` as it was compiled; what was asked for otherwise is refused.
+engine::EngineOptions with_bundle(const LoadFlags& flags, const engine::EngineOptions& options);
+
+// vLLM's: --tensor-parallel-size and its like. `parallel_arguments` writes them for a child.
+void add_parallel_flags(CLI::App& command, engine::ParallelOptions* flags);
+std::vector<std::string> parallel_arguments(const engine::ParallelOptions& options);
 
 void add_load_flags(CLI::App& command, LoadFlags* flags);
 engine::EngineOptions engine_options(const LoadFlags& flags);

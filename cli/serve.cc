@@ -9,7 +9,6 @@
 #include "cli/commands.h"
 #include "cli/model_flags.h"
 #include "ttpu/base/error.h"
-#include "ttpu/io/hub.h"
 #include "ttpu/server/server.h"
 
 namespace {
@@ -74,7 +73,7 @@ void add_server_flags(CLI::App& command, ServeFlags* flags) {
 ttpu::engine::EngineOptions engine_options(const ServeFlags& flags) {
   ttpu::engine::EngineOptions engine = ttpu::cli::engine_options(flags.model);
   engine.prefix_caching = !flags.no_prefix_caching;
-  return engine;
+  return ttpu::cli::with_bundle(flags.model, engine);
 }
 
 void complete_server_options(ServeFlags* flags) {
@@ -83,7 +82,11 @@ void complete_server_options(ServeFlags* flags) {
   server.log = flags->log_format == "json"   ? LogFormat::kJson
                : flags->log_format == "none" ? LogFormat::kNone
                                              : LogFormat::kText;
-  if (server.served_names.empty()) server.served_names = {flags->model.model};
+  if (server.served_names.empty()) {
+    const std::string& model = flags->model.model;
+    server.served_names = {model.empty() ? ttpu::cli::model_path(flags->model).filename().string()
+                                         : model};
+  }
   server.version = TTPU_VERSION;
 }
 
@@ -109,7 +112,7 @@ void print_progress(int64_t done, int64_t total) {
 void run(ServeFlags* flags) {
   complete_server_options(flags);
   allow_many_files();
-  const std::filesystem::path path = ttpu::io::resolve_model(flags->model.model);
+  const std::filesystem::path path = ttpu::cli::model_path(flags->model);
   flags->server.model_path = path.string();
   std::fprintf(stderr, "loading %s\n", path.c_str());
   ttpu::engine::Engine engine(path, engine_options(*flags), print_progress);

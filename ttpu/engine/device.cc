@@ -1,9 +1,24 @@
 #include "ttpu/engine/device.h"
 
+#include "ttpu/base/error.h"
+
 namespace ttpu::engine {
 
-pjrt::Client make_client(const std::string& device) {
-  return pjrt::Client::create(pjrt::load_plugin(pjrt::find_plugin(device)));
+pjrt::Client make_client(const std::string& device, int64_t num_devices) {
+  const auto plugin = pjrt::load_plugin(pjrt::find_plugin(device));
+  pjrt::Options options;
+  if (num_devices > 1 && device.find("cpu") != std::string::npos) {
+    options["cpu_device_count"] = num_devices;
+  }
+  pjrt::Client client = pjrt::Client::create(plugin, options);
+  const auto found = static_cast<int64_t>(client.devices().size());
+  if (found < num_devices) {
+    fail(Code::kFailedPrecondition,
+         "[parallel] {} devices are wanted, '{}' has {}; lower --tensor-parallel-size or "
+         "--data-parallel-size",
+         num_devices, device, found);
+  }
+  return client;
 }
 
 kernels::Target target_of(const pjrt::Client& client, bool custom_calls) {
@@ -15,6 +30,14 @@ kernels::Target target_of(const pjrt::Client& client, bool custom_calls) {
   target.custom_calls = custom_calls && target.platform == kernels::Platform::kCpu &&
                         kernels::register_cpu_kernels(client.plugin());
   return target;
+}
+
+std::vector<std::string> kinds_of(const pjrt::Client& client, int64_t count) {
+  std::vector<std::string> kinds;
+  for (int64_t i = 0; i < count; ++i) {
+    kinds.push_back(client.devices().at(static_cast<size_t>(i)).kind());
+  }
+  return kinds;
 }
 
 }  // namespace ttpu::engine

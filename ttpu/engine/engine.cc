@@ -4,7 +4,8 @@
 #include <chrono>
 
 #include "ttpu/base/error.h"
-#include "ttpu/engine/capacity.h"
+#include "ttpu/engine/bundle.h"
+#include "ttpu/engine/engine_plan.h"
 #include "ttpu/models/registry.h"
 
 namespace ttpu::engine {
@@ -12,7 +13,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kDefaultLength = 4096;
 constexpr float kForbidden = -std::numeric_limits<float>::infinity();
 
 // Adds the time of its life to a sum of seconds.
@@ -29,11 +29,6 @@ class Stopwatch {
   std::atomic<double>& seconds_;
   Clock::time_point start_ = Clock::now();
 };
-
-int64_t cache_memory(const EngineOptions& options) {
-  if (options.num_blocks > 0) return INT64_MAX / 4;
-  return static_cast<int64_t>(static_cast<double>(available_memory()) * options.memory_fraction);
-}
 
 }  // namespace
 
@@ -63,47 +58,34 @@ Engine::Engine(const std::filesystem::path& path, const EngineOptions& options,
                const Progress& progress)
     : options_(options), files_(io::load_model_files(path)), text_(files_) {
   const nn::DecoderSpec spec = models::decoder_from_config(files_.config);
-  const int64_t allowed = spec.max_positions;
-  require(options.max_model_len >= 0 && options.max_model_len <= allowed,
-          "[engine] --max-model-len is {}, the model allows at most {} tokens",
-          options.max_model_len, allowed);
-  require(options.max_num_seqs > 0 && options.max_num_seqs <= 4096,
-          "[engine] --max-num-seqs is {}, expected 1 to 4096", options.max_num_seqs);
-  require(options.memory_fraction > 0 && options.memory_fraction <= 1,
-          "[engine] --memory-fraction is {}, expected a number in (0, 1]", options.memory_fraction);
-  require(options.block_size > 0 && options.block_size <= 1024,
-          "[engine] --block-size is {}, expected 1 to 1024", options.block_size);
-  const int64_t drafts = options.speculation.num_speculative_tokens;
-  require(drafts >= 0 && drafts <= 16, "[engine] --num-speculative-tokens is {}, expected 0 to 16",
-          drafts);
-  if (options_.max_model_len == 0) options_.max_model_len = std::min(allowed, kDefaultLength);
-  options_.max_num_batched_tokens = std::max(
-      std::min(options.max_num_batched_tokens, options_.max_model_len * options.max_num_seqs),
-      options.max_num_seqs);
-  const DType cache_dtype = options.cache_dtype.value_or(options.dtype);
-  const std::vector<KvGroup> groups = plan_cache(
-      spec, {options_.max_model_len, options.max_num_seqs, options_.max_num_batched_tokens,
-             options.block_size, options.num_blocks, cache_memory(options), cache_dtype});
-  RunnerOptions runner{
-      .device = options.device,
-      .dtype = options.dtype,
-      .expand_weights = options.expand_weights,
-      .custom_calls = options.custom_calls,
-      .lazy = options.lazy_programs,
-      .shape = {},
-      .buckets = plan_buckets(options.max_num_seqs, options_.max_num_batched_tokens, drafts)};
-  runner.shape.slots = options.max_num_seqs;
-  runner.shape.block_size = options.block_size;
-  runner.shape.blocks_per_sequence =
-      (options_.max_model_len + options.block_size - 1) / options.block_size;
-  for (const KvGroup& group : groups) runner.shape.group_blocks.push_back(group.blocks);
-  runner.shape.cache_dtype = cache_dtype;
-  runner.shape.top_logprobs = std::min(runner.shape.top_logprobs, spec.vocab);
-  cache_ = std::make_unique<KvCache>(groups, options.block_size, options.prefix_caching);
-  scheduler_ = std::make_unique<Scheduler>(
-      SchedulerOptions{options.max_num_seqs, options_.max_num_batched_tokens,
-                       options.max_num_seqs * (1 + drafts)},
-      *cache_);
+  std::shared_ptr<const Bundle> bundle;
+  if (!options.bundle.empty()) {
+    bundle = Bundle::open(options.bundle);
+    bundle->check_model(config_digest(files_.config));
+    options_ = bundle->options(options, {});
+  }
+  const EnginePlan plan =
+      bundle ? bundle->plan(spec, options_) : plan_engine(spec, options, cache_budget(options));
+  options_ = plan.options;
+  RunnerOptions runner{.device = options.device,
+                       .dtype = options_.dtype,
+                       .expand_weights = options_.expand_weights,
+                       .custom_calls = options_.custom_calls,
+                       .lazy = options.lazy_programs,
+                       .layout = plan.layout,
+                       .bundle = bundle,
+                       .shape = plan.shape,
+                       .buckets = plan.buckets};
+  const int64_t rows = options_.max_num_seqs * (1 + options_.speculation.num_speculative_tokens);
+  for (int64_t i = 0; i < plan.layout.replicas(); ++i) {
+    Replica replica;
+    replica.cache =
+        std::make_unique<KvCache>(plan.groups, options_.block_size, options.prefix_caching);
+    replica.scheduler = std::make_unique<Scheduler>(
+        SchedulerOptions{options_.max_num_seqs, options_.max_num_batched_tokens, rows},
+        *replica.cache);
+    replicas_.push_back(std::move(replica));
+  }
   runner_ = std::make_unique<Runner>(spec, path, runner, progress);
   compiled_at_start_ = stats().compiled;
 }
@@ -182,7 +164,8 @@ void Engine::take_inbox() {
     aborted.swap(aborted_);
   }
   for (std::unique_ptr<Live>& live : submitted) {
-    scheduler_->add(*live);
+    live->replica = least_busy_replica();
+    scheduler_of(*live).add(*live);
     live_.emplace(live->id, std::move(live));
   }
   for (const int64_t id : aborted) {
@@ -204,11 +187,35 @@ bool Engine::step() {
   const bool launched = launch();
   if (runner_->in_flight() == 0) return false;
   if (!launched || runner_->in_flight() == Runner::kMostInFlight) finish_step();
-  metrics_.running = scheduler_->running();
-  metrics_.waiting = scheduler_->waiting();
-  metrics_.preemptions = scheduler_->preemptions();
-  metrics_.cache_usage = cache_->usage();
+  update_gauges();
   return true;
+}
+
+int32_t Engine::least_busy_replica() const {
+  const auto load = [](const Replica& replica) {
+    return replica.scheduler->running() + replica.scheduler->waiting();
+  };
+  const auto least =
+      std::min_element(replicas_.begin(), replicas_.end(),
+                       [&](const Replica& a, const Replica& b) { return load(a) < load(b); });
+  return static_cast<int32_t>(least - replicas_.begin());
+}
+
+void Engine::update_gauges() {
+  int64_t running = 0;
+  int64_t waiting = 0;
+  int64_t preemptions = 0;
+  double usage = 0;
+  for (const Replica& replica : replicas_) {
+    running += replica.scheduler->running();
+    waiting += replica.scheduler->waiting();
+    preemptions += replica.scheduler->preemptions();
+    usage = std::max(usage, replica.cache->usage());
+  }
+  metrics_.running = running;
+  metrics_.waiting = waiting;
+  metrics_.preemptions = preemptions;
+  metrics_.cache_usage = usage;
 }
 
 bool Engine::launch() {
@@ -216,9 +223,12 @@ bool Engine::launch() {
   {
     const Stopwatch watch(metrics_.host_seconds);
     if (options_.speculation.num_speculative_tokens > 0) propose_drafts();
-    const std::span<const Scheduled> items = scheduler_->schedule();
-    if (items.empty()) return false;
-    step.items.assign(items.begin(), items.end());
+    step.items.clear();
+    for (const Replica& replica : replicas_) {
+      const std::span<const Scheduled> items = replica.scheduler->schedule();
+      step.items.insert(step.items.end(), items.begin(), items.end());
+    }
+    if (step.items.empty()) return false;
     step.rows.clear();
     step.row_items.clear();
     step.logprobs = false;
@@ -249,7 +259,7 @@ void Engine::add_rows(Launched& step, size_t item, int64_t first_token) {
     live.history_of = live.preemptions;
     const std::span tokens(live.tokens);
     const auto prompt = static_cast<size_t>(live.prompt_length);
-    runner_->set_history(live.slot, tokens.first(prompt), tokens.subspan(prompt));
+    runner_->set_history(live.replica, live.slot, tokens.first(prompt), tokens.subspan(prompt));
   }
   if (live.wants_all_rows) {
     const auto known = static_cast<int64_t>(live.prompt_logprobs.size());
@@ -344,7 +354,7 @@ void Engine::finish_step() {
     RequestOutput output;
     output.request = live.id;
     const std::span<const int32_t> tokens = take_sampled(step, result, i, row, output);
-    scheduler_->complete(item, tokens);
+    scheduler_of(live).complete(item, tokens);
     sampled += static_cast<int64_t>(tokens.size());
     metrics_.draft_tokens += item.drafts;
     if (item.drafts > 0) metrics_.accepted_draft_tokens += static_cast<int64_t>(tokens.size()) - 1;
@@ -426,7 +436,7 @@ void Engine::advance(Live& live, std::span<const int32_t> tokens, RequestOutput&
       if (match.matched) {
         output.stop = live.matcher.stop();
         output.finished = FinishReason::kStop;  // what is held back belongs to the stop string
-        scheduler_->finish(live);
+        scheduler_of(live).finish(live);
         ++metrics_.finished;
       } else if (length >= live.max_length) {
         end(live, output, FinishReason::kLength);
@@ -443,7 +453,7 @@ void Engine::end(Live& live, RequestOutput& output, FinishReason reason) {
       live.matcher.push(live.detokenizer ? live.detokenizer->flush() : std::string());
   output.text += match.text;
   if (!match.matched) output.text += live.matcher.flush();
-  scheduler_->finish(live);
+  scheduler_of(live).finish(live);
   ++metrics_.finished;
 }
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "ttpu/engine/kv_cache.h"
+#include "ttpu/engine/parallel_plan.h"
 #include "ttpu/engine/request.h"
 #include "ttpu/engine/runner.h"
 #include "ttpu/engine/scheduler.h"
@@ -39,6 +40,10 @@ struct EngineOptions {
   bool prefix_caching = true;
   bool lazy_programs = false;  // RunnerOptions::lazy
   SpeculationOptions speculation = {};
+  ParallelOptions parallel = {};
+  // A folder that build_bundle made: its programs are loaded and none is compiled. What it was
+  // compiled for takes the place of the options that decide what programs are (Bundle::options).
+  std::filesystem::path bundle = {};
 };
 
 // Counts since the start; read from any thread.
@@ -98,6 +103,8 @@ class Engine {
   };
 
   void take_inbox();
+  int32_t least_busy_replica() const;
+  void update_gauges();
   bool launch();
   void add_rows(Launched& step, size_t item, int64_t first_token);
   void finish_step();
@@ -116,8 +123,15 @@ class Engine {
   EngineOptions options_;
   io::ModelFiles files_;
   TextProcessor text_;
-  std::unique_ptr<KvCache> cache_;
-  std::unique_ptr<Scheduler> scheduler_;
+  // Of the model, each with sequences of its own.
+  struct Replica {
+    std::unique_ptr<KvCache> cache;
+    std::unique_ptr<Scheduler> scheduler;
+  };
+  Scheduler& scheduler_of(const Sequence& sequence) {
+    return *replicas_[static_cast<size_t>(sequence.replica)].scheduler;
+  }
+  std::vector<Replica> replicas_;
   std::unique_ptr<Runner> runner_;
   std::unordered_map<int64_t, std::unique_ptr<Live>> live_;
   std::array<Launched, Runner::kMostInFlight> launched_;

@@ -5,6 +5,7 @@
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
 #include "ttpu/kernels/sampling/sampling.h"
+#include "ttpu/parallel/spmd.h"
 
 namespace ttpu::engine {
 namespace {
@@ -124,6 +125,67 @@ kernels::SamplingResult sample(const Fields& fields, const kernels::Target& targ
   return kernels::sample(target, inputs);
 }
 
+// What a device has, and how that is a part of the whole.
+struct Caches {
+  std::vector<Shape> shapes;
+  std::vector<parallel::Placement> placements;
+};
+
+Caches caches_of(const nn::DecoderSpec& spec, const EngineShape& shape,
+                 const std::vector<std::optional<int64_t>>& windows,
+                 const parallel::Layout& layout) {
+  Caches caches;
+  const auto add = [&](const nn::LayerSpec& layer, int64_t blocks) {
+    Dims dims = {blocks, shape.block_size};
+    for (const int64_t dim : nn::cache_dims(layer, shape.cache_dtype)) dims.push_back(dim);
+    const parallel::Placement placement = nn::cache_placement(layout, layer);
+    for (size_t i = 1; i < dims.size(); ++i) {
+      require(dims[i] % placement[i].parts == 0,
+              "[engine] a block of {} tokens does not divide among {} devices; raise --block-size",
+              shape.block_size, placement[i].parts);
+      dims[i] /= placement[i].parts;
+    }
+    caches.shapes.emplace_back(shape.cache_dtype, dims);
+    caches.placements.push_back(placement);
+  };
+  if (shape.layers == nn::Layers::kScanned) {
+    const int64_t blocks = shape.group_blocks.at(0);
+    for (const int64_t other : shape.group_blocks) {
+      require(other == blocks, "[engine] layers that are scanned have caches of {} and {} blocks",
+              blocks, other);
+    }
+    add(spec.layers.at(0), static_cast<int64_t>(spec.layers.size()) * blocks);
+    return caches;
+  }
+  for (const nn::LayerSpec& layer : spec.layers) {
+    add(layer, shape.group_blocks[group_of(windows, layer)]);
+  }
+  return caches;
+}
+
+// Makes `device` the program: as it is, or on every device of the mesh.
+void finish_program(ir::Module& module, ir::Function& device, const parallel::Layout& layout,
+                    const std::vector<parallel::SpmdValue>& arguments,
+                    const std::vector<parallel::SpmdValue>& results) {
+  if (!layout.one_device()) {
+    return parallel::add_spmd_main(module, layout.mesh(), device, arguments, results);
+  }
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (arguments[i].aliases_result) {
+      device.alias(device.arguments()[i], *arguments[i].aliases_result);
+    }
+  }
+}
+
+// The first dimension divided among replicas.
+parallel::Placement by_replicas(const parallel::Layout& layout) {
+  return {layout.division("batch")};
+}
+
+const char* device_function(const parallel::Layout& layout) {
+  return layout.one_device() ? "main" : "device";
+}
+
 }  // namespace
 
 std::optional<int64_t> window_of(const nn::LayerSpec& layer) {
@@ -168,17 +230,38 @@ StepLayout::StepLayout(const EngineShape& shape, const Bucket& bucket) {
   }
 }
 
+std::unique_ptr<ir::Module> build_history_program(int64_t slots, int64_t vocab,
+                                                  const parallel::Layout& layout) {
+  auto module = std::make_unique<ir::Module>("ttpu_set_history");
+  ir::Function& function = module->add_function(device_function(layout));
+  const ir::Value counts = function.add_argument(Shape(DType::kU16, {slots, vocab}), "counts");
+  const ir::Value given = function.add_argument(Shape(DType::kS32, {1}), "slot");
+  const ir::Value row = function.add_argument(Shape(DType::kU16, {1, vocab}), "row");
+  const ir::Value slot = ir::reshape(given, {});
+  const ir::Value zero = ir::scalar_like(slot, 0);
+  const ir::Value set = ir::compare(slot, zero, ir::ComparisonDirection::kGe);
+  const ir::Value old = ir::dynamic_slice(counts, {slot, zero}, row.dims());
+  const ir::Value fresh = ir::select(ir::broadcast_to(set, row.dims()), row, old);
+  function.set_results({ir::dynamic_update_slice(counts, fresh, {slot, zero})});
+  const parallel::Placement placement = by_replicas(layout);
+  finish_program(*module, function, layout, {{placement, 0}, {placement}, {placement}},
+                 {{placement}});
+  return module;
+}
+
 EngineProgram build_engine_program(const nn::DecoderSpec& spec, const EngineShape& shape,
                                    const Bucket& bucket, const kernels::Target& target,
-                                   DType compute, const nn::FormatOf& format_of) {
+                                   DType compute, const nn::FormatOf& format_of,
+                                   const parallel::Layout& layout) {
   const std::vector<std::optional<int64_t>> windows = kv_windows(spec);
   require(windows.size() == shape.group_blocks.size(), "[engine] {} groups of layers, sizes for {}",
           windows.size(), shape.group_blocks.size());
-  const StepLayout layout(shape, bucket);
+  const StepLayout fields_layout(shape, bucket);
   EngineProgram program;
   program.module = std::make_unique<ir::Module>("ttpu_engine_step");
-  ir::Function& function = program.module->add_function("main");
-  program.arguments = {Shape(DType::kS32, {layout.total()}),
+  ir::Function& function = program.module->add_function(device_function(layout));
+  program.device = &function;
+  program.arguments = {Shape(DType::kS32, {fields_layout.total()}),
                        Shape(DType::kU32, {bucket.rows, (spec.vocab + 31) / 32}),
                        Shape(DType::kS32, {bucket.rows, shape.biases}),
                        Shape(DType::kF32, {bucket.rows, shape.biases}),
@@ -186,31 +269,35 @@ EngineProgram build_engine_program(const nn::DecoderSpec& spec, const EngineShap
                        Shape(DType::kU16, {shape.slots, spec.vocab})};
   static constexpr const char* kNames[] = {"step",        "allowed",     "bias_tokens",
                                            "bias_values", "last_tokens", "counts"};
+  const parallel::Placement replicas = by_replicas(layout);
+  std::vector<parallel::SpmdValue> described(program.arguments.size(), {replicas});
+  std::vector<parallel::SpmdValue> results_described(index_of(EngineResult::kNumResults),
+                                                     {replicas});
   ir::Values arguments;
   for (size_t i = 0; i < program.arguments.size(); ++i) {
     arguments.push_back(function.add_argument(program.arguments[i], kNames[i]));
   }
-  function.alias(arguments[index_of(EngineArgument::kLastTokens)],
-                 static_cast<int>(EngineResult::kLastTokens));
-  function.alias(arguments[index_of(EngineArgument::kCounts)],
-                 static_cast<int>(EngineResult::kCounts));
+  described[index_of(EngineArgument::kLastTokens)].aliases_result =
+      static_cast<int>(EngineResult::kLastTokens);
+  described[index_of(EngineArgument::kCounts)].aliases_result =
+      static_cast<int>(EngineResult::kCounts);
+  const Caches described_caches = caches_of(spec, shape, windows, layout);
+  program.caches = described_caches.shapes;
   std::vector<ir::Value> caches;
-  for (const nn::LayerSpec& layer : spec.layers) {
-    Dims dims = {shape.group_blocks[group_of(windows, layer)], shape.block_size};
-    for (const int64_t dim : nn::cache_dims(layer, shape.cache_dtype)) dims.push_back(dim);
-    program.caches.emplace_back(shape.cache_dtype, dims);
-    caches.push_back(
-        function.add_argument(program.caches.back(), fmt::format("cache.{}", caches.size())));
-    function.alias(caches.back(), static_cast<int>(index_of(EngineResult::kNumResults) +
-                                                   program.caches.size() - 1));
+  for (size_t i = 0; i < program.caches.size(); ++i) {
+    caches.push_back(function.add_argument(program.caches[i], fmt::format("cache.{}", i)));
+    described.push_back(
+        {described_caches.placements[i], static_cast<int>(results_described.size())});
+    results_described.push_back({described_caches.placements[i]});
   }
+  results_described.push_back({replicas});  // logits
 
-  const Fields fields(arguments[index_of(EngineArgument::kStep)], layout);
+  const Fields fields(arguments[index_of(EngineArgument::kStep)], fields_layout);
   const ir::Value last_tokens = arguments[index_of(EngineArgument::kLastTokens)];
-  nn::Context context(&function, target, compute, format_of);
+  nn::Context context(&function, target, compute, format_of, layout);
   const nn::DecoderResult decoded =
       nn::decoder(context, spec, step_inputs(fields, shape, bucket, windows, last_tokens), caches,
-                  fields.ints(StepField::kRows));
+                  fields.ints(StepField::kRows), shape.layers);
   const kernels::SamplingResult sampled = sample(fields, target, decoded.logits, arguments);
   const Logprobs log = logprobs(fields, shape, target, decoded.logits, sampled.tokens);
   ir::Values results = {sampled.tokens,
@@ -223,6 +310,8 @@ EngineProgram build_engine_program(const nn::DecoderSpec& spec, const EngineShap
   if (shape.logits) results.push_back(decoded.logits);
   function.set_results(results);
   program.weights = context.weights();
+  for (const nn::WeightDecl& decl : program.weights) described.push_back({decl.placement});
+  finish_program(*program.module, function, layout, described, results_described);
   return program;
 }
 

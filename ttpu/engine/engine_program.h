@@ -33,6 +33,9 @@ struct EngineShape {
   int64_t top_logprobs = kMostLogprobs;
   int64_t biases = kMostBiases;  // of a row
   bool logits = false;           // also give the logits of the rows, for tests
+  // Scanned: one cache for all layers, whose groups have equally many blocks. For programs that are
+  // compiled to be looked at; the engine unrolls.
+  nn::Layers layers = nn::Layers::kUnrolled;
 };
 
 // The sliding window of a layer's attention; none: it sees everything.
@@ -78,7 +81,8 @@ class StepLayout {
   std::vector<int64_t> offsets_;
 };
 
-// Arguments, in this order; then the caches, one a layer; then the weights.
+// Arguments, in this order; then the caches, one a layer (one for all when they are scanned); then
+// the weights.
 enum class EngineArgument {
   kStep,        // s32 [StepLayout::total()]
   kAllowed,     // u32 [rows, ceil(vocab / 32)]: tokens that may be sampled
@@ -100,15 +104,26 @@ enum class EngineResult {
   kNumResults,
 };
 
+// "main" is the whole program; `device` what each device computes, with the shapes below (the same
+// function where there is one device).
 struct EngineProgram {
   std::unique_ptr<ir::Module> module;
+  const ir::Function* device = nullptr;
   std::vector<Shape> arguments;  // by EngineArgument
   std::vector<Shape> caches;
   std::vector<nn::WeightDecl> weights;
 };
 
+// `shape` and `bucket` are those of one replica: each has its own sequences, slots and blocks, and
+// the arrays of all of them lie one after another. With layers that are scanned, one replica.
 EngineProgram build_engine_program(const nn::DecoderSpec& spec, const EngineShape& shape,
                                    const Bucket& bucket, const kernels::Target& target,
-                                   DType compute, const nn::FormatOf& format_of);
+                                   DType compute, const nn::FormatOf& format_of,
+                                   const parallel::Layout& layout = {});
+
+// counts[slot] = row, in place; slot -1: nothing is set. Arguments: counts as
+// EngineArgument::kCounts, slot s32 [1], row u16 [1, vocab], the last two of each replica.
+std::unique_ptr<ir::Module> build_history_program(int64_t slots, int64_t vocab,
+                                                  const parallel::Layout& layout = {});
 
 }  // namespace ttpu::engine

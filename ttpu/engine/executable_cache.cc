@@ -25,7 +25,8 @@ bool is_cached(const pjrt::Client& client, const std::string& program) {
   return std::filesystem::exists(entry_path(client, program));
 }
 
-CompiledStep compile_cached(const pjrt::Client& client, const std::string& program) {
+CompiledStep compile_cached(const pjrt::Client& client, const std::string& program,
+                            int64_t num_devices) {
   const std::filesystem::path path = entry_path(client, program);
   if (std::filesystem::exists(path)) {
     try {
@@ -35,7 +36,9 @@ CompiledStep compile_cached(const pjrt::Client& client, const std::string& progr
                    error.what());
     }
   }
-  CompiledStep step{client.compile(program), false};
+  pjrt::CompileOptions options;
+  options.num_partitions = static_cast<int>(num_devices);
+  CompiledStep step{client.compile(program, options), false};
   try {
     write_file(path, step.executable.info().serialize());
   } catch (const Error& error) {

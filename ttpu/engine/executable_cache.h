@@ -16,7 +16,8 @@ struct CompiledStep {
 // the text and the plugin's file and version; kernels of ours are found by name when a program is
 // loaded. What cannot be loaded is compiled again and replaced; a cache that cannot be written is a
 // warning.
-CompiledStep compile_cached(const pjrt::Client& client, const std::string& program);
+CompiledStep compile_cached(const pjrt::Client& client, const std::string& program,
+                            int64_t num_devices = 1);
 
 // Whether compile_cached would find `program`.
 bool is_cached(const pjrt::Client& client, const std::string& program);

@@ -10,8 +10,8 @@
 #include <malloc.h>
 
 #include "ttpu/base/error.h"
+#include "ttpu/engine/bundle.h"
 #include "ttpu/engine/device.h"
-#include "ttpu/ir/ir.h"
 
 namespace ttpu::engine {
 namespace {
@@ -26,19 +26,6 @@ constexpr int64_t kArguments = index_of(EngineArgument::kNumArguments);
 constexpr int64_t kResults = index_of(EngineResult::kNumResults);
 constexpr int64_t kFetched = 4;  // tokens and the three of log probabilities
 
-// counts[slot] = row, in place.
-std::string history_program(int64_t slots, int64_t vocab) {
-  ir::Module module("ttpu_set_history");
-  ir::Function& function = module.add_function("main");
-  const ir::Value counts = function.add_argument(Shape(DType::kU16, {slots, vocab}), "counts");
-  const ir::Value slot = function.add_argument(Shape(DType::kS32, {}), "slot");
-  const ir::Value row = function.add_argument(Shape(DType::kU16, {1, vocab}), "row");
-  function.alias(counts, 0);
-  const ir::Value zero = ir::scalar(function, DType::kS32, 0);
-  function.set_results({ir::dynamic_update_slice(counts, row, {slot, zero})});
-  return module.to_string();
-}
-
 int32_t bits(double value) { return std::bit_cast<int32_t>(static_cast<float>(value)); }
 
 // What stands at a position: known, a draft, or known to the device alone.
@@ -49,40 +36,79 @@ int32_t token_at(const Sequence& sequence, int64_t position) {
   return draft < sequence.drafts.size() ? sequence.drafts[draft] : -1 - sequence.slot;
 }
 
+void set_on_all(pjrt::Call& call, int64_t argument, const std::vector<pjrt::Buffer>& buffers) {
+  for (size_t device = 0; device < buffers.size(); ++device) {
+    call.set_argument(argument, buffers[device], static_cast<int64_t>(device));
+  }
+}
+
+void take_from_all(pjrt::Call& call, int64_t result, std::vector<pjrt::Buffer>& buffers) {
+  for (size_t device = 0; device < buffers.size(); ++device) {
+    buffers[device] = call.take_output(result, static_cast<int64_t>(device));
+  }
+}
+
 }  // namespace
 
 Runner::Runner(const nn::DecoderSpec& spec, const std::filesystem::path& weights,
                const RunnerOptions& options, const Progress& progress)
     : options_(options),
       checkpoint_(io::Checkpoint::open(weights)),
-      client_(make_client(options.device)),
+      client_(make_client(options.device, options.layout.mesh().num_devices())),
       vocab_(spec.vocab),
-      groups_(static_cast<int64_t>(options.shape.group_blocks.size())) {
+      groups_(static_cast<int64_t>(options.shape.group_blocks.size())),
+      num_devices_(options.layout.mesh().num_devices()) {
+  const parallel::Mesh& mesh = options_.layout.mesh();
+  const parallel::Division batch = options_.layout.division("batch");
+  replica_devices_.resize(static_cast<size_t>(batch.parts));
+  for (int64_t device = 0; device < num_devices_; ++device) {
+    const auto replica = static_cast<size_t>(parallel::part_of(mesh, batch, device));
+    replica_devices_[replica].push_back(static_cast<size_t>(device));
+  }
   const WeightLoader loader(*checkpoint_, options.dtype, options.expand_weights,
                             spec.name_prefixes);
   build_programs(spec, loader);
   compile_programs(progress);
   size_t rows = 0;
   for (const Step& step : steps_) rows = std::max(rows, static_cast<size_t>(step.bucket.rows));
+  const size_t replicas = replica_devices_.size();
   const size_t top = rows * static_cast<size_t>(options_.shape.top_logprobs);
   for (Flight& flight : flights_) {
-    flight.tokens.resize(rows);
-    flight.chosen.resize(rows);
-    flight.top_tokens.resize(top);
-    flight.top.resize(top);
+    flight.shares.resize(replicas);
+    flight.tokens.resize(replicas * rows);
+    flight.chosen.resize(replicas * rows);
+    flight.top_tokens.resize(replicas * top);
+    flight.top.resize(replicas * top);
   }
 }
 
 void Runner::build_programs(const nn::DecoderSpec& spec, const WeightLoader& loader) {
   const kernels::Target target = target_of(client_, options_.custom_calls);
   const nn::FormatOf format = [&](const nn::WeightDecl& decl) { return loader.format_of(decl); };
+  const auto build = [&](const Bucket& bucket) {
+    return build_engine_program(spec, options_.shape, bucket, target, options_.dtype, format,
+                                options_.layout);
+  };
   EngineProgram program;
   for (const Bucket& bucket : options_.buckets) {
-    program = build_engine_program(spec, options_.shape, bucket, target, options_.dtype, format);
     steps_.push_back({bucket, StepLayout(options_.shape, bucket), {}, nullptr});
+    steps_.back().program.name = program_name(bucket);
+    if (options_.bundle != nullptr) continue;
+    program = build(bucket);
     steps_.back().program.text = program.module->to_string();
   }
-  set_history_.text = history_program(options_.shape.slots, vocab_);
+  set_history_.name = kHistoryProgram;
+  if (options_.bundle != nullptr) {
+    const Bundle& bundle = *options_.bundle;
+    bundle.check_devices(plugin_fingerprint(client_.plugin(), client_.platform_version()),
+                         device_list(kinds_of(client_, num_devices_)));
+    bundle.check_weights(weights_digest(*checkpoint_));
+    program = build(options_.buckets.front());  // what it is called with
+    bundle.check_program(steps_.front().program.name, program.module->to_string());
+  } else {
+    set_history_.text =
+        build_history_program(options_.shape.slots, vocab_, options_.layout)->to_string();
+  }
   load_arguments(program, loader);
 }
 
@@ -93,7 +119,9 @@ void Runner::compile_programs(const Progress& progress) {
   for (Step& step : steps_) wanted.push_back(&step.program);
   stats_.programs = static_cast<int64_t>(wanted.size());
   if (options_.lazy) {
-    std::erase_if(wanted, [&](Program* program) { return is_cached(client_, program->text); });
+    std::erase_if(wanted, [&](Program* program) {
+      return options_.bundle != nullptr || is_cached(client_, program->text);
+    });
   }
   std::atomic<size_t> next = 0;
   size_t done = 0;
@@ -115,7 +143,14 @@ void Runner::compile_programs(const Progress& progress) {
 
 void Runner::load(Program& program) {
   if (program.loaded) return;
-  CompiledStep compiled = compile_cached(client_, program.text);
+  CompiledStep compiled;
+  if (options_.bundle != nullptr) {
+    bool fresh = false;
+    compiled.executable = options_.bundle->load(client_, program.name, num_devices_, &fresh);
+    compiled.from_cache = !fresh;
+  } else {
+    compiled = compile_cached(client_, program.text, num_devices_);
+  }
   program.executable = std::move(compiled.executable);
   program.loaded = true;
   program.text = std::string();
@@ -132,19 +167,18 @@ void Runner::load_arguments(const EngineProgram& program, const WeightLoader& lo
   const auto start = Clock::now();
   loader.check_nothing_left(program.weights);
   for (const nn::WeightDecl& decl : program.weights) {
-    weights_.push_back(loader.load(decl, client_, checkpoint_));
+    weights_.push_back(loader.load_parts(decl, options_.layout.mesh(), client_, checkpoint_));
     stats_.weight_bytes += nn::argument_shape(decl).byte_size();
   }
-  const pjrt::Device device = client_.devices().at(0);
   for (const Shape& shape : program.caches) {
-    caches_.push_back(client_.zeros(shape, device));
+    caches_.push_back(zeros(shape));
     stats_.cache_bytes += shape.byte_size();
   }
   const auto argument = [&](EngineArgument which) {
     return program.arguments[static_cast<size_t>(which)];
   };
-  last_tokens_ = client_.zeros(argument(EngineArgument::kLastTokens), device);
-  counts_ = client_.zeros(argument(EngineArgument::kCounts), device);
+  last_tokens_ = zeros(argument(EngineArgument::kLastTokens));
+  counts_ = zeros(argument(EngineArgument::kCounts));
   for (const Step& step : steps_) {
     const int64_t rows = step.bucket.rows;
     const auto known = [&](const Defaults& defaults) { return defaults.rows == rows; };
@@ -153,11 +187,11 @@ void Runner::load_arguments(const EngineProgram& program, const WeightLoader& lo
     const int64_t biases = rows * options_.shape.biases;
     const std::vector<uint32_t> all(static_cast<size_t>(rows * words), ~uint32_t{0});
     const std::vector<int32_t> none(static_cast<size_t>(biases), -1);
-    const std::vector<float> zeros(static_cast<size_t>(biases), 0);
+    const std::vector<float> nothing(static_cast<size_t>(biases), 0);
     const Shape bias_shape(DType::kS32, {rows, options_.shape.biases});
-    defaults_.push_back({rows, client_.to_device(all.data(), Shape(DType::kU32, {rows, words})),
-                         client_.to_device(none.data(), bias_shape),
-                         client_.to_device(zeros.data(), Shape(DType::kF32, bias_shape.dims))});
+    defaults_.push_back({rows, copies(all.data(), Shape(DType::kU32, {rows, words})),
+                         copies(none.data(), bias_shape),
+                         copies(nothing.data(), Shape(DType::kF32, bias_shape.dims))});
   }
   stats_.load_seconds = seconds_since(start);
 }
@@ -178,26 +212,73 @@ Runner::Step& Runner::step_for(int64_t tokens, int64_t sequences, int64_t rows) 
   found->call = std::make_unique<pjrt::Call>(found->program.executable,
                                              first_weight + static_cast<int64_t>(weights_.size()));
   for (size_t i = 0; i < weights_.size(); ++i) {
-    found->call->set_argument(first_weight + static_cast<int64_t>(i), weights_[i]);
+    set_on_all(*found->call, first_weight + static_cast<int64_t>(i), weights_[i]);
   }
   return *found;
 }
 
-void Runner::set_history(int32_t slot, std::span<const int32_t> prompt,
+Runner::Buffers Runner::zeros(const Shape& shape) const {
+  Buffers buffers;
+  for (size_t device = 0; device < static_cast<size_t>(num_devices_); ++device) {
+    buffers.push_back(client_.zeros(shape, client_.devices()[device]));
+  }
+  return buffers;
+}
+
+Runner::Buffers Runner::copies(const void* data, const Shape& shape) const {
+  Buffers buffers;
+  for (size_t device = 0; device < static_cast<size_t>(num_devices_); ++device) {
+    buffers.push_back(client_.to_device(data, shape, client_.devices()[device]));
+  }
+  return buffers;
+}
+
+void Runner::set_history(int32_t replica, int32_t slot, std::span<const int32_t> prompt,
                          std::span<const int32_t> output) {
   std::vector<uint16_t> row(static_cast<size_t>(vocab_), 0);
   for (const int32_t token : prompt) row[static_cast<size_t>(token)] = 1;
   for (const int32_t token : output) row[static_cast<size_t>(token)] += 2;
-  const pjrt::Buffer where = client_.to_device(&slot, Shape(DType::kS32, {}));
-  const pjrt::Buffer values = client_.to_device(row.data(), Shape(DType::kU16, {1, vocab_}));
-  const std::array<const pjrt::Buffer*, 3> arguments = {&counts_, &where, &values};
   load(set_history_);
-  counts_ = std::move(set_history_.executable.execute(arguments)[0]);
+  const int32_t nowhere = -1;
+  Buffers slots = copies(&nowhere, Shape(DType::kS32, {1}));
+  for (const size_t device : replica_devices_.at(static_cast<size_t>(replica))) {
+    slots[device] = client_.to_device(&slot, Shape(DType::kS32, {1}), client_.devices()[device]);
+  }
+  const Buffers values = copies(row.data(), Shape(DType::kU16, {1, vocab_}));
+  pjrt::Call call(set_history_.executable, 3);
+  set_on_all(call, 0, counts_);
+  set_on_all(call, 1, slots);
+  set_on_all(call, 2, values);
+  call.run();
+  take_from_all(call, 0, counts_);
 }
 
-void Runner::fill_step(const Step& step, std::span<const Scheduled> items,
-                       std::span<const Row> rows, bool logprobs,
-                       std::vector<int32_t>& packed) const {
+// Items and rows of each replica lie together.
+void Runner::divide(Flight& flight, std::span<const Scheduled> items,
+                    std::span<const Row> rows) const {
+  int64_t token = 0;
+  size_t item = 0;
+  size_t row = 0;
+  for (size_t replica = 0; replica < flight.shares.size(); ++replica) {
+    Share& share = flight.shares[replica];
+    const size_t first_item = item;
+    const size_t first_row = row;
+    share.first_token = token;
+    while (item < items.size() && items[item].sequence->replica == static_cast<int32_t>(replica)) {
+      token += items[item++].count;
+    }
+    while (row < rows.size() && rows[row].token < token) ++row;
+    share.items = items.subspan(first_item, item - first_item);
+    share.rows = rows.subspan(first_row, row - first_row);
+    share.tokens = token - share.first_token;
+  }
+  require(item == items.size() && row == rows.size(),
+          "[engine] a step's items are not in the order of their replicas");
+}
+
+void Runner::fill_step(const Step& step, bool logprobs, Share& share) const {
+  const std::span<const Scheduled> items = share.items;
+  std::vector<int32_t>& packed = share.step;
   const StepLayout& layout = step.layout;
   const Bucket& bucket = step.bucket;
   packed.assign(static_cast<size_t>(layout.total()), 0);
@@ -231,18 +312,19 @@ void Runner::fill_step(const Step& step, std::span<const Scheduled> items,
   distribution[0] = distribution[1] = decodes;
   distribution[2] = static_cast<int32_t>(items.size());
   *field(StepField::kLogprobs) = logprobs ? 1 : 0;
-  fill_rows(step, rows, packed);
+  fill_rows(step, share);
 }
 
-void Runner::fill_rows(const Step& step, std::span<const Row> rows,
-                       std::vector<int32_t>& packed) const {
-  const auto field = [&](StepField which) { return packed.data() + step.layout.offset(which); };
+void Runner::fill_rows(const Step& step, Share& share) const {
+  const std::span<const Row> rows = share.rows;
+  const auto field = [&](StepField which) { return share.step.data() + step.layout.offset(which); };
   static const SamplingParams kGreedy;
   for (size_t r = 0; r < static_cast<size_t>(step.bucket.rows); ++r) {
-    const Row padding;
+    Row padding;
+    padding.token = share.first_token;
     const Row& row = r < rows.size() ? rows[r] : padding;
     const SamplingParams& params = row.sampling == nullptr ? kGreedy : *row.sampling;
-    field(StepField::kRows)[r] = static_cast<int32_t>(row.token);
+    field(StepField::kRows)[r] = static_cast<int32_t>(row.token - share.first_token);
     field(StepField::kRowSlots)[r] = row.slot;
     field(StepField::kRowTargets)[r] = row.target;
     field(StepField::kTemperature)[r] = bits(params.temperature);
@@ -259,20 +341,25 @@ void Runner::fill_rows(const Step& step, std::span<const Row> rows,
   }
 }
 
-void Runner::upload(Step& step, Flight& flight, std::span<const Row> rows) {
+void Runner::upload(Step& step, Share& share, size_t replica) {
   const auto of_rows = [&](const Defaults& defaults) { return defaults.rows == step.bucket.rows; };
   const Defaults& defaults = *std::find_if(defaults_.begin(), defaults_.end(), of_rows);
+  const std::span<const Row> rows = share.rows;
   pjrt::Call& call = *step.call;
-  const auto set = [&](EngineArgument which, const pjrt::Buffer& buffer) {
-    call.set_argument(index_of(which), buffer);
+  const std::vector<size_t>& devices = replica_devices_[replica];
+  const auto set = [&](EngineArgument which, const Buffers& buffers) {
+    for (const size_t device : devices) {
+      call.set_argument(index_of(which), buffers[device], static_cast<int64_t>(device));
+    }
   };
   const auto send = [&](EngineArgument which, const void* data, const Shape& shape) {
-    uploads_.push_back(client_.to_device(data, shape));
-    set(which, uploads_.back());
+    for (const size_t device : devices) {
+      uploads_.push_back(client_.to_device(data, shape, client_.devices()[device]));
+      call.set_argument(index_of(which), uploads_.back(), static_cast<int64_t>(device));
+    }
   };
-  uploads_.clear();
-  send(EngineArgument::kStep, flight.step.data(),
-       Shape(DType::kS32, {static_cast<int64_t>(flight.step.size())}));
+  send(EngineArgument::kStep, share.step.data(),
+       Shape(DType::kS32, {static_cast<int64_t>(share.step.size())}));
   set(EngineArgument::kAllowed, defaults.allowed);
   set(EngineArgument::kBiasTokens, defaults.bias_tokens);
   set(EngineArgument::kBiasValues, defaults.bias_values);
@@ -283,82 +370,109 @@ void Runner::upload(Step& step, Flight& flight, std::span<const Row> rows) {
   if (std::any_of(rows.begin(), rows.end(), [](const Row& row) {
         return !row.bias.empty() || (row.sampling != nullptr && !row.sampling->logit_bias.empty());
       })) {
-    flight.bias_tokens.assign(padded * width, -1);
-    flight.bias_values.assign(padded * width, 0);
+    share.bias_tokens.assign(padded * width, -1);
+    share.bias_values.assign(padded * width, 0);
     for (size_t r = 0; r < rows.size(); ++r) {
       size_t next = r * width;
       const auto add = [&](std::span<const std::pair<int32_t, float>> biases) {
         for (const auto& [token, value] : biases) {
           require(next < (r + 1) * width, "[engine] more than {} biased tokens", width);
-          flight.bias_tokens[next] = token;
-          flight.bias_values[next++] = value;
+          share.bias_tokens[next] = token;
+          share.bias_values[next++] = value;
         }
       };
       if (rows[r].sampling != nullptr) add(rows[r].sampling->logit_bias);
       add(rows[r].bias);
     }
     const Dims dims = {step.bucket.rows, options_.shape.biases};
-    send(EngineArgument::kBiasTokens, flight.bias_tokens.data(), Shape(DType::kS32, dims));
-    send(EngineArgument::kBiasValues, flight.bias_values.data(), Shape(DType::kF32, dims));
+    send(EngineArgument::kBiasTokens, share.bias_tokens.data(), Shape(DType::kS32, dims));
+    send(EngineArgument::kBiasValues, share.bias_values.data(), Shape(DType::kF32, dims));
   }
   if (std::any_of(rows.begin(), rows.end(), [](const Row& row) { return !row.allowed.empty(); })) {
-    flight.allowed.assign(padded * words, ~uint32_t{0});
+    share.allowed.assign(padded * words, ~uint32_t{0});
     for (size_t r = 0; r < rows.size(); ++r) {
       std::copy(rows[r].allowed.begin(), rows[r].allowed.end(),
-                flight.allowed.begin() + static_cast<std::ptrdiff_t>(r * words));
+                share.allowed.begin() + static_cast<std::ptrdiff_t>(r * words));
     }
-    send(EngineArgument::kAllowed, flight.allowed.data(),
+    send(EngineArgument::kAllowed, share.allowed.data(),
          Shape(DType::kU32, {step.bucket.rows, static_cast<int64_t>(words)}));
   }
 }
 
 void Runner::launch(std::span<const Scheduled> items, std::span<const Row> rows, bool logprobs) {
   require(in_flight_ < kMostInFlight, "[engine] {} steps are in flight already", in_flight_);
-  int64_t tokens = 0;
-  for (const Scheduled& item : items) tokens += item.count;
-  Step& step =
-      step_for(tokens, static_cast<int64_t>(items.size()), static_cast<int64_t>(rows.size()));
   Flight& flight = flights_[static_cast<size_t>(launched_ % kMostInFlight)];
+  divide(flight, items, rows);
+  Bucket needed{0, 0, 0};
+  for (const Share& share : flight.shares) {
+    needed.tokens = std::max(needed.tokens, share.tokens);
+    needed.sequences = std::max(needed.sequences, static_cast<int64_t>(share.items.size()));
+    needed.rows = std::max(needed.rows, static_cast<int64_t>(share.rows.size()));
+  }
+  Step& step = step_for(needed.tokens, needed.sequences, needed.rows);
   flight.rows = rows.size();
   flight.logprobs = logprobs;
-  fill_step(step, items, rows, logprobs, flight.step);
-  upload(step, flight, rows);
+  uploads_.clear();
+  uploads_.reserve(4 * static_cast<size_t>(num_devices_));
+  for (size_t replica = 0; replica < flight.shares.size(); ++replica) {
+    fill_step(step, logprobs, flight.shares[replica]);
+    upload(step, flight.shares[replica], replica);
+  }
   pjrt::Call& call = *step.call;
-  call.set_argument(index_of(EngineArgument::kLastTokens), last_tokens_);
-  call.set_argument(index_of(EngineArgument::kCounts), counts_);
+  set_on_all(call, index_of(EngineArgument::kLastTokens), last_tokens_);
+  set_on_all(call, index_of(EngineArgument::kCounts), counts_);
   for (size_t i = 0; i < caches_.size(); ++i) {
-    call.set_argument(kArguments + static_cast<int64_t>(i), caches_[i]);
+    set_on_all(call, kArguments + static_cast<int64_t>(i), caches_[i]);
   }
   call.run();
-  last_tokens_ = call.take_output(index_of(EngineResult::kLastTokens));
-  counts_ = call.take_output(index_of(EngineResult::kCounts));
+  take_from_all(call, index_of(EngineResult::kLastTokens), last_tokens_);
+  take_from_all(call, index_of(EngineResult::kCounts), counts_);
   for (size_t i = 0; i < caches_.size(); ++i) {
-    caches_[i] = call.take_output(kResults + static_cast<int64_t>(i));
+    take_from_all(call, kResults + static_cast<int64_t>(i), caches_[i]);
   }
   fetch(step, flight);
   ++launched_;
   ++in_flight_;
 }
 
-// Starts the transfers of what the host wants to see.
+// Starts the transfers of what the host wants to see, of each replica from its first device. Whole
+// results arrive one after another; finish() brings the rows together.
 void Runner::fetch(Step& step, Flight& flight) {
   const auto rows = static_cast<size_t>(step.bucket.rows);
   const size_t top = rows * static_cast<size_t>(options_.shape.top_logprobs);
   flight.events.clear();
-  const auto start = [&](int64_t result, size_t place, void* to, size_t count) {
-    flight.results[place] = step.call->take_output(result);
-    flight.events.push_back(flight.results[place].to_host(to, static_cast<int64_t>(count * 4)));
-  };
-  start(index_of(EngineResult::kTokens), 0, flight.tokens.data(), rows);
-  if (flight.logprobs) {
-    start(index_of(EngineResult::kLogprobs), 1, flight.chosen.data(), rows);
-    start(index_of(EngineResult::kTopTokens), 2, flight.top_tokens.data(), top);
-    start(index_of(EngineResult::kTopLogprobs), 3, flight.top.data(), top);
+  flight.padded_rows = rows;
+  const size_t logits = rows * static_cast<size_t>(vocab_);
+  if (options_.shape.logits) flight.logits.resize(flight.shares.size() * logits);
+  for (size_t replica = 0; replica < flight.shares.size(); ++replica) {
+    Share& share = flight.shares[replica];
+    const auto device = static_cast<int64_t>(replica_devices_[replica][0]);
+    const auto start = [&](int64_t result, size_t place, auto& to, size_t count) {
+      share.results[place] = step.call->take_output(result, device);
+      flight.events.push_back(share.results[place].to_host(to.data() + replica * count,
+                                                           static_cast<int64_t>(count * 4)));
+    };
+    start(index_of(EngineResult::kTokens), 0, flight.tokens, rows);
+    if (flight.logprobs) {
+      start(index_of(EngineResult::kLogprobs), 1, flight.chosen, rows);
+      start(index_of(EngineResult::kTopTokens), 2, flight.top_tokens, top);
+      start(index_of(EngineResult::kTopLogprobs), 3, flight.top, top);
+    }
+    if (options_.shape.logits) {
+      start(kResults + static_cast<int64_t>(caches_.size()), kFetched, flight.logits, logits);
+    }
   }
-  if (options_.shape.logits) {
-    flight.logits.resize(rows * static_cast<size_t>(vocab_));
-    start(kResults + static_cast<int64_t>(caches_.size()), kFetched, flight.logits.data(),
-          flight.logits.size());
+}
+
+// Moves the rows of all replicas together; `width` numbers a row.
+template <typename T>
+void Runner::close_gaps(const Flight& flight, size_t width, std::vector<T>& values) {
+  size_t to = 0;
+  for (size_t replica = 0; replica < flight.shares.size(); ++replica) {
+    const size_t from = replica * flight.padded_rows * width;
+    const size_t count = flight.shares[replica].rows.size() * width;
+    if (from != to) std::copy_n(values.data() + from, count, values.data() + to);
+    to += count;
   }
 }
 
@@ -367,6 +481,16 @@ StepResult Runner::finish() {
   Flight& flight = flights_[static_cast<size_t>((launched_ - in_flight_) % kMostInFlight)];
   --in_flight_;
   for (const pjrt::Event& event : flight.events) event.wait();
+  if (flight.shares.size() > 1) {
+    const auto most = static_cast<size_t>(options_.shape.top_logprobs);
+    close_gaps(flight, 1, flight.tokens);
+    if (flight.logprobs) {
+      close_gaps(flight, 1, flight.chosen);
+      close_gaps(flight, most, flight.top_tokens);
+      close_gaps(flight, most, flight.top);
+    }
+    if (options_.shape.logits) close_gaps(flight, static_cast<size_t>(vocab_), flight.logits);
+  }
   StepResult result;
   result.tokens = std::span(flight.tokens).first(flight.rows);
   if (flight.logprobs) {

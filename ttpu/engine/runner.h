@@ -20,6 +20,8 @@
 
 namespace ttpu::engine {
 
+class Bundle;
+
 struct RunnerOptions {
   std::string device = "cpu";   // a plugin's name or path
   DType dtype = DType::kBF16;   // of activations: kBF16 or kF32
@@ -27,7 +29,9 @@ struct RunnerOptions {
   bool custom_calls = true;     // false: pure StableHLO, no kernels of ours
   // Programs that were compiled before are loaded when they are first needed, and not at the start.
   bool lazy = false;
-  EngineShape shape;
+  parallel::Layout layout;
+  std::shared_ptr<const Bundle> bundle = nullptr;  // has the programs
+  EngineShape shape;                               // of one replica
   std::vector<Bucket> buckets;
 };
 
@@ -35,8 +39,8 @@ struct LoadStats {
   double load_seconds = 0;     // weights
   double compile_seconds = 0;  // or loading compiled programs
   int64_t programs = 0;
-  int64_t compiled = 0;  // not found in the cache
-  int64_t weight_bytes = 0;
+  int64_t compiled = 0;      // not found in the cache
+  int64_t weight_bytes = 0;  // of one device
   int64_t cache_bytes = 0;
 };
 
@@ -76,8 +80,10 @@ class Runner {
 
   // The counts of tokens that penalties see, for a sequence that comes into a slot; to be called
   // before the launch of its first step.
-  void set_history(int32_t slot, std::span<const int32_t> prompt, std::span<const int32_t> output);
-  // Starts a step; decodes come first. Throws kInvalidArgument when no bucket holds it.
+  void set_history(int32_t replica, int32_t slot, std::span<const int32_t> prompt,
+                   std::span<const int32_t> output);
+  // Starts a step: the items of each replica after those of the one before it, decodes first; rows
+  // in the order of their items. Throws kInvalidArgument when no bucket holds it.
   void launch(std::span<const Scheduled> items, std::span<const Row> rows, bool logprobs);
   int64_t in_flight() const { return in_flight_; }
   // Waits for the oldest step. Valid until the launch after the next.
@@ -85,7 +91,8 @@ class Runner {
 
  private:
   struct Program {
-    std::string text;
+    std::string name;  // in a bundle
+    std::string text;  // without one
     pjrt::LoadedExecutable executable;
     bool loaded = false;
   };
@@ -95,14 +102,23 @@ class Runner {
     Program program;
     std::unique_ptr<pjrt::Call> call;
   };
-  struct Flight {
-    size_t rows = 0;
-    bool logprobs = false;
+  // One replica's part of a step.
+  struct Share {
+    std::span<const Scheduled> items;
+    std::span<const Row> rows;
+    int64_t first_token = 0;  // of the flat batch of all
+    int64_t tokens = 0;
     std::vector<int32_t> step;
     std::vector<int32_t> bias_tokens;
     std::vector<float> bias_values;
     std::vector<uint32_t> allowed;
     std::array<pjrt::Buffer, 5> results;
+  };
+  struct Flight {
+    size_t rows = 0;
+    bool logprobs = false;
+    size_t padded_rows = 0;  // of each share in what was fetched
+    std::vector<Share> shares;
     std::vector<int32_t> tokens, top_tokens;
     std::vector<float> chosen, top, logits;
     std::vector<pjrt::Event> events;
@@ -113,11 +129,13 @@ class Runner {
   void load(Program& program);
   void load_arguments(const EngineProgram& program, const WeightLoader& loader);
   Step& step_for(int64_t tokens, int64_t sequences, int64_t rows);
-  void fill_step(const Step& step, std::span<const Scheduled> items, std::span<const Row> rows,
-                 bool logprobs, std::vector<int32_t>& packed) const;
-  void fill_rows(const Step& step, std::span<const Row> rows, std::vector<int32_t>& packed) const;
-  void upload(Step& step, Flight& flight, std::span<const Row> rows);
+  void divide(Flight& flight, std::span<const Scheduled> items, std::span<const Row> rows) const;
+  void fill_step(const Step& step, bool logprobs, Share& share) const;
+  void fill_rows(const Step& step, Share& share) const;
+  void upload(Step& step, Share& share, size_t replica);
   void fetch(Step& step, Flight& flight);
+  template <typename T>
+  static void close_gaps(const Flight& flight, size_t width, std::vector<T>& values);
 
   RunnerOptions options_;
   std::shared_ptr<const io::Checkpoint> checkpoint_;
@@ -128,15 +146,21 @@ class Runner {
   std::mutex stats_mutex_;
   std::vector<Step> steps_;  // small buckets first
   Program set_history_;
-  std::vector<pjrt::Buffer> weights_;
-  std::vector<pjrt::Buffer> caches_;
-  pjrt::Buffer last_tokens_;
-  pjrt::Buffer counts_;
+  // One buffer a device.
+  using Buffers = std::vector<pjrt::Buffer>;
+  Buffers zeros(const Shape& shape) const;
+  Buffers copies(const void* data, const Shape& shape) const;
+  int64_t num_devices_;
+  std::vector<std::vector<size_t>> replica_devices_;  // of each replica
+  std::vector<Buffers> weights_;
+  std::vector<Buffers> caches_;
+  Buffers last_tokens_;
+  Buffers counts_;
   std::vector<pjrt::Buffer> uploads_;  // of the step that was launched last
   // What rows without bias and mask bring, by rows of the bucket.
   struct Defaults {
     int64_t rows;
-    pjrt::Buffer allowed, bias_tokens, bias_values;
+    Buffers allowed, bias_tokens, bias_values;
   };
   std::vector<Defaults> defaults_;
   std::array<Flight, kMostInFlight> flights_;

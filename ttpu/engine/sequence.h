@@ -23,6 +23,8 @@ struct Sequence {
   bool wants_all_rows = false;  // the logits of every prompt token are wanted
   std::vector<int32_t> drafts;  // guesses of the next tokens, for the next step
 
+  int32_t replica = 0;  // of the model, which computes it
+
   // Kept by the scheduler.
   int64_t computed = 0;   // tokens whose keys and values are in the cache, once what runs is done
   int64_t pending = 0;    // sampled by steps that still run: counted, their values not yet known

@@ -9,13 +9,9 @@
 #include <fmt/ranges.h>
 
 #include "ttpu/base/error.h"
+#include "ttpu/engine/weight_parts.h"
 
 namespace ttpu::engine {
-namespace {
-
-constexpr size_t kAlignment = 64;
-
-bool reordered(const nn::WeightDecl& decl) { return decl.transposed || decl.row_stride != 1; }
 
 std::shared_ptr<std::byte> aligned_bytes(int64_t size) {
   const auto rounded = (static_cast<size_t>(size) + kAlignment - 1) / kAlignment * kAlignment;
@@ -24,6 +20,8 @@ std::shared_ptr<std::byte> aligned_bytes(int64_t size) {
   if (data == nullptr) throw std::bad_alloc();
   return {data, [](std::byte* p) { std::free(p); }};
 }
+
+namespace {
 
 // [batch, in, out] to [batch, out / stride, in], rows from `offset`.
 void transpose_rows(const nn::WeightDecl& decl, const std::byte* from, std::byte* to,
@@ -121,8 +119,8 @@ nn::WeightFormat WeightLoader::format_of(const nn::WeightDecl& decl) const {
   for (const std::string& name : decl.names) {
     const io::Tensor& tensor = find(name);
     check_dims(decl, tensor);
-    const bool keep =
-        !expand_ && decl.is_matrix && !reordered(decl) && tensor.transform.keeps_blocks();
+    const bool keep = !expand_ && !decl.cut_blocks && decl.is_matrix && !reordered(decl) &&
+                      tensor.transform.keeps_blocks();
     const Encoding own = keep ? tensor.encoding : Encoding::kDense;
     if (first) {
       encoding = own;
@@ -139,7 +137,7 @@ nn::WeightFormat WeightLoader::format_of(const nn::WeightDecl& decl) const {
 }
 
 void WeightLoader::fill(const nn::WeightDecl& decl, std::byte* out) const {
-  const auto total = static_cast<size_t>(nn::argument_shape(decl).byte_size());
+  const auto total = static_cast<size_t>(nn::argument_shape(whole(decl)).byte_size());
   const size_t part = total / decl.names.size();
   for (size_t i = 0; i < decl.names.size(); ++i) {
     const io::Tensor& tensor = find(decl.names[i]);
@@ -157,14 +155,17 @@ void WeightLoader::fill(const nn::WeightDecl& decl, std::byte* out) const {
   }
 }
 
+bool WeightLoader::is_as_stored(const nn::WeightDecl& decl, const io::Tensor& tensor) const {
+  return tensor.transform == io::Transform{} && tensor.encoding == decl.encoding &&
+         (decl.encoding != Encoding::kDense || tensor.dtype == decl.dtype);
+}
+
 pjrt::Buffer WeightLoader::load(const nn::WeightDecl& decl, const pjrt::Client& client,
                                 const std::shared_ptr<const io::Checkpoint>& keep_alive) const {
   const Shape shape = nn::argument_shape(decl);
   if (decl.names.size() == 1 && !reordered(decl)) {
     const io::Tensor& tensor = find(decl.names[0]);
-    const bool as_stored = tensor.transform == io::Transform{} &&
-                           tensor.encoding == decl.encoding &&
-                           (decl.encoding != Encoding::kDense || tensor.dtype == decl.dtype);
+    const bool as_stored = is_as_stored(decl, tensor);
     const bool aligned = reinterpret_cast<uintptr_t>(tensor.bytes.data()) % kAlignment == 0;
     if (as_stored && aligned) {
       return client

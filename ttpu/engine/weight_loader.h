@@ -31,11 +31,19 @@ class WeightLoader {
   // Aligned mapped bytes are used in place where the plugin can; the rest is copied once.
   pjrt::Buffer load(const nn::WeightDecl& decl, const pjrt::Client& client,
                     const std::shared_ptr<const io::Checkpoint>& keep_alive) const;
+  // What each device of the mesh has of the weight (decl.placement), in the order of the devices.
+  // Parts are read from the mapped file one at a time; devices with equal parts of a host's memory
+  // share them. Only weights that must be put in order first (transposed ones) are made whole.
+  std::vector<pjrt::Buffer> load_parts(
+      const nn::WeightDecl& decl, const parallel::Mesh& mesh, const pjrt::Client& client,
+      const std::shared_ptr<const io::Checkpoint>& keep_alive) const;
 
  private:
+  friend class PartLoader;
   const io::Tensor& find(const std::string& name) const;
   void check_dims(const nn::WeightDecl& decl, const io::Tensor& tensor) const;
   void fill(const nn::WeightDecl& decl, std::byte* out) const;
+  bool is_as_stored(const nn::WeightDecl& decl, const io::Tensor& tensor) const;
 
   const io::Checkpoint& checkpoint_;
   DType compute_;

@@ -85,4 +85,17 @@ Values custom_call(Function& function, std::string target, const Values& operand
       .results;
 }
 
+Values row_major_call(Function& function, std::string target, const Values& operands,
+                      std::vector<Shape> results, CustomCallOptions options) {
+  const auto row_major = [](const Shape& shape) {
+    Dims order;
+    for (int64_t axis = shape.rank() - 1; axis >= 0; --axis) order.push_back(axis);
+    return order;
+  };
+  for (const Value operand : operands)
+    options.operand_layouts.push_back(row_major(operand.shape()));
+  for (const Shape& result : results) options.result_layouts.push_back(row_major(result));
+  return custom_call(function, std::move(target), operands, std::move(results), options);
+}
+
 }  // namespace ttpu::ir

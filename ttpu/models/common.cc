@@ -179,13 +179,14 @@ void declare_experts(const std::string& prefix, const std::array<const char*, 3>
       decl.names.push_back(fmt::format("{}{}.{}.weight", prefix, i, name));
     }
     decl.dims = {moe->experts, out, in};
-    decl.axes = {"experts", "mlp", "embed"};
     decl.is_matrix = true;
     return decl;
   };
   moe->gate = stacked(names[0], moe->intermediate, moe->hidden);
   moe->up = stacked(names[1], moe->intermediate, moe->hidden);
   moe->down = stacked(names[2], moe->hidden, moe->intermediate);
+  moe->gate.axes = moe->up.axes = {"experts", "expert_mlp", "embed"};
+  moe->down.axes = {"experts", "embed", "expert_mlp"};
 }
 
 }  // namespace ttpu::models

@@ -11,7 +11,6 @@ nn::WeightDecl stored_transposed(const std::string& name, int64_t experts, int64
   nn::WeightDecl decl;
   decl.names = {name};
   decl.dims = {experts, out, in};
-  decl.axes = {"experts", "mlp", "embed"};
   decl.is_matrix = true;
   decl.transposed = true;
   return decl;
@@ -57,6 +56,8 @@ nn::DecoderSpec build_gpt_oss(const JsonView& config) {
     moe.up.row_offset = 1;
     moe.down = stored_transposed(prefix + "experts.down_proj", moe.experts, sizes.hidden,
                                  sizes.intermediate);
+    moe.gate.axes = moe.up.axes = {"experts", "expert_mlp", "embed"};
+    moe.down.axes = {"experts", "embed", "expert_mlp"};
     moe.gate_up_bias = prefix + "experts.gate_up_proj_bias";
     moe.down_bias = prefix + "experts.down_proj_bias";
     spec.layers[i].mlp = std::move(moe);

@@ -3,6 +3,7 @@
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
 #include "ttpu/kernels/rotary/rotary.h"
+#include "ttpu/parallel/collectives.h"
 
 namespace ttpu::nn {
 namespace {
@@ -19,34 +20,78 @@ ir::Value columns(ir::Value x, int64_t begin, int64_t end) {
   return ir::slice(x, {0, begin}, {x.dim(0), end});
 }
 
-Projections fused_projection(Context& context, const AttentionSpec& spec, ir::Value x) {
+// What a device has of the heads.
+struct Heads {
+  int64_t units = 0;  // into which all query heads may be divided
+  parallel::Division q_division, kv_division;
+  int64_t q = 0, kv = 0;
+  // The cache's positions are divided among devices with the same KV heads.
+  parallel::Division context;
+  // Query heads that those devices have apart from each other and attend with together.
+  parallel::Division apart;
+};
+
+Heads divide_heads(const parallel::Layout& layout, int64_t heads, int64_t kv_heads) {
+  Heads result;
+  result.kv_division = layout.division("kv_heads", kv_heads);
+  // Finer than KV heads only where a device has one of them.
+  result.units = result.kv_division.parts == kv_heads ? heads : kv_heads;
+  result.q_division = layout.division("heads", result.units);
+  result.q = heads / result.q_division.parts;
+  result.kv = kv_heads / result.kv_division.parts;
+  result.context = without(layout.mesh(), layout.division("context"), result.kv_division);
+  if (!result.context.whole()) {
+    result.apart = without(layout.mesh(), result.q_division, result.kv_division);
+  }
+  return result;
+}
+
+kernels::ContextParts context_parts(const Context& context, const Heads& heads,
+                                    ir::Function& function) {
+  const parallel::Mesh& mesh = context.layout().mesh();
+  return {
+      heads.context.parts, parallel::part_index(function, mesh, heads.context),
+      [&mesh, parts = heads.context](ir::Value x) { return parallel::sum(x, mesh, parts); },
+      [&mesh, parts = heads.context](ir::Value x) { return parallel::maximum(x, mesh, parts); }};
+}
+
+Projections fused_projection(Context& context, const AttentionSpec& spec, const Heads& heads,
+                             ir::Value x) {
   const int64_t q = spec.heads * spec.head_dim;
   const int64_t kv = spec.kv_heads * spec.head_dim;
-  const ir::Value all = linear(
-      context,
-      {spec.qkv, spec.hidden, q + 2 * kv, spec.qkv_bias, {"heads", "embed"}, spec.transposed}, x);
+  LinearSpec fused{spec.qkv,           spec.hidden,     q + 2 * kv,   spec.qkv_bias,
+                   {"heads", "embed"}, spec.transposed, {heads.units}};
+  const int64_t tokens = x.dim(0);
   if (spec.layout == AttentionSpec::Layout::kConcatenated) {
-    return {split_heads(columns(all, 0, q), spec.heads),
-            split_heads(columns(all, q, q + kv), spec.kv_heads),
-            split_heads(columns(all, q + kv, q + 2 * kv), spec.kv_heads)};
+    fused.segments = {{q, "heads", heads.units},
+                      {kv, "kv_heads", spec.kv_heads},
+                      {kv, "kv_heads", spec.kv_heads}};
+    const ir::Value all = linear(context, fused, x);
+    const int64_t own_q = heads.q * spec.head_dim;
+    const int64_t own_kv = heads.kv * spec.head_dim;
+    return {split_heads(columns(all, 0, own_q), heads.q),
+            split_heads(columns(all, own_q, own_q + own_kv), heads.kv),
+            split_heads(columns(all, own_q + own_kv, own_q + 2 * own_kv), heads.kv)};
   }
   // Each head's q, k and v stand together.
-  const ir::Value heads = ir::reshape(all, {x.dim(0), spec.heads, 3, spec.head_dim});
+  const ir::Value all = ir::reshape(linear(context, fused, x), {tokens, heads.q, 3, spec.head_dim});
   const auto part = [&](int64_t i) {
-    return ir::reshape(ir::slice(heads, {0, 0, i, 0}, {x.dim(0), spec.heads, i + 1, spec.head_dim}),
-                       {x.dim(0), spec.heads, spec.head_dim});
+    return ir::reshape(ir::slice(all, {0, 0, i, 0}, {tokens, heads.q, i + 1, spec.head_dim}),
+                       {tokens, heads.q, spec.head_dim});
   };
   return {part(0), part(1), part(2)};
 }
 
-Projections project(Context& context, const AttentionSpec& spec, ir::Value x) {
-  if (!spec.qkv.empty()) return fused_projection(context, spec, x);
+Projections project(Context& context, const AttentionSpec& spec, const Heads& heads, ir::Value x) {
+  if (!spec.qkv.empty()) return fused_projection(context, spec, heads, x);
   const int64_t q = spec.heads * spec.head_dim;
   const int64_t kv = spec.kv_heads * spec.head_dim;
-  const std::vector<LinearSpec> parts = {
-      {spec.q, spec.hidden, q, spec.qkv_bias, {"heads", "embed"}},
-      {spec.k, spec.hidden, kv, spec.qkv_bias, {"kv_heads", "embed"}},
-      {spec.v, spec.hidden, kv, spec.qkv_bias, {"kv_heads", "embed"}}};
+  const auto part_of = [&](const std::string& name, int64_t rows, const char* axis, int64_t units) {
+    return LinearSpec{name, spec.hidden, rows, spec.qkv_bias, {axis, "embed"}, false, {units}};
+  };
+  const std::vector<LinearSpec> parts = {part_of(spec.q, q, "heads", heads.units),
+                                         part_of(spec.k, kv, "kv_heads", spec.kv_heads),
+                                         part_of(spec.v, kv, "kv_heads", spec.kv_heads)};
   std::vector<kernels::WeightOperand> weights;
   std::vector<std::optional<ir::Value>> biases;
   for (const LinearSpec& part : parts) {
@@ -54,16 +99,20 @@ Projections project(Context& context, const AttentionSpec& spec, ir::Value x) {
     biases.push_back(linear_bias(context, part));
   }
   const ir::Values out = kernels::linear_group(context.target(), x, weights, biases);
-  return {split_heads(out[0], spec.heads), split_heads(out[1], spec.kv_heads),
-          split_heads(out[2], spec.kv_heads)};
+  return {split_heads(out[0], heads.q), split_heads(out[1], heads.kv),
+          split_heads(out[2], heads.kv)};
 }
 
 ir::Value head_norm(Context& context, const AttentionSpec& spec, const NormSpec& norm_spec,
-                    ir::Value x) {
-  if (norm_spec.kind == NormKind::kNone) return x;
-  if (!spec.norm_whole) return norm(context, norm_spec, x);
+                    const parallel::Division& division, ir::Value own) {
+  if (norm_spec.kind == NormKind::kNone) return own;
+  if (!spec.norm_whole) return norm(context, norm_spec, own);
+  const parallel::Mesh& mesh = context.layout().mesh();
+  const ir::Value x = parallel::gather(own, 1, mesh, division);
   const Dims dims = x.dims();
-  return ir::reshape(norm(context, norm_spec, ir::reshape(x, {dims[0], dims[1] * dims[2]})), dims);
+  const ir::Value normed =
+      ir::reshape(norm(context, norm_spec, ir::reshape(x, {dims[0], dims[1] * dims[2]})), dims);
+  return parallel::own_part(normed, 1, mesh, division);
 }
 
 // [tokens, heads, a] x [heads, a, b] -> [tokens, heads, b]
@@ -98,11 +147,22 @@ Dims cache_dims(const MlaSpec& spec, DType cache_dtype) {
   return {kernels::cache_elements(cache_dtype, spec.kv_lora_rank + spec.qk_rope_head_dim)};
 }
 
+parallel::Placement cache_placement(const parallel::Layout& layout, const AttentionSpec& spec) {
+  const Heads heads = divide_heads(layout, spec.heads, spec.kv_heads);
+  return {layout.division("batch"), heads.context, heads.kv_division, {}};
+}
+
+parallel::Placement cache_placement(const parallel::Layout& layout, const MlaSpec& spec) {
+  return {layout.division("batch"), divide_heads(layout, spec.heads, 1).context, {}};
+}
+
 LayerResult attention(Context& context, const AttentionSpec& spec, ir::Value x, ir::Value cache,
                       const StepInputs& inputs, RotaryTables& tables) {
-  Projections heads = project(context, spec, x);
-  heads.q = head_norm(context, spec, spec.q_norm, heads.q);
-  heads.k = head_norm(context, spec, spec.k_norm, heads.k);
+  const parallel::Mesh& mesh = context.layout().mesh();
+  const Heads own = divide_heads(context.layout(), spec.heads, spec.kv_heads);
+  Projections heads = project(context, spec, own, x);
+  heads.q = head_norm(context, spec, spec.q_norm, own.q_division, heads.q);
+  heads.k = head_norm(context, spec, spec.k_norm, own.kv_division, heads.k);
   kernels::AttentionOptions options;
   options.scale = spec.scale;
   options.causal = spec.causal;
@@ -112,25 +172,37 @@ LayerResult attention(Context& context, const AttentionSpec& spec, ir::Value x, 
     const RotaryTable& table = tables.get(*spec.rope);
     options.rotary = kernels::Rotary{table.cos, table.sin};
   }
-  if (!spec.sinks.empty()) options.sinks = context.tensor(spec.sinks, {spec.heads}, {"heads"});
-  const kernels::AttentionResult result =
-      kernels::ragged_paged_attention(context.target(), heads.q, heads.k, heads.v, cache,
-                                      inputs.batch_for(spec.sliding_window), options);
-  const ir::Value joined = ir::reshape(result.output, {x.dim(0), spec.heads * spec.head_dim});
-  return {linear(context,
-                 {spec.o,
-                  spec.heads * spec.head_dim,
-                  spec.hidden,
-                  spec.o_bias,
-                  {"embed", "heads"},
-                  spec.transposed},
-                 joined),
+  if (!spec.sinks.empty()) {
+    WeightDecl sinks;
+    sinks.names = {spec.sinks};
+    sinks.dims = {spec.heads};
+    sinks.axes = {"heads"};
+    sinks.units = {own.units};
+    options.sinks = parallel::gather(context.tensor(std::move(sinks)), 0, mesh, own.apart);
+  }
+  if (!own.context.whole()) options.context = context_parts(context, own, x.function());
+  const kernels::AttentionResult result = kernels::ragged_paged_attention(
+      context.target(), parallel::gather(heads.q, 1, mesh, own.apart), heads.k, heads.v, cache,
+      inputs.batch_for(spec.sliding_window), options);
+  const ir::Value output = parallel::own_part(result.output, 1, mesh, own.apart);
+  const ir::Value joined = ir::reshape(output, {x.dim(0), own.q * spec.head_dim});
+  return {linear_sum(context,
+                     {spec.o,
+                      spec.heads * spec.head_dim,
+                      spec.hidden,
+                      spec.o_bias,
+                      {"embed", "heads"},
+                      spec.transposed,
+                      {0, own.units}},
+                     joined),
           result.cache};
 }
 
 LayerResult attention(Context& context, const MlaSpec& spec, ir::Value x, ir::Value cache,
                       const StepInputs& inputs, RotaryTables& tables) {
   const int64_t qk = spec.qk_nope_head_dim + spec.qk_rope_head_dim;
+  const parallel::Mesh& mesh = context.layout().mesh();
+  const Heads own = divide_heads(context.layout(), spec.heads, 1);
   const auto named = [&](const char* name) { return spec.prefix + name; };
   ir::Value q;
   if (spec.q_lora_rank > 0) {
@@ -139,16 +211,29 @@ LayerResult attention(Context& context, const MlaSpec& spec, ir::Value x, ir::Va
                {named("q_a_proj"), spec.hidden, spec.q_lora_rank, spec.bias, {"lora", "embed"}}, x);
     const NormSpec low_norm{NormKind::kRms, named("q_a_layernorm"), spec.q_lora_rank, spec.epsilon};
     q = linear(context,
-               {named("q_b_proj"), spec.q_lora_rank, spec.heads * qk, false, {"heads", "lora"}},
+               {named("q_b_proj"),
+                spec.q_lora_rank,
+                spec.heads * qk,
+                false,
+                {"heads", "lora"},
+                false,
+                {own.units}},
                norm(context, low_norm, low));
   } else {
-    q = linear(context, {named("q_proj"), spec.hidden, spec.heads * qk, false, {"heads", "embed"}},
+    q = linear(context,
+               {named("q_proj"),
+                spec.hidden,
+                spec.heads * qk,
+                false,
+                {"heads", "embed"},
+                false,
+                {own.units}},
                x);
   }
-  q = split_heads(q, spec.heads);
+  q = split_heads(q, own.q);
   const int64_t tokens = x.dim(0);
-  const ir::Value q_nope = ir::slice(q, {0, 0, 0}, {tokens, spec.heads, spec.qk_nope_head_dim});
-  const ir::Value q_rope = ir::slice(q, {0, 0, spec.qk_nope_head_dim}, {tokens, spec.heads, qk});
+  const ir::Value q_nope = ir::slice(q, {0, 0, 0}, {tokens, own.q, spec.qk_nope_head_dim});
+  const ir::Value q_rope = ir::slice(q, {0, 0, spec.qk_nope_head_dim}, {tokens, own.q, qk});
 
   const ir::Value kv = linear(context,
                               {named("kv_a_proj_with_mqa"),
@@ -172,29 +257,38 @@ LayerResult attention(Context& context, const MlaSpec& spec, ir::Value x, ir::Va
   // kv_b_proj [heads * (nope + v), latent] is split by head: its key half moves to the queries, its
   // value half behind the attention.
   const int64_t rows = spec.qk_nope_head_dim + spec.v_head_dim;
-  const kernels::WeightOperand kv_b = context.matrix(named("kv_b_proj.weight"), spec.heads * rows,
-                                                     spec.kv_lora_rank, {"heads", "lora"});
-  const ir::Value kv_b_dense =
-      ir::reshape(kernels::dense(kv_b, x.dtype()), {spec.heads, rows, spec.kv_lora_rank});
+  WeightDecl kv_b;
+  kv_b.names = {named("kv_b_proj.weight")};
+  kv_b.dims = {spec.heads * rows, spec.kv_lora_rank};
+  kv_b.axes = {"heads", "lora"};
+  kv_b.units = {own.units};
+  const ir::Value kv_b_dense = ir::reshape(
+      kernels::dense(context.matrix(std::move(kv_b)), x.dtype()), {own.q, rows, spec.kv_lora_rank});
   const ir::Value key_half =
-      ir::slice(kv_b_dense, {0, 0, 0}, {spec.heads, spec.qk_nope_head_dim, spec.kv_lora_rank});
+      ir::slice(kv_b_dense, {0, 0, 0}, {own.q, spec.qk_nope_head_dim, spec.kv_lora_rank});
   const ir::Value value_half =
-      ir::slice(kv_b_dense, {0, spec.qk_nope_head_dim, 0}, {spec.heads, rows, spec.kv_lora_rank});
+      ir::slice(kv_b_dense, {0, spec.qk_nope_head_dim, 0}, {own.q, rows, spec.kv_lora_rank});
   const ir::Value q_latent = per_head(q_nope, key_half);
 
   kernels::MlaOptions options;
   options.scale = spec.scale;
-  const kernels::AttentionResult result = kernels::mla_attention(
-      context.target(), q_latent, rotate(q_rope), latent, k_rotated, cache, inputs.batch, options);
-  const ir::Value values = per_head(result.output, ir::transpose(value_half, {0, 2, 1}));
-  const ir::Value joined = ir::reshape(values, {tokens, spec.heads * spec.v_head_dim});
-  return {linear(context,
-                 {named("o_proj"),
-                  spec.heads * spec.v_head_dim,
-                  spec.hidden,
-                  spec.bias,
-                  {"embed", "heads"}},
-                 joined),
+  if (!own.context.whole()) options.context = context_parts(context, own, x.function());
+  const auto together = [&](ir::Value v) { return parallel::gather(v, 1, mesh, own.apart); };
+  const kernels::AttentionResult result =
+      kernels::mla_attention(context.target(), together(q_latent), together(rotate(q_rope)), latent,
+                             k_rotated, cache, inputs.batch, options);
+  const ir::Value output = parallel::own_part(result.output, 1, mesh, own.apart);
+  const ir::Value values = per_head(output, ir::transpose(value_half, {0, 2, 1}));
+  const ir::Value joined = ir::reshape(values, {tokens, own.q * spec.v_head_dim});
+  return {linear_sum(context,
+                     {named("o_proj"),
+                      spec.heads * spec.v_head_dim,
+                      spec.hidden,
+                      spec.bias,
+                      {"embed", "heads"},
+                      false,
+                      {0, own.units}},
+                     joined),
           result.cache};
 }
 

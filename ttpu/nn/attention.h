@@ -82,10 +82,15 @@ class RotaryTables {
 Dims cache_dims(const AttentionSpec& spec, DType cache_dtype);
 Dims cache_dims(const MlaSpec& spec, DType cache_dtype);
 
+// How it is divided, and what a device has of `shape`, that of a whole replica's cache.
+parallel::Placement cache_placement(const parallel::Layout& layout, const AttentionSpec& spec);
+parallel::Placement cache_placement(const parallel::Layout& layout, const MlaSpec& spec);
+
 struct LayerResult {
-  ir::Value output;  // [tokens, hidden]
+  ir::Value output;  // [tokens, hidden], of the device's part of the tokens
   ir::Value cache;   // updated
 };
+// x: all tokens. cache: what the device has of it.
 LayerResult attention(Context& context, const AttentionSpec& spec, ir::Value x, ir::Value cache,
                       const StepInputs& inputs, RotaryTables& tables);
 LayerResult attention(Context& context, const MlaSpec& spec, ir::Value x, ir::Value cache,

@@ -3,6 +3,7 @@
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
 #include "ttpu/nn/layer.h"
+#include "ttpu/parallel/collectives.h"
 
 namespace ttpu::nn {
 namespace {
@@ -14,11 +15,19 @@ double rounded(double value, DType dtype) {
 
 ir::Value scaled(ir::Value x, double factor) { return factor == 1 ? x : x * factor; }
 
-ir::Value head(Context& context, const DecoderSpec& spec, ir::Value x) {
+// Of the rows of the vocabulary that the device has.
+ir::Value own_logits(Context& context, const DecoderSpec& spec, ir::Value x) {
   if (!spec.head.name.empty()) return linear(context, spec.head, x, DType::kF32);
   const kernels::WeightOperand table =
       context.matrix(spec.embedding, spec.vocab, spec.hidden, {"vocab", "embed"});
   return kernels::linear(context.target(), x, table, std::nullopt, DType::kF32);
+}
+
+ir::Value head(Context& context, const DecoderSpec& spec, ir::Value x) {
+  const ir::Value logits = parallel::gather(
+      own_logits(context, spec, x), 1, context.layout().mesh(), context.layout().division("vocab"));
+  if (logits.dim(1) == spec.vocab) return logits;
+  return ir::slice(logits, {0, 0}, {logits.dim(0), spec.vocab});
 }
 
 }  // namespace
@@ -28,17 +37,23 @@ Dims cache_dims(const LayerSpec& layer, DType cache_dtype) {
                     layer.attention);
 }
 
+parallel::Placement cache_placement(const parallel::Layout& layout, const LayerSpec& layer) {
+  return std::visit([&](const auto& spec) { return cache_placement(layout, spec); },
+                    layer.attention);
+}
+
 DecoderResult decoder(Context& context, const DecoderSpec& spec, const StepInputs& inputs,
                       const std::vector<ir::Value>& caches, ir::Value rows, Layers layers) {
   const size_t expected = layers == Layers::kScanned ? 1 : spec.layers.size();
   require(caches.size() == expected, "[decoder] {} caches for {} layers, expected {}",
           caches.size(), spec.layers.size(), expected);
   RotaryTables tables(inputs.positions);
+  context.divide_tokens(inputs.tokens.dim(0));
   ir::Value x = embedding(context, spec.embedding, spec.vocab, spec.hidden, inputs.tokens);
   x = scaled(x, rounded(spec.embedding_scale, context.compute()));
   if (!spec.position_embedding.empty()) {
     x = x + embedding(context, spec.position_embedding, spec.max_positions, spec.hidden,
-                      inputs.positions);
+                      inputs.positions, "positions");
   }
   DecoderResult result;
   if (layers == Layers::kScanned) {
@@ -52,7 +67,7 @@ DecoderResult decoder(Context& context, const DecoderSpec& spec, const StepInput
       result.caches.push_back(step.cache);
     }
   }
-  x = norm(context, spec.final_norm, ir::take(x, rows, 0));
+  x = norm(context, spec.final_norm, ir::take(all_tokens(context, x), rows, 0));
   ir::Value logits = scaled(head(context, spec, x), spec.logit_scale);
   if (spec.logit_soft_cap) {
     logits = ir::tanh(logits / *spec.logit_soft_cap) * *spec.logit_soft_cap;

@@ -58,5 +58,6 @@ DecoderResult decoder(Context& context, const DecoderSpec& spec, const StepInput
 
 // The dimensions of a layer's cache of a type after [pages, page_size].
 Dims cache_dims(const LayerSpec& layer, DType cache_dtype);
+parallel::Placement cache_placement(const parallel::Layout& layout, const LayerSpec& layer);
 
 }  // namespace ttpu::nn

@@ -2,6 +2,7 @@
 
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
+#include "ttpu/parallel/collectives.h"
 
 namespace ttpu::nn {
 
@@ -11,13 +12,20 @@ kernels::WeightOperand linear_weight(Context& context, const LinearSpec& spec) {
   decl.dims = {spec.out, spec.in};
   decl.axes = spec.axes;
   decl.transposed = spec.transposed;
+  decl.units = spec.units;
+  decl.segments = spec.segments;
   return context.matrix(std::move(decl));
 }
 
 std::optional<ir::Value> linear_bias(Context& context, const LinearSpec& spec) {
   if (!spec.bias) return std::nullopt;
-  return context.tensor(spec.name + ".bias", {spec.out},
-                        {spec.axes.empty() ? std::string("mlp") : spec.axes[0]});
+  WeightDecl decl;
+  decl.names = {spec.name + ".bias"};
+  decl.dims = {spec.out};
+  if (!spec.axes.empty()) decl.axes = {spec.axes[0]};
+  if (!spec.units.empty()) decl.units = {spec.units[0]};
+  decl.segments = spec.segments;
+  return context.tensor(std::move(decl));
 }
 
 ir::Value linear(Context& context, const LinearSpec& spec, ir::Value x,
@@ -26,10 +34,52 @@ ir::Value linear(Context& context, const LinearSpec& spec, ir::Value x,
                          linear_bias(context, spec), result);
 }
 
-ir::Value embedding(Context& context, const std::string& weight, int64_t vocab, int64_t hidden,
-                    ir::Value tokens) {
-  const kernels::WeightOperand table = context.matrix(weight, vocab, hidden, {"vocab", "embed"});
-  return kernels::embedding(context.target(), table, tokens, context.compute());
+ir::Value linear_sum(Context& context, const LinearSpec& spec, ir::Value x) {
+  const int64_t units = spec.units.size() > 1 ? spec.units[1] : 0;
+  const parallel::Division division = units > 0 ? context.layout().division(spec.axes.at(1), units)
+                                                : context.layout().division(spec.axes.at(1));
+  if (division.whole()) return own_tokens(context, linear(context, spec, x));
+  const ir::Value partial = kernels::linear(context.target(), x, linear_weight(context, spec));
+  const ir::Value sum = sum_tokens(context, partial, division);
+  const std::optional<ir::Value> bias = linear_bias(context, spec);
+  return bias ? sum + ir::convert(*bias, sum.dtype()) : sum;
+}
+
+ir::Value all_tokens(Context& context, ir::Value x) {
+  return parallel::gather(x, 0, context.layout().mesh(), context.tokens());
+}
+
+ir::Value own_tokens(Context& context, ir::Value x) {
+  return parallel::own_part(x, 0, context.layout().mesh(), context.tokens());
+}
+
+ir::Value sum_tokens(Context& context, ir::Value partial, const parallel::Division& division) {
+  const parallel::Mesh& mesh = context.layout().mesh();
+  if (division == context.tokens()) return parallel::sum_scatter(partial, 0, mesh, division);
+  return own_tokens(context, parallel::sum(partial, mesh, division));
+}
+
+ir::Value embedding(Context& context, const std::string& weight, int64_t rows, int64_t hidden,
+                    ir::Value indices, const std::string& axis) {
+  const kernels::WeightOperand table = context.matrix(weight, rows, hidden, {axis, "embed"});
+  const auto take = [&](ir::Value own) {
+    return kernels::embedding(context.target(), table, own, context.compute());
+  };
+  const parallel::Division division = context.layout().division(axis);
+  if (division.whole()) return own_tokens(context, take(indices));
+  // The device that has a row adds it, the others zeros.
+  const ir::Value part =
+      parallel::part_index(indices.function(), context.layout().mesh(), division);
+  const auto count = static_cast<double>(table.dims[0]);
+  const ir::Value own = indices - ir::broadcast_to(part * count, indices.dims());
+  const ir::Value zero = ir::full(own.function(), own.shape(), 0);
+  const ir::Value has = ir::and_(
+      ir::compare(own, zero, ir::ComparisonDirection::kGe),
+      ir::compare(own, ir::full(own.function(), own.shape(), count), ir::ComparisonDirection::kLt));
+  const ir::Value found = take(ir::select(has, own, zero));
+  const ir::Value nothing = ir::full(found.function(), found.shape(), 0);
+  return sum_tokens(
+      context, ir::select(ir::broadcast_in_dim(has, found.dims(), {0}), found, nothing), division);
 }
 
 namespace {
@@ -90,23 +140,23 @@ ir::Value mlp(Context& context, const MlpSpec& spec, ir::Value x) {
                 spec.bias, {"mlp", "embed"}, spec.transposed};
   if (spec.fused) {
     up.out = 2 * spec.intermediate;
+    up.segments = {{spec.intermediate, "mlp"}, {spec.intermediate, "mlp"}};
     const ir::Value both = linear(context, up, x);
-    const Dims rows = {0, 0};
     const int64_t tokens = x.dim(0);
-    const ir::Value gate = ir::slice(both, rows, {tokens, spec.intermediate});
-    const ir::Value value =
-        ir::slice(both, {0, spec.intermediate}, {tokens, 2 * spec.intermediate});
-    return linear(context, down, kernels::activate(spec.activation, gate) * value);
+    const int64_t own = both.dim(1) / 2;
+    const ir::Value gate = ir::slice(both, {0, 0}, {tokens, own});
+    const ir::Value value = ir::slice(both, {0, own}, {tokens, 2 * own});
+    return linear_sum(context, down, kernels::activate(spec.activation, gate) * value);
   }
   if (spec.gate.empty()) {
-    return linear(context, down, kernels::activate(spec.activation, linear(context, up, x)));
+    return linear_sum(context, down, kernels::activate(spec.activation, linear(context, up, x)));
   }
   LinearSpec gate = up;
   gate.name = spec.gate;
   const ir::Value inner = kernels::gated_linear(
       context.target(), x, linear_weight(context, gate), linear_weight(context, up),
       spec.activation, linear_bias(context, gate), linear_bias(context, up));
-  return linear(context, down, inner);
+  return linear_sum(context, down, inner);
 }
 
 }  // namespace ttpu::nn

@@ -18,15 +18,28 @@ struct LinearSpec {
   bool bias = false;
   Axes axes = {};           // of the weight [out, in]
   bool transposed = false;  // the checkpoint has [in, out] (GPT-2's Conv1D)
+  Dims units = {};          // as WeightDecl has them
+  std::vector<Segment> segments = {};
 };
 kernels::WeightOperand linear_weight(Context& context, const LinearSpec& spec);
 std::optional<ir::Value> linear_bias(Context& context, const LinearSpec& spec);
+// Where rows of the weight are divided, y is what the device has of them.
 ir::Value linear(Context& context, const LinearSpec& spec, ir::Value x,
                  std::optional<DType> result = std::nullopt);
+// Where columns are divided, x is what the device has of its features; the devices' products are
+// added, and the sum is the device's part of the tokens.
+ir::Value linear_sum(Context& context, const LinearSpec& spec, ir::Value x);
 
-// The rows of the table [vocab, hidden] at `tokens` [tokens] i32, in the compute type.
-ir::Value embedding(Context& context, const std::string& weight, int64_t vocab, int64_t hidden,
-                    ir::Value tokens);
+// Between attention and MLP a device may have a part of the tokens (Context::tokens). All of them:
+ir::Value all_tokens(Context& context, ir::Value x);
+// Its part of what all devices have, and of what is the sum over a division's devices.
+ir::Value own_tokens(Context& context, ir::Value x);
+ir::Value sum_tokens(Context& context, ir::Value partial, const parallel::Division& division);
+
+// The rows of the table [rows, hidden] at `indices` [tokens] i32, in the compute type, of the
+// device's part of the tokens. `axis`: of the rows.
+ir::Value embedding(Context& context, const std::string& weight, int64_t rows, int64_t hidden,
+                    ir::Value indices, const std::string& axis = "vocab");
 
 enum class NormKind { kNone, kRms, kLayer };
 struct NormSpec {
@@ -59,6 +72,7 @@ struct MlpSpec {
   bool fused = false;       // `up` holds gate then up: [2 * intermediate, hidden]
   bool transposed = false;  // GPT-2
 };
+// x: all tokens; gives the device's part of them.
 ir::Value mlp(Context& context, const MlpSpec& spec, ir::Value x);
 
 }  // namespace ttpu::nn

@@ -4,6 +4,7 @@
 
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
+#include "ttpu/parallel/collectives.h"
 
 namespace ttpu::nn {
 namespace {
@@ -52,7 +53,7 @@ ir::Value limit_to_groups(const MoeSpec& spec, ir::Value scores, double masked) 
 
 Routing route(Context& context, const MoeSpec& spec, ir::Value x) {
   const LinearSpec router{
-      spec.router, spec.hidden, spec.experts, spec.router_bias, {"experts", "embed"}};
+      spec.router, spec.hidden, spec.experts, spec.router_bias, {"router", "embed"}};
   const bool wide = spec.scoring == MoeSpec::Scoring::kSigmoid;
   ir::Value logits = linear(context, router, wide ? ir::convert(x, DType::kF32) : x);
   logits = ir::convert(logits, DType::kF32);
@@ -64,7 +65,7 @@ Routing route(Context& context, const MoeSpec& spec, ir::Value x) {
       spec.scoring == MoeSpec::Scoring::kSigmoid ? ir::logistic(logits) : softmax(logits);
   ir::Value choice = scores;
   if (!spec.correction_bias.empty()) {
-    choice = choice + ir::convert(context.tensor(spec.correction_bias, {spec.experts}, {"experts"}),
+    choice = choice + ir::convert(context.tensor(spec.correction_bias, {spec.experts}, {"router"}),
                                   DType::kF32);
   }
   // V2 masks with zero, V3 (whose bias may be negative) with -inf.
@@ -98,10 +99,22 @@ ir::Value combine(const MoeSpec& spec, ir::Value gate, ir::Value up) {
   return (up + 1.0) * (gate * ir::logistic(gate * spec.swiglu_alpha));
 }
 
+// Of all experts' ids, those of the device's own experts from 0 on; others lie outside of them.
+ir::Value own_ids(const Context& context, const parallel::Division& experts, int64_t count,
+                  ir::Value ids) {
+  if (experts.whole()) return ids;
+  const ir::Value part = parallel::part_index(ids.function(), context.layout().mesh(), experts);
+  const int64_t own = (count + experts.parts - 1) / experts.parts;
+  return ids - ir::broadcast_to(part * static_cast<double>(own), ids.dims());
+}
+
+// What the device's experts, or its parts of all experts, give: a part of a sum over devices.
 ir::Value run_experts(Context& context, const MoeSpec& spec, ir::Value x, const Routing& routing) {
   const int64_t tokens = x.dim(0);
   const int64_t rows = tokens * spec.top_k;
-  const ir::Value ids = ir::reshape(routing.experts, {rows});
+  const parallel::Division division = context.layout().division("experts");
+  const ir::Value ids =
+      own_ids(context, division, spec.experts, ir::reshape(routing.experts, {rows}));
   const ir::Value spread = ir::reshape(
       ir::broadcast_in_dim(x, {tokens, spec.top_k, spec.hidden}, {0, 2}), {rows, spec.hidden});
   const auto run = [&](const WeightDecl& decl, ir::Value input, std::optional<ir::Value> bias) {
@@ -111,13 +124,25 @@ ir::Value run_experts(Context& context, const MoeSpec& spec, ir::Value x, const 
   std::optional<ir::Value> up_bias;
   std::optional<ir::Value> down_bias;
   if (!spec.gate_up_bias.empty()) {
-    const ir::Value both = context.tensor(spec.gate_up_bias, {spec.experts, 2 * spec.intermediate},
-                                          {"experts", "mlp"});
+    WeightDecl decl;
+    decl.names = {spec.gate_up_bias};
+    decl.dims = {spec.experts, 2 * spec.intermediate};
+    decl.axes = {"experts", "expert_mlp"};
+    decl.units = {0, spec.intermediate};
+    const ir::Value both = context.tensor(std::move(decl));
     gate_bias = alternate(both, 0);
     up_bias = alternate(both, 1);
   }
   if (!spec.down_bias.empty()) {
     down_bias = context.tensor(spec.down_bias, {spec.experts, spec.hidden}, {"experts", "embed"});
+    const parallel::Division parts = context.layout().division("expert_mlp");
+    if (!parts.whole()) {  // added by one of the devices
+      const ir::Value part = parallel::part_index(x.function(), context.layout().mesh(), parts);
+      const ir::Value first =
+          ir::compare(part, ir::scalar_like(part, 0), ir::ComparisonDirection::kEq);
+      down_bias = ir::select(ir::broadcast_to(first, down_bias->dims()), *down_bias,
+                             ir::full(x.function(), down_bias->shape(), 0));
+    }
   }
   const ir::Value inner =
       combine(spec, run(spec.gate, spread, gate_bias), run(spec.up, spread, up_bias));
@@ -130,12 +155,21 @@ ir::Value run_experts(Context& context, const MoeSpec& spec, ir::Value x, const 
 }  // namespace
 
 ir::Value moe(Context& context, const MoeSpec& spec, ir::Value x) {
-  const ir::Value routed = run_experts(context, spec, x, route(context, spec, x));
+  const parallel::Layout& layout = context.layout();
+  const parallel::Division experts = layout.division("experts");
+  // Where replicas of the model share the experts, each sees the tokens of all.
+  const parallel::Division within = without(layout.mesh(), experts, layout.division("batch"));
+  const parallel::Division shared_by = without(layout.mesh(), experts, within);
+  const ir::Value tokens = parallel::gather(x, 0, layout.mesh(), shared_by);
+  const ir::Value partial = run_experts(context, spec, tokens, route(context, spec, tokens));
+  const ir::Value routed =
+      sum_tokens(context, parallel::sum_scatter(partial, 0, layout.mesh(), shared_by),
+                 join(layout.mesh(), within, layout.division("expert_mlp")));
   if (spec.shared.up.empty()) return routed;
   ir::Value shared = mlp(context, spec.shared, x);
   if (!spec.shared_gate.empty()) {
     const LinearSpec gate{spec.shared_gate, spec.hidden, 1, false, {"norm", "embed"}};
-    shared = shared * ir::logistic(linear(context, gate, x));
+    shared = shared * own_tokens(context, ir::logistic(linear(context, gate, x)));
   }
   return routed + shared;
 }

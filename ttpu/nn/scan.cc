@@ -114,9 +114,11 @@ LayerResult scan_layers(Context& context, const std::vector<LayerSpec>& layers, 
                      }});
       StepInputs own = inputs;
       const ir::Value layer = v[0] * static_cast<double>(period) + static_cast<double>(j);
-      own.batch.page_indices =
-          inputs.batch.page_indices + ir::broadcast_in_dim(layer * static_cast<double>(pages),
-                                                           inputs.batch.page_indices.dims(), {});
+      const auto of_layer = [&](ir::Value table) {
+        return table + ir::broadcast_in_dim(layer * static_cast<double>(pages), table.dims(), {});
+      };
+      own.batch.page_indices = of_layer(inputs.batch.page_indices);
+      for (auto& [window, table] : own.window_pages) table = of_layer(table);
       result = layer_step(context, layers[j], result.output, result.cache, own, tables);
     }
     context.leave();

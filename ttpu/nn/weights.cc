@@ -5,9 +5,53 @@
 
 namespace ttpu::nn {
 
+namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+bool only_whole(const std::string& axis) { return axis == "heads" || axis == "kv_heads"; }
+
+parallel::Division division_of(const parallel::Layout& layout, const std::string& axis,
+                               int64_t units) {
+  return only_whole(axis) ? layout.division(axis, units) : layout.division(axis);
+}
+
+int64_t local_size(const parallel::Division& division, int64_t size, int64_t units) {
+  const int64_t count = units > 0 ? units : size;
+  return ceil_div(count, division.parts) * (size / count);
+}
+
+// Decides how the weight is divided; what a device has of it stands in `local`.
+void divide(const parallel::Layout& layout, WeightDecl* decl) {
+  decl->local = decl->dims;
+  if (layout.one_device()) return;
+  decl->placement.resize(decl->dims.size());
+  const size_t rank = decl->dims.size();
+  const size_t rows = rank > 1 ? rank - 2 : 0;
+  for (size_t i = 0; i < rank; ++i) {
+    const int64_t units = i < decl->units.size() ? decl->units[i] : 0;
+    if (i < decl->axes.size()) {
+      decl->placement[i] = division_of(layout, decl->axes[i], units);
+      decl->local[i] = local_size(decl->placement[i], decl->dims[i], units);
+    }
+  }
+  if (decl->segments.empty()) return;
+  decl->local[rows] = 0;
+  decl->segment_parts.clear();
+  for (const Segment& segment : decl->segments) {
+    const parallel::Division division = division_of(layout, segment.axis, segment.units);
+    decl->placement[rows] = join(layout.mesh(), decl->placement[rows], division);
+    const int64_t local = local_size(division, segment.rows, segment.units);
+    decl->segment_parts.push_back({division.parts, local});
+    decl->local[rows] += local;
+  }
+}
+
+}  // namespace
+
 Shape argument_shape(const WeightDecl& decl) {
-  if (decl.encoding == Encoding::kDense) return {decl.dtype, decl.dims};
-  Dims dims = decl.dims;
+  Dims dims = decl.local.empty() ? decl.dims : decl.local;
+  if (decl.encoding == Encoding::kDense) return {decl.dtype, dims};
   dims.back() = dims.back() / block_elements(decl.encoding) * block_bytes(decl.encoding);
   return {DType::kU8, dims};
 }
@@ -31,7 +75,13 @@ const Context::Entry& Context::declare(WeightDecl decl) {
             dims_to_string(weights_[found->second.index].dims), dims_to_string(decl.dims));
     return found->second;
   }
-  const WeightFormat format = format_of_(decl);
+  divide(layout_, &decl);
+  WeightFormat format = format_of_(decl);
+  if (format.encoding != Encoding::kDense && decl.local.back() != decl.dims.back() &&
+      decl.local.back() % block_elements(format.encoding) != 0) {
+    decl.cut_blocks = true;
+    format = format_of_(decl);
+  }
   decl.dtype = format.dtype;
   decl.encoding = format.encoding;
   const ir::Value value =
@@ -45,7 +95,14 @@ ir::Value Context::tensor(const std::string& name, const Dims& dims, const Axes&
   decl.names = {name};
   decl.dims = dims;
   decl.axes = axes;
-  return of_turn(declare(std::move(decl)).value);
+  return tensor(std::move(decl));
+}
+
+ir::Value Context::tensor(WeightDecl decl) { return of_turn(declare(std::move(decl)).value); }
+
+void Context::divide_tokens(int64_t tokens) {
+  tokens_ = layout_.division("tokens");
+  if (tokens % tokens_.parts != 0) tokens_ = {};
 }
 
 kernels::WeightOperand Context::matrix(WeightDecl decl) {
@@ -55,7 +112,7 @@ kernels::WeightOperand Context::matrix(WeightDecl decl) {
   kernels::WeightOperand operand;
   operand.value = of_turn(entry.value);
   operand.encoding = stored.encoding;
-  operand.dims = stored.dims;
+  operand.dims = stored.local;
   if (loop_) operand.dims.erase(operand.dims.begin());
   return operand;
 }

@@ -12,19 +12,32 @@
 #include "ttpu/ir/function.h"
 #include "ttpu/kernels/linear/linear.h"
 #include "ttpu/kernels/registry.h"
+#include "ttpu/parallel/strategy.h"
 
 namespace ttpu::nn {
 
-// Logical axes, as MaxText names them; a sharding strategy maps them to mesh axes.
+// Logical axes, as MaxText names them; a strategy maps them to mesh axes (parallel::Strategy).
 using Axes = std::vector<std::string>;
+
+// Rows that are divided by themselves where several matrices are stored as one (q, k and v).
+struct Segment {
+  int64_t rows = 0;
+  std::string axis;
+  int64_t units = 0;  // as WeightDecl::units
+};
 
 struct WeightDecl {
   // More than one name: equal tensors that are stacked on new first dimensions (layers that are
   // scanned, then experts), in row-major order.
   std::vector<std::string> names;
-  Dims dims;  // as the program sees it, the stacking dimensions included
+  Dims dims;  // of the whole weight as programs see it, the stacking dimensions included
   Axes axes;
-  bool is_matrix = false;   // may stay in the checkpoint's blocks; else it is dense
+  // Of each dimension, into how many equal pieces it may be divided (heads of many rows each); 0 or
+  // none: between any two numbers. Heads go to devices whole and evenly; of other axes the last
+  // devices may have less, which is filled up with zeros.
+  Dims units = {};
+  std::vector<Segment> segments = {};  // of the rows (the last dimension but one, or the only one)
+  bool is_matrix = false;              // may stay in the checkpoint's blocks; else it is dense
   bool transposed = false;  // the checkpoint holds the last two dimensions the other way round
   // The checkpoint holds [.., 2n, ..] rows that alternate between two weights (GPT-OSS): take every
   // second row from `row_offset`.
@@ -34,6 +47,10 @@ struct WeightDecl {
   // The form of the program's argument.
   DType dtype = DType::kF32;
   Encoding encoding = Encoding::kDense;
+  bool cut_blocks = false;          // a device's columns are no whole blocks: must be dense
+  parallel::Placement placement;    // how it is divided; empty: not at all
+  std::vector<Dims> segment_parts;  // of each segment: parts, and rows that a device has
+  Dims local;                       // what a device has of dims
 };
 
 struct WeightFormat {
@@ -45,31 +62,45 @@ struct WeightFormat {
 // none.
 using FormatOf = std::function<WeightFormat(const WeightDecl&)>;
 
-// The shape of the argument: encoded rows are bytes.
+// The shape of the argument as a device has it: encoded rows are bytes.
 Shape argument_shape(const WeightDecl& decl);
 
 // What the layers of one program share while it is built.
 class Context {
  public:
-  Context(ir::Function* function, const kernels::Target& target, DType compute, FormatOf format_of)
-      : function_(function), target_(target), compute_(compute), format_of_(std::move(format_of)) {}
+  // The function computes what one device of `layout` does.
+  Context(ir::Function* function, const kernels::Target& target, DType compute, FormatOf format_of,
+          parallel::Layout layout = {})
+      : function_(function),
+        target_(target),
+        compute_(compute),
+        format_of_(std::move(format_of)),
+        layout_(std::move(layout)) {}
 
   ir::Function& function() const { return *function_; }
   const kernels::Target& target() const { return target_; }
   DType compute() const { return compute_; }
+  const parallel::Layout& layout() const { return layout_; }
 
   // A small dense weight (norm, bias, table) in the type it is given with.
   ir::Value tensor(const std::string& name, const Dims& dims, const Axes& axes);
+  ir::Value tensor(WeightDecl decl);
   // A matrix [out, in], or [experts, out, in].
   kernels::WeightOperand matrix(WeightDecl decl);
   kernels::WeightOperand matrix(const std::string& name, int64_t out, int64_t in, const Axes& axes);
 
   // For another function; its arguments bear no names, so that equal layers print alike.
   Context sibling(ir::Function* function) const {
-    Context other(function, target_, compute_, format_of_);
+    Context other(function, target_, compute_, format_of_, layout_);
     other.names_arguments_ = false;
+    other.tokens_ = tokens_;
     return other;
   }
+
+  // How the flat batch of `tokens` is divided between attention and MLP (the strategy's "tokens");
+  // to be set before layers are built.
+  void divide_tokens(int64_t tokens);
+  const parallel::Division& tokens() const { return tokens_; }
 
   // Inside a loop over layers: a declaration stands for those of all turns, stacked by `stacked`
   // on a new first dimension, and what is given back is the part of the turn `index` (a scalar).
@@ -96,6 +127,8 @@ class Context {
   kernels::Target target_;
   DType compute_;
   FormatOf format_of_;
+  parallel::Layout layout_;
+  parallel::Division tokens_;
   bool names_arguments_ = true;
   std::optional<Loop> loop_;
   std::vector<WeightDecl> weights_;

@@ -92,7 +92,7 @@ ir::Values call(Value x, const std::vector<const WeightOperand*>& weights,
   }
   ir::CustomCallOptions options;
   options.backend_config = {{"gate", static_cast<int64_t>(gate)}, {"products", products}};
-  return ir::custom_call(x.function(), kLinearTarget, operands, std::move(results), options);
+  return ir::row_major_call(x.function(), kLinearTarget, operands, std::move(results), options);
 }
 
 cpu::Activation cpu_activation(Activation activation) {
@@ -173,7 +173,7 @@ Value expert_linear(const Target& target, Value x, Value expert_ids, const Weigh
   ir::CustomCallOptions options;
   options.backend_config = {{"products", products}};
   const Shape shape = result_shape(x, stacked.dims[1], x.dtype());
-  return ir::custom_call(x.function(), kExpertLinearTarget, operands, {shape}, options)[0];
+  return ir::row_major_call(x.function(), kExpertLinearTarget, operands, {shape}, options)[0];
 }
 
 Value embedding(const Target&, const WeightOperand& table, Value tokens, DType dtype) {

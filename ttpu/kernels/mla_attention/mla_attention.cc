@@ -31,6 +31,7 @@ AttentionResult mla_attention(const Target& target, ir::Value q_latent, ir::Valu
           k_rope.shape().to_string(), cache.shape().to_string());
   AttentionOptions attention;
   attention.scale = options.scale;
+  attention.context = options.context;
   const ir::Value q = ir::concatenate({q_latent, q_rope}, 2);
   const ir::Value rows = ir::concatenate({latent, k_rope}, 1);
   const CacheLayout layout{1, rank + rope, rank, true};

@@ -8,6 +8,7 @@ namespace ttpu::kernels {
 
 struct MlaOptions {
   double scale = 1;
+  std::optional<ContextParts> context = {};
 };
 
 // q_latent [tokens, heads, rank]; q_rope [tokens, heads, rope]; latent [tokens, rank]; k_rope

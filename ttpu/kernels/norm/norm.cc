@@ -43,7 +43,7 @@ AddNormResult call(ir::Value x, std::optional<ir::Value> delta, const NormWeight
       {"epsilon", static_cast<float>(options.epsilon)}};
   std::vector<Shape> results = {x.shape()};
   if (delta) results.push_back(x.shape());
-  const ir::Values out = ir::custom_call(x.function(), kNormTarget, operands, results, custom);
+  const ir::Values out = ir::row_major_call(x.function(), kNormTarget, operands, results, custom);
   return {delta ? out[1] : x, out[0]};
 }
 

@@ -38,7 +38,7 @@ AttentionResult call(ir::Value q, const NewRows& rows, ir::Value cache, const Ca
   custom.output_operand_aliases = {{1, 0}};
   const Shape output(q.dtype(), {q.dim(0), q.dim(1), layout.value_dim});
   const ir::Values results =
-      ir::custom_call(q.function(), kAttentionTarget, operands, {output, cache.shape()}, custom);
+      ir::row_major_call(q.function(), kAttentionTarget, operands, {output, cache.shape()}, custom);
   return {results[0], results[1]};
 }
 
@@ -55,7 +55,8 @@ ir::Value joined(const NewRows& rows) {
 AttentionResult paged_attention(const Target& target, ir::Value q, const NewRows& rows,
                                 ir::Value cache, const CacheLayout& layout,
                                 const RaggedBatch& batch, const AttentionOptions& options) {
-  if (target.cpu_kernels() && kernel_takes(q.dtype()) && kernel_holds(cache.dtype())) {
+  if (target.cpu_kernels() && !options.context && kernel_takes(q.dtype()) &&
+      kernel_holds(cache.dtype())) {
     return call(q, rows, cache, layout, batch, options);
   }
   NewRows turned = rows;

@@ -3,6 +3,7 @@
 // are all this one call.
 #pragma once
 
+#include <functional>
 #include <optional>
 
 #include "ttpu/ir/value.h"
@@ -26,6 +27,15 @@ struct Rotary {
   RotaryStyle style = RotaryStyle::kHalf;
 };
 
+// The positions of every sequence are divided among `parts` devices: of each page, device `index`
+// (an i32 scalar) has the slots from index * page_size on, page_size being what it has of a page.
+// The others' results are brought in by `sum` and `maximum` over the devices.
+struct ContextParts {
+  int64_t parts = 1;
+  ir::Value index;
+  std::function<ir::Value(ir::Value)> sum, maximum;
+};
+
 struct AttentionOptions {
   double scale = 1;
   std::optional<int64_t> sliding_window = {};  // position j is seen by i iff i - window < j <= i
@@ -33,6 +43,7 @@ struct AttentionOptions {
   std::optional<ir::Value> sinks = {};         // [q_heads]: a logit without a value, as GPT-OSS
   bool causal = true;                          // false: every position of the sequence is seen
   std::optional<Rotary> rotary = {};           // turns q and k first
+  std::optional<ContextParts> context = {};    // by the reference alone, whatever the target
 };
 
 // The elements that a cache of this type takes for a key or a value of `size` numbers (the last

@@ -125,26 +125,40 @@ Value decode(Value elements, int64_t size, DType dtype) {
   return ir::convert(numbers * ir::broadcast_to(scale, numbers.dims()), dtype);
 }
 
-Value write_rows(Value rows, Value cache, const RaggedBatch& batch, const Positions& at) {
+// In the cache's own shape: a flat one has another layout on TPU, so that all of it would be
+// copied.
+Value write_rows(Value rows, Value cache, const RaggedBatch& batch, const Positions& at,
+                 const AttentionOptions& options) {
   const int64_t tokens = rows.dim(0);
-  const int64_t page_size = cache.dim(1);
-  const int64_t slots = cache.dim(0) * page_size;
+  const int64_t parts = options.context ? options.context->parts : 1;
+  const int64_t own_size = cache.dim(1);
   const int64_t pages = batch.page_indices.dim(0) / batch.kv_lens.dim(0);
-  const Value size = index_full(at.position, {tokens}, page_size);
+  const Value size = index_full(at.position, {tokens}, own_size * parts);
   const Value entry = at.sequence * static_cast<double>(pages) + ir::divide(at.position, size);
   const Value page = ir::take(batch.page_indices, entry, 0);
-  const Value slot = page * static_cast<double>(page_size) + ir::remainder(at.position, size);
+  Value slot = ir::remainder(at.position, size);
+  Value here = at.real;
+  if (options.context) {
+    slot = slot - ir::broadcast_in_dim(options.context->index * static_cast<double>(own_size),
+                                       {tokens}, {});
+    here = ir::and_(
+        here, ir::and_(ir::compare(slot, index_full(slot, {tokens}, 0), ComparisonDirection::kGe),
+                       ir::compare(slot, index_full(slot, {tokens}, own_size),
+                                   ComparisonDirection::kLt)));
+  }
   // A scatter skips what is out of bounds.
-  const Value target = ir::select(at.real, slot, index_full(slot, {tokens}, slots));
-  const Value encoded = encode(rows, cache.dtype());
-  const Value flat = ir::reshape(cache, {slots, encoded.dim(1)});
-  const Value written = ir::scatter({flat}, target, {encoded},
-                                    {.update_window_dims = {1},
-                                     .inserted_window_dims = {0},
-                                     .scatter_dims_to_operand_dims = {0},
-                                     .index_vector_dim = 1},
-                                    [](const ir::Values& v) -> ir::Values { return {v[1]}; })[0];
-  return ir::reshape(written, cache.dims());
+  const Value target = ir::select(here, page, index_full(page, {tokens}, cache.dim(0)));
+  const Value indices = ir::concatenate({ir::expand_dims(target, 1), ir::expand_dims(slot, 1)}, 1);
+  Dims dims(cache.dims().begin() + 1, cache.dims().end());
+  dims[0] = tokens;
+  Dims window;
+  for (int64_t axis = 1; axis + 1 < cache.rank(); ++axis) window.push_back(axis);
+  return ir::scatter({cache}, indices, {ir::reshape(encode(rows, cache.dtype()), dims)},
+                     {.update_window_dims = window,
+                      .inserted_window_dims = {0, 1},
+                      .scatter_dims_to_operand_dims = {0, 1},
+                      .index_vector_dim = 1},
+                     [](const ir::Values& v) -> ir::Values { return {v[1]}; })[0];
 }
 
 struct Block {
@@ -154,10 +168,25 @@ struct Block {
   Value pages;     // [block or 1, pages]
 };
 
+// The positions that `dims`, along `axis`, stand for: pages one after another, of each the device's
+// own slots.
+Value positions_along(ir::Function& function, const Dims& dims, int64_t axis, int64_t own_size,
+                      const AttentionOptions& options) {
+  const Value index = ir::iota(function, Shape(DType::kS32, dims), axis);
+  if (!options.context) return index;
+  const Value size = index_full(index, dims, own_size);
+  const Value slot =
+      ir::remainder(index, size) +
+      ir::broadcast_in_dim(options.context->index * static_cast<double>(own_size), dims, {});
+  const auto parts = static_cast<double>(options.context->parts);
+  return ir::divide(index, size) * (static_cast<double>(own_size) * parts) + slot;
+}
+
 // [block, context] i1.
-Value visible(const Block& block, int64_t context, const AttentionOptions& options) {
+Value visible(const Block& block, int64_t context, int64_t own_size,
+              const AttentionOptions& options) {
   const Dims grid = {block.q.dim(0), context};
-  const Value j = ir::iota(block.q.function(), Shape(DType::kS32, grid), 1);
+  const Value j = positions_along(block.q.function(), grid, 1, own_size, options);
   const auto rows = [&](Value v) { return ir::broadcast_in_dim(v, grid, {0}); };
   Value seen = ir::compare(j, rows(block.length), ComparisonDirection::kLt);
   if (options.causal) {
@@ -171,11 +200,13 @@ Value visible(const Block& block, int64_t context, const AttentionOptions& optio
 }
 
 // Softmax over the last dimension of [.., .., groups, context].
-Value probabilities(Value scores, std::optional<Value> sink) {
+Value probabilities(Value scores, std::optional<Value> sink, const AttentionOptions& options) {
   Value most = ir::reduce_max(scores, {3}, true);
+  if (options.context) most = options.context->maximum(most);
   if (sink) most = ir::maximum(most, *sink);
   const Value weights = ir::exponential(scores - most);
   Value total = ir::reduce_sum(weights, {3}, true);
+  if (options.context) total = options.context->sum(total);
   if (sink) total = total + ir::exponential(*sink - most);
   return weights / total;
 }
@@ -202,7 +233,7 @@ Value attend(const Block& block, Value cache, const CacheLayout& layout,
   // What lies behind the end may be anything, and 0 * NaN is no 0.
   const Value length = ir::slice(block.length, {0}, {contexts});
   const Value used =
-      ir::compare(ir::iota(function, Shape(DType::kS32, rows.dims()), 1),
+      ir::compare(positions_along(function, rows.dims(), 1, cache.dim(1), options),
                   ir::broadcast_in_dim(length, rows.dims(), {0}), ComparisonDirection::kLt);
   rows = ir::select(used, rows, ir::full(function, rows.shape(), 0));
 
@@ -228,8 +259,8 @@ Value attend(const Block& block, Value cache, const CacheLayout& layout,
   }
   scores = scores * options.scale;
   if (options.soft_cap) scores = ir::tanh(scores / *options.soft_cap) * *options.soft_cap;
-  const Value seen =
-      ir::broadcast_in_dim(visible(block, context, options), scores.dims(), {one ? 1 : 0, 3});
+  const Value seen = ir::broadcast_in_dim(visible(block, context, cache.dim(1), options),
+                                          scores.dims(), {one ? 1 : 0, 3});
   scores = ir::select(seen, scores, ir::full(function, scores.shape(), -1e30));
   std::optional<Value> sink;
   if (options.sinks) {
@@ -237,7 +268,7 @@ Value attend(const Block& block, Value cache, const CacheLayout& layout,
     const Dims dims = {scores.dim(0), scores.dim(1), groups, 1};
     sink = ir::broadcast_in_dim(grouped, dims, {one ? 0 : 1, 2});
   }
-  const Value weights = ir::convert(probabilities(scores, sink), dtype);
+  const Value weights = ir::convert(probabilities(scores, sink, options), dtype);
   if (one) {
     const Value out =
         ir::dot_general(weights, values, {{0}, {1}, {3}, {0}}, DType::kF32, precision);
@@ -290,10 +321,11 @@ Value attend_all(const Block& all, Value cache, const CacheLayout& layout,
 AttentionResult paged_attention(Value q, Value rows, Value cache, const CacheLayout& layout,
                                 const RaggedBatch& batch, const AttentionOptions& options) {
   const Positions at = positions_of(batch, q.dim(0));
-  const Value updated = write_rows(rows, cache, batch, at);
+  const Value updated = write_rows(rows, cache, batch, at, options);
   const Block all{q, at.position, ir::take(batch.kv_lens, at.sequence, 0),
                   page_rows(batch, at.sequence)};
-  const Value output = attend_all(all, updated, layout, options);
+  Value output = attend_all(all, updated, layout, options);
+  if (options.context) output = options.context->sum(output);
   const Value real = ir::broadcast_in_dim(at.real, output.dims(), {0});
   const Value zeros = ir::full(q.function(), output.shape(), 0);
   return {ir::convert(ir::select(real, output, zeros), q.dtype()), updated};

@@ -92,7 +92,7 @@ SamplingResult call(const SamplingInputs& in, const SamplingOptions& options) {
     results.insert(results.end(), logprobs.begin(), logprobs.end());
   }
   const ir::Values out =
-      ir::custom_call(in.logits.function(), kSamplingTarget, operands, results, custom);
+      ir::row_major_call(in.logits.function(), kSamplingTarget, operands, results, custom);
   SamplingResult result;
   size_t next = 0;
   result.tokens = out[next++];
@@ -118,8 +118,8 @@ LogprobsResult token_logprobs(const Target& target, ir::Value logits, ir::Value 
   check_logits(logits, top);
   require_shape("tokens", tokens, Shape(DType::kS32, {logits.dim(0)}));
   if (!target.cpu_kernels()) return reference::token_logprobs(logits, tokens, top);
-  const ir::Values out = ir::custom_call(logits.function(), kLogprobsTarget, {logits, tokens},
-                                         logprob_shapes(logits.dim(0), top));
+  const ir::Values out = ir::row_major_call(logits.function(), kLogprobsTarget, {logits, tokens},
+                                            logprob_shapes(logits.dim(0), top));
   LogprobsResult result;
   result.logprobs = out[0];
   if (top > 0) {

@@ -1,0 +1,168 @@
+// A bundle that one engine was compiled into serves another, which compiles nothing.
+#include "ttpu/engine/bundle.h"
+
+#include <filesystem>
+
+#include <gtest/gtest.h>
+
+#include "tests/engine/support/answers.h"
+#include "ttpu/base/file.h"
+#include "ttpu/engine/bundle_build.h"
+
+namespace ttpu::engine {
+namespace {
+
+namespace fs = std::filesystem;
+
+const fs::path kModels = fs::path(TTPU_SOURCE_DIR) / "tests/fixtures/models";
+
+class BundleTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::path(testing::TempDir()) /
+              testing::UnitTest::GetInstance()->current_test_info()->name();
+    fs::remove_all(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  static EngineOptions options(int64_t devices = 1) {
+    EngineOptions options;
+    options.dtype = DType::kF32;
+    options.max_model_len = 32;
+    options.max_num_seqs = 2;
+    options.max_num_batched_tokens = 16;
+    options.block_size = 8;
+    options.parallel.tensor_parallel_size = devices;
+    return options;
+  }
+
+  void build(const char* model = "llama", int64_t devices = 1) const {
+    BundleRequest request;
+    request.model = kModels / model;
+    request.engine = options(devices);
+    request.folder = folder_;
+    build_bundle(request);
+  }
+
+  EngineOptions from_bundle() const {
+    EngineOptions options;
+    options.bundle = folder_;
+    return options;
+  }
+
+  std::string error_of(const char* model = "llama") const {
+    try {
+      Engine engine(kModels / model, from_bundle());
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  }
+
+  Json manifest() const { return read_json(folder_ / "manifest.json"); }
+  void write_manifest(const Json& json) const {
+    write_file(folder_ / "manifest.json", json.dump());
+  }
+
+  fs::path folder_;
+};
+
+TEST_F(BundleTest, ServesWithoutCompiling) {
+  build();
+  Engine compiled(kModels / "llama", options());
+  Engine loaded(kModels / "llama", from_bundle());
+  EXPECT_EQ(loaded.stats().compiled, 0);
+  EXPECT_EQ(loaded.max_model_len(), 32);
+  EXPECT_EQ(answers(loaded), answers(compiled));
+  EXPECT_EQ(loaded.compilations_after_start(), 0);
+}
+
+TEST_F(BundleTest, ServesOnManyDevices) {
+  build("mixtral", 4);
+  EXPECT_EQ(manifest().at("mesh"), Json({{"tensor", 4}}));
+  Engine one(kModels / "mixtral", options());
+  Engine loaded(kModels / "mixtral", from_bundle());
+  EXPECT_EQ(loaded.stats().compiled, 0);
+  EXPECT_EQ(answers(loaded), answers(one));
+}
+
+TEST_F(BundleTest, OfAnotherModelIsRefusedWithBothDigests) {
+  build();
+  const std::string message = error_of("qwen3");
+  EXPECT_NE(message.find("model"), std::string::npos) << message;
+  EXPECT_NE(message.find(manifest()["identity"]["model"].get<std::string>()), std::string::npos);
+  EXPECT_NE(message.find(config_digest(read_json(kModels / "qwen3/config.json"))),
+            std::string::npos);
+}
+
+TEST_F(BundleTest, OfOtherPluginWeightsOrDevicesIsRefusedWithBothValues) {
+  build();
+  const Json good = manifest();
+  for (const char* field : {"plugin", "devices", "weights", "version"}) {
+    Json bad = good;
+    bad["identity"][field] = "another one";
+    write_manifest(bad);
+    const std::string message = error_of();
+    EXPECT_NE(message.find("another one"), std::string::npos) << field << ": " << message;
+    EXPECT_NE(message.find(good["identity"][field].get<std::string>()), std::string::npos)
+        << field << ": " << message;
+  }
+}
+
+TEST_F(BundleTest, OtherFlagsThanItsOwnAreRefusedWithBothValues) {
+  build();
+  const auto bundle = Bundle::open(folder_);
+  EngineOptions asked = options();
+  asked.block_size = 16;
+  try {
+    bundle->options(asked, {"block-size"});
+    FAIL();
+  } catch (const Error& error) {
+    const std::string message = error.what();
+    EXPECT_NE(message.find("block-size 8"), std::string::npos) << message;
+    EXPECT_NE(message.find("16"), std::string::npos) << message;
+  }
+  EXPECT_EQ(bundle->options(asked, {}).block_size, 8);
+}
+
+TEST_F(BundleTest, ADamagedExecutableIsNamed) {
+  build();
+  const fs::path file = folder_ / "programs/t1_s1_r1.executable";
+  std::string bytes = read_file(file);
+  bytes[bytes.size() / 2] ^= 1;
+  write_file(file, bytes);
+  const std::string message = error_of();
+  EXPECT_NE(message.find("damaged"), std::string::npos) << message;
+  EXPECT_NE(message.find(file.filename()), std::string::npos) << message;
+}
+
+TEST_F(BundleTest, WhatThePluginRefusesIsCompiledFromItsText) {
+  build();
+  const std::string foreign = "an executable of another plugin";
+  write_file(folder_ / "programs/t1_s1_r1.executable", foreign);
+  Json changed = manifest();
+  changed["programs"]["t1_s1_r1"]["executable"] = text_digest(foreign);
+  write_manifest(changed);
+  Engine engine(kModels / "llama", from_bundle());
+  EXPECT_EQ(engine.stats().compiled, 1);
+  Engine compiled(kModels / "llama", options());
+  EXPECT_EQ(answers(engine), answers(compiled));
+}
+
+TEST_F(BundleTest, WhatIsNoBundleIsRefused) {
+  EXPECT_NE(error_of().find("manifest.json"), std::string::npos);
+  fs::create_directories(folder_);
+  for (const char* text : {"", "[]", "{}", R"({"format": 99})", R"({"format": 1, "model": 3})"}) {
+    write_file(folder_ / "manifest.json", text);
+    EXPECT_NE(error_of(), "") << text;
+  }
+}
+
+TEST_F(BundleTest, AFolderWithOtherThingsIsNotReplaced) {
+  write_file(folder_ / "thesis.txt", "three years of work");
+  EXPECT_THROW(build(), Error);
+  EXPECT_EQ(read_file(folder_ / "thesis.txt"), "three years of work");
+}
+
+}  // namespace
+}  // namespace ttpu::engine

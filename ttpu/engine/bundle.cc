@@ -1,0 +1,302 @@
+#include "ttpu/engine/bundle.h"
+
+#include <map>
+
+#include <fmt/ranges.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "ttpu/base/file.h"
+#include "ttpu/base/log.h"
+
+namespace ttpu::engine {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kFormat = 1;
+constexpr const char* kManifest = "manifest.json";
+constexpr const char* kText = "mlir";
+constexpr const char* kExecutable = "executable";
+
+std::string digest(const void* data, size_t size) {
+  const XXH128_hash_t hash = XXH3_128bits(data, size);
+  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+}
+std::string digest(const std::string& text) { return digest(text.data(), text.size()); }
+
+Json to_json(const BundleIdentity& identity) {
+  return {{"plugin", identity.plugin},
+          {"devices", identity.devices},
+          {"model", identity.model},
+          {"weights", identity.weights},
+          {"version", identity.version}};
+}
+
+std::string name_of(std::optional<DType> dtype) {
+  return dtype ? std::string(dtype_name(*dtype)) : "auto";
+}
+
+// The options that decide what programs are, by the names of their flags.
+Json to_json(const EngineOptions& options) {
+  return {{"dtype", dtype_name(options.dtype)},
+          {"kv-cache-dtype", name_of(options.cache_dtype)},
+          {"weights", options.expand_weights ? "bf16" : "auto"},
+          {"no-kernels", !options.custom_calls},
+          {"max-model-len", options.max_model_len},
+          {"max-num-seqs", options.max_num_seqs},
+          {"max-num-batched-tokens", options.max_num_batched_tokens},
+          {"block-size", options.block_size},
+          {"num-speculative-tokens", options.speculation.num_speculative_tokens},
+          {"tensor-parallel-size", options.parallel.tensor_parallel_size},
+          {"data-parallel-size", options.parallel.data_parallel_size},
+          {"enable-expert-parallel", options.parallel.enable_expert_parallel},
+          {"strategy", options.parallel.strategy}};
+}
+
+void read_options(const JsonView& json, EngineOptions* options) {
+  options->dtype = parse_dtype(json.get<std::string>("dtype"));
+  const auto cache = json.get<std::string>("kv-cache-dtype");
+  options->cache_dtype = cache == "auto" ? std::nullopt : std::optional(parse_dtype(cache));
+  options->expand_weights = json.get<std::string>("weights") == "bf16";
+  options->custom_calls = !json.get<bool>("no-kernels");
+  options->max_model_len = json.get<int64_t>("max-model-len");
+  options->max_num_seqs = json.get<int64_t>("max-num-seqs");
+  options->max_num_batched_tokens = json.get<int64_t>("max-num-batched-tokens");
+  options->block_size = json.get<int64_t>("block-size");
+  options->speculation.num_speculative_tokens = json.get<int64_t>("num-speculative-tokens");
+  options->parallel = {json.get<int64_t>("tensor-parallel-size"),
+                       json.get<int64_t>("data-parallel-size"),
+                       json.get<bool>("enable-expert-parallel"), json.get<std::string>("strategy")};
+}
+
+}  // namespace
+
+std::string plugin_fingerprint(const pjrt::Plugin& plugin, const std::string& platform_version) {
+  std::error_code error;
+  const auto size = fs::file_size(plugin.path(), error);
+  return fmt::format("{} (API {}.{}, {} bytes)", platform_version, plugin.api_major(),
+                     plugin.api_minor(), error ? 0 : size);
+}
+
+std::string text_digest(const std::string& text) { return digest(text); }
+std::string config_digest(const Json& config) { return digest(config.dump()); }
+
+std::string weights_digest(const io::Checkpoint& checkpoint) {
+  constexpr size_t kSample = 64;
+  std::string text;
+  for (const io::Tensor& tensor : checkpoint.tensors()) {
+    text += fmt::format("{}|{}|{}|{}|", tensor.name, dims_to_string(tensor.dims),
+                        dtype_name(tensor.dtype), encoding_name(tensor.encoding));
+    const size_t size = tensor.bytes.size();
+    for (const size_t at : {size_t{0}, size / 2, size > kSample ? size - kSample : 0}) {
+      const size_t count = std::min(kSample, size - at);
+      text.append(reinterpret_cast<const char*>(tensor.bytes.data()) + at, count);
+    }
+  }
+  return digest(text);
+}
+
+std::string device_list(const std::vector<std::string>& kinds) {
+  std::map<std::string, int> counts;
+  for (const std::string& kind : kinds) ++counts[kind];
+  std::vector<std::string> parts;
+  for (const auto& [kind, count] : counts) parts.push_back(fmt::format("{} x {}", count, kind));
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+std::string program_name(const Bucket& bucket) {
+  return fmt::format("t{}_s{}_r{}", bucket.tokens, bucket.sequences, bucket.rows);
+}
+
+BundleWriter::BundleWriter(fs::path folder) : folder_(std::move(folder)) {
+  if (folder_.filename().empty()) folder_ = folder_.parent_path();  // "DIR/"
+  if (fs::exists(folder_) && !fs::exists(folder_ / kManifest) &&
+      !(fs::is_directory(folder_) && fs::is_empty(folder_))) {
+    fail(Code::kAlreadyExists, "[bundle] '{}' exists and is no bundle; give another folder",
+         folder_.string());
+  }
+  beside_ = folder_;
+  beside_ += fmt::format(".{}.part", getpid());
+  std::error_code error;
+  fs::create_directories(beside_ / "programs", error);
+  if (error) {
+    fail(Code::kPermissionDenied, "[bundle] '{}' cannot be made: {}", beside_.string(),
+         error.message());
+  }
+}
+
+BundleWriter::~BundleWriter() {
+  std::error_code error;
+  fs::remove_all(beside_, error);
+}
+
+void BundleWriter::add(const std::string& program, const std::string& text,
+                       const std::string& executable) {
+  const auto file = [&](const char* part) {
+    return beside_ / "programs" / fmt::format("{}.{}", program, part);
+  };
+  write_file(file(kText), text);
+  write_file(file(kExecutable), executable);
+  programs_[program] = {{kText, digest(text)}, {kExecutable, digest(executable)}};
+}
+
+void BundleWriter::commit(const BundleIdentity& identity, const std::string& topology,
+                          const std::string& model_path, const EnginePlan& plan) {
+  Json mesh = Json::object();
+  for (const auto& [axis, size] : plan.layout.mesh().axes()) mesh[axis] = size;
+  Json buckets = Json::array();
+  for (const Bucket& bucket : plan.buckets) {
+    buckets.push_back({bucket.tokens, bucket.sequences, bucket.rows});
+  }
+  const Json manifest = {{"format", kFormat},
+                         {"model", model_path},
+                         {"topology", topology},
+                         {"identity", to_json(identity)},
+                         {"mesh", mesh},
+                         {"strategy", plan.layout.strategy().name},
+                         {"flags", to_json(plan.options)},
+                         {"blocks", plan.shape.group_blocks},
+                         {"buckets", buckets},
+                         {"programs", programs_}};
+  write_file(beside_ / kManifest, manifest.dump(2) + "\n");
+  std::error_code error;
+  fs::path old = beside_;
+  old += ".old";
+  if (fs::exists(folder_)) fs::rename(folder_, old, error);
+  if (!error) fs::rename(beside_, folder_, error);
+  if (error) {
+    fail(Code::kPermissionDenied, "[bundle] '{}' cannot be put in place: {}", folder_.string(),
+         error.message());
+  }
+  fs::remove_all(old, error);
+}
+
+std::shared_ptr<const Bundle> Bundle::open(const fs::path& folder) {
+  const fs::path file = folder / kManifest;
+  if (!fs::exists(file)) {
+    fail(Code::kNotFound,
+         "[bundle] '{}' has no {}; give a folder that `ttpu compile MODEL -o` made",
+         folder.string(), kManifest);
+  }
+  auto bundle = std::make_shared<Bundle>();
+  bundle->folder_ = folder;
+  bundle->manifest_ = read_json(file);
+  const JsonView view(bundle->manifest_, file.string());
+  const auto format = view.get_or<int64_t>("format", 0);
+  require(format == kFormat, "[bundle] '{}' has format {}, expected {}; build it again",
+          file.string(), format, kFormat);
+  const JsonView identity = view.child("identity");
+  bundle->identity_ = {identity.get<std::string>("plugin"), identity.get<std::string>("devices"),
+                       identity.get<std::string>("model"), identity.get<std::string>("weights"),
+                       identity.get<std::string>("version")};
+  bundle->model_path_ = view.get<std::string>("model");
+  EngineOptions options;
+  read_options(view.child("flags"), &options);
+  view.child("programs");
+  return bundle;
+}
+
+std::vector<std::string> Bundle::flags() {
+  std::vector<std::string> names;
+  const Json all = to_json(EngineOptions());
+  for (const auto& [flag, value] : all.items()) names.push_back(flag);
+  return names;
+}
+
+EngineOptions Bundle::options(const EngineOptions& given,
+                              const std::vector<std::string>& asked) const {
+  const Json& own = manifest_.at("flags");
+  const Json values = to_json(given);
+  for (const std::string& flag : asked) {
+    if (values.at(flag) == own.at(flag)) continue;
+    fail(Code::kFailedPrecondition,
+         "[bundle] '{}' was compiled with --{} {}, and {} is asked for; leave the flag out or "
+         "build another bundle",
+         folder_.string(), flag, own.at(flag).dump(), values.at(flag).dump());
+  }
+  EngineOptions options = given;
+  read_options(JsonView(own, "flags"), &options);
+  return options;
+}
+
+EnginePlan Bundle::plan(const nn::DecoderSpec& spec, const EngineOptions& options) const {
+  const JsonView view(manifest_, (folder_ / kManifest).string());
+  EnginePlan plan = plan_engine(spec, options, INT64_MAX / 4);
+  const auto blocks = view.get<std::vector<int64_t>>("blocks");
+  require(blocks.size() == plan.groups.size(), "[bundle] '{}' has caches for {} groups, not {}",
+          folder_.string(), blocks.size(), plan.groups.size());
+  for (size_t i = 0; i < blocks.size(); ++i) plan.groups[i].blocks = blocks[i];
+  plan.shape.group_blocks = blocks;
+  plan.buckets.clear();
+  for (const Json& bucket : manifest_.at("buckets")) {
+    require(bucket.is_array() && bucket.size() == 3 && bucket[0].is_number_integer() &&
+                bucket[1].is_number_integer() && bucket[2].is_number_integer(),
+            "[bundle] '{}' has a bucket {}, expected three numbers", folder_.string(),
+            bucket.dump());
+    plan.buckets.push_back(
+        {bucket[0].get<int64_t>(), bucket[1].get<int64_t>(), bucket[2].get<int64_t>()});
+  }
+  require(!plan.buckets.empty(), "[bundle] '{}' has no programs", folder_.string());
+  return plan;
+}
+
+void Bundle::require_equal(const char* what, const std::string& own,
+                           const std::string& here) const {
+  if (own == here) return;
+  fail(Code::kFailedPrecondition,
+       "[bundle] '{}' was compiled for another {}: {}; here it is {}. Build it again with `ttpu "
+       "compile MODEL -o`",
+       folder_.string(), what, own, here);
+}
+
+void Bundle::check_model(const std::string& digest) const {
+  require_equal("version of TTPU", identity_.version, TTPU_VERSION);
+  require_equal("model (digest of config.json)", identity_.model, digest);
+}
+
+void Bundle::check_weights(const std::string& digest) const {
+  if (identity_.weights != "none") require_equal("weights (digest)", identity_.weights, digest);
+}
+
+void Bundle::check_devices(const std::string& plugin, const std::string& devices) const {
+  require_equal("plugin", identity_.plugin, plugin);
+  require_equal("topology", identity_.devices, devices);
+}
+
+void Bundle::check_program(const std::string& program, const std::string& text) const {
+  const JsonView programs(manifest_.at("programs"), "programs of " + folder_.string());
+  require_equal("form of the weights (digest of a program)",
+                programs.child(program).get<std::string>(kText), digest(text));
+}
+
+std::string Bundle::read(const std::string& program, const char* part) const {
+  const JsonView programs(manifest_.at("programs"), "programs of " + folder_.string());
+  const auto expected = programs.child(program).get<std::string>(part);
+  const fs::path file = folder_ / "programs" / fmt::format("{}.{}", program, part);
+  std::string content = read_file(file);
+  require(digest(content) == expected,
+          "[bundle] '{}' is damaged: its digest is {}, the manifest has {}; build the bundle again",
+          file.string(), digest(content), expected);
+  return content;
+}
+
+pjrt::LoadedExecutable Bundle::load(const pjrt::Client& client, const std::string& program,
+                                    int64_t num_devices, bool* compiled) const {
+  *compiled = false;
+  const std::string serialized = read(program, kExecutable);
+  try {
+    return client.load(serialized);
+  } catch (const Error& error) {
+    spdlog::warn(
+        "[bundle] the plugin refuses the executable of '{}' in '{}', its StableHLO is compiled "
+        "instead: {}",
+        program, folder_.string(), error.what());
+  }
+  *compiled = true;
+  pjrt::CompileOptions options;
+  options.num_partitions = static_cast<int>(num_devices);
+  return client.compile(read(program, kText), options);
+}
+
+}  // namespace ttpu::engine

@@ -1,0 +1,144 @@
+#include "ttpu/engine/bundle_build.h"
+
+#include "ttpu/engine/aot.h"
+#include "ttpu/engine/device.h"
+#include "ttpu/io/config.h"
+#include "ttpu/models/registry.h"
+#include "ttpu/plan/chips.h"
+
+namespace ttpu::engine {
+namespace {
+
+// What is known of the model: its weights too, or its configuration alone.
+struct Source {
+  explicit Source(const BundleRequest& request) {
+    if (request.model.extension() == ".json") {
+      config = read_json(request.model);
+    } else {
+      config = io::load_model_files(request.model).config;
+      checkpoint = io::Checkpoint::open(request.model);
+    }
+    spec = models::decoder_from_config(config);
+    if (checkpoint == nullptr) return;
+    loader.emplace(*checkpoint, request.engine.dtype, request.engine.expand_weights,
+                   spec.name_prefixes);
+  }
+
+  nn::FormatOf format_of(DType dtype) const {
+    if (!loader) return dense_format(dtype);
+    return [this](const nn::WeightDecl& decl) { return loader->format_of(decl); };
+  }
+
+  Json config;
+  nn::DecoderSpec spec;
+  std::unique_ptr<io::Checkpoint> checkpoint;
+  std::optional<WeightLoader> loader;
+};
+
+// Where programs are compiled, and for what.
+struct Place {
+  EnginePlan plan;
+  kernels::Target target;
+  BundleIdentity identity;
+  std::string topology;
+  std::function<std::string(const std::string& program, const std::string& text)> compile;
+};
+
+Place on_device(const BundleRequest& request, const nn::DecoderSpec& spec) {
+  Place place;
+  place.plan = plan_engine(spec, request.engine, cache_budget(request.engine));
+  const int64_t count = place.plan.layout.mesh().num_devices();
+  const pjrt::Client client = make_client(request.engine.device, count);
+  place.target = target_of(client, request.engine.custom_calls);
+  place.identity.plugin = plugin_fingerprint(client.plugin(), client.platform_version());
+  place.identity.devices = device_list(kinds_of(client, count));
+  place.topology = fmt::format("{}:{}", client.platform_name(), count);
+  place.compile = [client, count](const std::string&, const std::string& text) {
+    pjrt::CompileOptions options;
+    options.num_partitions = static_cast<int>(count);
+    return client.compile(text, options).info().serialize();
+  };
+  return place;
+}
+
+constexpr int64_t kNoLimit = INT64_MAX / 4;
+
+// What weights leave of the memory of `count` devices.
+int64_t budget_ahead(const BundleRequest& request, const Source& source, int64_t count) {
+  if (request.engine.num_blocks > 0) return kNoLimit;
+  const EnginePlan plan = plan_engine(source.spec, request.engine, kNoLimit, count);
+  const DType dtype = request.engine.dtype;
+  kernels::Target target;
+  target.platform = kernels::Platform::kTpu;
+  const EngineProgram program =
+      build_engine_program(source.spec, plan.shape, plan.buckets.front(), target, dtype,
+                           source.format_of(dtype), plan.layout);
+  int64_t weights = 0;
+  for (const nn::WeightDecl& decl : program.weights) {
+    weights += nn::argument_shape(decl).byte_size();
+  }
+  const auto usable =
+      static_cast<int64_t>(request.engine.memory_fraction *
+                           static_cast<double>(plan::chip_of_topology(request.topology).hbm_bytes));
+  if (usable < weights) {
+    fail(Code::kResourceExhausted,
+         "[bundle] does not fit: weights need {} MB on each device of {}, of which {} MB may be "
+         "used; take a larger topology",
+         weights >> 20, request.topology, usable >> 20);
+  }
+  return count * (usable - weights);
+}
+
+Place ahead(const BundleRequest& request, const Source& source) {
+  const pjrt::Topology topology = create_topology(request.topology);
+  std::vector<std::string> kinds;
+  for (const pjrt::TopologyDevice& device : topology.devices()) kinds.push_back(device.kind);
+  Place place;
+  const auto count = static_cast<int64_t>(kinds.size());
+  place.plan =
+      plan_engine(source.spec, request.engine, budget_ahead(request, source, count), count);
+  place.target.platform = kernels::Platform::kTpu;
+  const auto plugin = pjrt::load_plugin(pjrt::find_plugin("tpu"));
+  place.identity.plugin = plugin_fingerprint(*plugin, topology.platform_version());
+  place.identity.devices = device_list(kinds);
+  place.topology = request.topology;
+  place.compile = request.compile;
+  return place;
+}
+
+}  // namespace
+
+void build_bundle(const BundleRequest& request, const Progress& progress) {
+  const Source source(request);
+  Place place = request.topology.empty() ? on_device(request, source.spec) : ahead(request, source);
+  BundleWriter writer(request.folder);
+  const EnginePlan& plan = place.plan;
+  const auto total = static_cast<int64_t>(plan.buckets.size()) + 1;
+  int64_t done = 0;
+  const auto add = [&](const std::string& name, const std::string& text) {
+    writer.add(name, text, place.compile(name, text));
+    if (progress) progress(++done, total);
+  };
+  add(kHistoryProgram,
+      build_history_program(plan.shape.slots, source.spec.vocab, plan.layout)->to_string());
+  for (const Bucket& bucket : plan.buckets) {
+    const EngineProgram program =
+        build_engine_program(source.spec, plan.shape, bucket, place.target, request.engine.dtype,
+                             source.format_of(request.engine.dtype), plan.layout);
+    add(program_name(bucket), program.module->to_string());
+  }
+  place.identity.model = config_digest(source.config);
+  place.identity.weights = source.checkpoint ? weights_digest(*source.checkpoint) : "none";
+  place.identity.version = TTPU_VERSION;
+  writer.commit(place.identity, place.topology, std::filesystem::absolute(request.model).string(),
+                plan);
+}
+
+std::string compile_for_topology(const std::string& topology, const std::string& text) {
+  const pjrt::Topology known = create_topology(topology);
+  pjrt::CompileOptions options;
+  options.num_partitions = static_cast<int>(known.devices().size());
+  return known.compile(text, options).serialize();
+}
+
+}  // namespace ttpu::engine

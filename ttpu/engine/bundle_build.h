@@ -1,0 +1,28 @@
+// Compiles all programs of an engine into a bundle.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "ttpu/engine/bundle.h"
+#include "ttpu/engine/runner.h"
+
+namespace ttpu::engine {
+
+struct BundleRequest {
+  std::filesystem::path model;  // a folder, a .gguf file, or a config's .json file alone
+  EngineOptions engine;         // its device is what programs are compiled for, without a topology
+  std::string topology;         // "v5e:2x2": for TPUs that need not be here
+  std::filesystem::path folder;
+  // Compiles a program for the topology and gives the serialized executable: in another process,
+  // since the TPU compiler keeps the memory it took.
+  std::function<std::string(const std::string& program, const std::string& text)> compile;
+};
+
+// Throws what the compiler says; no bundle is left then.
+void build_bundle(const BundleRequest& request, const Progress& progress = {});
+
+// What BundleRequest::compile runs in that process.
+std::string compile_for_topology(const std::string& topology, const std::string& text);
+
+}  // namespace ttpu::engine

@@ -1,0 +1,79 @@
+#include "ttpu/engine/engine_plan.h"
+
+#include <algorithm>
+
+#include "ttpu/base/error.h"
+
+namespace ttpu::engine {
+namespace {
+
+constexpr int64_t kDefaultLength = 4096;
+constexpr int64_t kMostTokens = int64_t{1} << 20;  // of one step
+
+void check_options(const nn::DecoderSpec& spec, const EngineOptions& options) {
+  require(options.max_model_len >= 0 && options.max_model_len <= spec.max_positions,
+          "[engine] --max-model-len is {}, the model allows at most {} tokens",
+          options.max_model_len, spec.max_positions);
+  require(options.max_num_seqs > 0 && options.max_num_seqs <= 4096,
+          "[engine] --max-num-seqs (--batch) is {}, expected 1 to 4096", options.max_num_seqs);
+  require(options.max_num_batched_tokens > 0 && options.max_num_batched_tokens <= kMostTokens,
+          "[engine] --max-num-batched-tokens (--prefill-tokens) is {}, expected 1 to {}",
+          options.max_num_batched_tokens, kMostTokens);
+  require(options.memory_fraction > 0 && options.memory_fraction <= 1,
+          "[engine] --memory-fraction is {}, expected a number in (0, 1]", options.memory_fraction);
+  require(options.block_size > 0 && options.block_size <= 1024,
+          "[engine] --block-size is {}, expected 1 to 1024", options.block_size);
+  const int64_t drafts = options.speculation.num_speculative_tokens;
+  require(drafts >= 0 && drafts <= 16, "[engine] --num-speculative-tokens is {}, expected 0 to 16",
+          drafts);
+}
+
+// How often one replica's cache is held by all devices together.
+int64_t copies_of_cache(const parallel::Layout& layout, const nn::DecoderSpec& spec) {
+  int64_t parts = 1;
+  for (const parallel::Division& division : nn::cache_placement(layout, spec.layers.at(0))) {
+    parts *= division.parts;
+  }
+  return layout.mesh().num_devices() / (parts / layout.replicas());
+}
+
+}  // namespace
+
+int64_t cache_budget(const EngineOptions& options) {
+  if (options.num_blocks > 0) return INT64_MAX / 4;
+  return static_cast<int64_t>(static_cast<double>(available_memory()) * options.memory_fraction);
+}
+
+EnginePlan plan_engine(const nn::DecoderSpec& spec, const EngineOptions& given, int64_t cache_bytes,
+                       int64_t num_devices) {
+  check_options(spec, given);
+  EnginePlan plan;
+  plan.options = given;
+  plan.layout = choose_layout(spec, given.parallel, num_devices);
+  EngineOptions& options = plan.options;
+  options.parallel.tensor_parallel_size = plan.layout.mesh().size(parallel::kTensorAxis);
+  options.parallel.data_parallel_size = plan.layout.mesh().size(parallel::kDataAxis);
+  options.parallel.strategy = plan.layout.strategy().name;
+  if (options.max_model_len == 0) {
+    options.max_model_len = std::min(spec.max_positions, kDefaultLength);
+  }
+  options.max_num_batched_tokens =
+      std::max(std::min(given.max_num_batched_tokens, options.max_model_len * given.max_num_seqs),
+               given.max_num_seqs);
+  plan.shape.cache_dtype = given.cache_dtype.value_or(given.dtype);
+  plan.groups =
+      plan_cache(spec, {options.max_model_len, options.max_num_seqs, options.max_num_batched_tokens,
+                        options.block_size, options.num_blocks,
+                        cache_bytes / copies_of_cache(plan.layout, spec), plan.shape.cache_dtype});
+  plan.shape.slots = options.max_num_seqs;
+  plan.shape.block_size = options.block_size;
+  plan.shape.blocks_per_sequence =
+      (options.max_model_len + options.block_size - 1) / options.block_size;
+  for (const KvGroup& group : plan.groups) plan.shape.group_blocks.push_back(group.blocks);
+  plan.shape.top_logprobs = std::min(plan.shape.top_logprobs, spec.vocab);
+  plan.buckets = plan_buckets(options.max_num_seqs, options.max_num_batched_tokens,
+                              options.speculation.num_speculative_tokens);
+  return plan;
+}
+
+}  // namespace ttpu::engine

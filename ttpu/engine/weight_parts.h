@@ -1,0 +1,28 @@
+// Parts of weights, for devices that each have one. Internal to the weight loader.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include "ttpu/engine/weight_loader.h"
+
+namespace ttpu::engine {
+
+constexpr size_t kAlignment = 64;  // of memory that a buffer may become without a copy
+
+std::shared_ptr<std::byte> aligned_bytes(int64_t size);
+
+// The checkpoint has the weight in another order than programs want it.
+inline bool reordered(const nn::WeightDecl& decl) {
+  return decl.transposed || decl.row_stride != 1;
+}
+
+// The same weight undivided.
+inline nn::WeightDecl whole(const nn::WeightDecl& decl) {
+  nn::WeightDecl result = decl;
+  result.placement.clear();
+  result.local.clear();
+  return result;
+}
+
+}  // namespace ttpu::engine
