@@ -84,8 +84,11 @@ class Load:
         self.counts: collections.Counter[str] = collections.Counter()
         self.kinds = [(self.whole, 30), (self.streamed, 30), (self.leave, 12), (self.leave_early, 8), (self.bad, 15), (self.half, 5)]
 
-    def one(self, chance: random.Random) -> None:
-        (kind,) = chance.choices([kind for kind, _ in self.kinds], [weight for _, weight in self.kinds])
+    def one(self, chance: random.Random, number: int | None) -> None:
+        """One of the kinds by chance, or the kind of that number."""
+        kinds = [kind for kind, _ in self.kinds]
+        (kind,) = chance.choices(kinds, [weight for _, weight in self.kinds])
+        kind = kind if number is None else kinds[number % len(kinds)]
         connection = self.server.connect()
         try:
             kind(connection, chance)
@@ -157,9 +160,11 @@ def soak(load: Load, seconds: float, clients: int, seed: int) -> tuple[list[str]
 
     def client(number: int) -> None:
         chance = random.Random(seed * 1000 + number)
-        while time.monotonic() < end and not failures:
+        first: int | None = number  # so that there is something of each kind
+        while (time.monotonic() < end or first is not None) and not failures:
             try:
-                load.one(chance)
+                load.one(chance, first)
+                first = None
             except (Failure, OSError, http.client.HTTPException, ValueError, KeyError) as error:
                 failures.append(f"{type(error).__name__}: {error}")
 
