@@ -52,24 +52,24 @@ system() {
   [ -z "$missing" ] || apt_install $missing
 }
 
-# Prints the version of cargo as one number (1.85 is 1085), 0 without cargo.
+# Prints the version of cargo as one number (1.87 is 1087), 0 without cargo.
 cargo_version() {
   PATH="$PATH:${HOME:-/root}/.cargo/bin" cargo --version 2>/dev/null |
     awk '{ split($2, v, "."); print v[1] * 1000 + v[2]; found = 1 } END { if (!found) print 0 }'
 }
 
-# The crates need Rust 1.85. Debian 12 calls a compiler as new as that rustc-web, Debian 13 rustc.
+# The crates need Rust 1.87. Debian 12 calls a compiler as new as that rustc-web, Debian 13 rustc.
 rust() {
-  [ "$(cargo_version)" -ge 1085 ] && return
-  offline && stop "TTPU_OFFLINE is set and there is no cargo 1.85 or newer"
-  say "no cargo 1.85 or newer here"
+  [ "$(cargo_version)" -ge 1087 ] && return
+  offline && stop "TTPU_OFFLINE is set and there is no cargo 1.87 or newer"
+  say "no cargo 1.87 or newer here"
   if apt-cache show cargo-web >/dev/null 2>&1; then
     apt_install rustc-web cargo-web
   else
     apt_install rustc cargo
   fi
-  [ "$(cargo_version)" -ge 1085 ] ||
-    stop "cargo is still older than 1.85; install a newer Rust (rustup, or a newer Debian) and try again"
+  [ "$(cargo_version)" -ge 1087 ] ||
+    stop "cargo is still older than 1.87; install a newer Rust (rustup, or a newer Debian) and try again"
 }
 
 # The Python environment of the tests, made anew when its list of packages changes.

@@ -33,7 +33,7 @@ enum Stage {
     Whole { decoder: DecoderWrapper, tokens: Vec<String>, fused: bool },
 }
 
-fn one(decoder: &DecoderWrapper, tokens: Vec<String>, index: usize) -> Outcome<String> {
+pub(crate) fn one(decoder: &DecoderWrapper, tokens: Vec<String>, index: usize) -> Outcome<String> {
     let mut decoded =
         decoder.decode_chain(tokens).map_err(|e| Failure::invalid(format!("cannot decode a token: {e}")))?;
     Ok(if index < decoded.len() { decoded.swap_remove(index) } else { String::new() })
@@ -53,7 +53,7 @@ fn settled(bytes: &[u8]) -> usize {
     }
 }
 
-fn is_byte_token(token: &str) -> bool {
+pub(crate) fn is_byte_token(token: &str) -> bool {
     let Some(hex) = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>')) else { return false };
     token.len() == 6 && u8::from_str_radix(hex, 16).is_ok()
 }
@@ -147,7 +147,7 @@ fn byte_level(pending: &mut Vec<u8>, token: String) -> String {
 }
 
 /// GPT-2's alphabet: printable Latin-1 characters are themselves, the others follow from U+0100 on.
-fn byte_of(c: char) -> Option<u8> {
+pub(crate) fn byte_of(c: char) -> Option<u8> {
     let plain = |b: u32| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
     let code = c as u32;
     if code < 0x100 {
@@ -195,7 +195,7 @@ fn stages(decoder: Option<&DecoderWrapper>) -> Vec<Stage> {
     stages
 }
 
-fn flatten(decoder: &DecoderWrapper, out: &mut Vec<DecoderWrapper>) {
+pub(crate) fn flatten(decoder: &DecoderWrapper, out: &mut Vec<DecoderWrapper>) {
     match decoder {
         DecoderWrapper::Sequence(sequence) => {
             sequence.get_decoders().iter().for_each(|inner| flatten(inner, out));

@@ -1,4 +1,5 @@
-//! The C interface behind `ttpu/text`: tokenizers, incremental detokenizers and chat templates.
+//! The C interface behind `ttpu/text`: tokenizers, incremental detokenizers, chat templates and
+//! grammars.
 //!
 //! Every entry point catches panics and returns a status; a message is left in `error`. Buffers that
 //! are handed out belong to the caller and are freed by `ttpu_text_bytes_free` / `ttpu_text_ids_free`.
@@ -6,6 +7,7 @@
 
 mod bpe;
 mod detokenizer;
+mod grammar;
 mod model;
 mod percent_format;
 mod pymethods;
