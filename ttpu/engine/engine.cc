@@ -47,6 +47,7 @@ struct Engine::Live : Sequence {
   OutputCallback on_output;
   std::optional<text::Detokenizer> detokenizer;  // none: the model has no tokenizer
   text::StopMatcher matcher;
+  std::unique_ptr<Constraint> constraint;             // none: anything may come
   std::vector<std::pair<int32_t, float>> early_bias;  // while the answer is shorter than min_tokens
   std::vector<std::pair<int32_t, float>> step_bias;   // of the step that is being made
   std::vector<TokenLogprobs> prompt_logprobs;         // as far as they are known
@@ -87,6 +88,10 @@ Engine::Engine(const std::filesystem::path& path, const EngineOptions& options,
     replicas_.push_back(std::move(replica));
   }
   runner_ = std::make_unique<Runner>(spec, path, runner, progress);
+  if (text_.has_tokenizer()) {
+    grammars_ =
+        std::make_unique<text::GrammarCompiler>(text_.tokenizer(), vocab(), text_.end_tokens());
+  }
   compiled_at_start_ = stats().compiled;
 }
 
@@ -121,8 +126,17 @@ void Engine::check(const Request& request) const {
   }
 }
 
+std::shared_ptr<const text::Grammar> Engine::compile_grammar(
+    const StructuredOutputsParams& params) const {
+  text_.tokenizer();  // throws where there is none
+  return engine::compile_grammar(*grammars_, params);
+}
+
 int64_t Engine::submit(Request request, OutputCallback on_output) {
   check(request);
+  if (request.sampling.structured_outputs && request.grammar == nullptr) {
+    request.grammar = compile_grammar(*request.sampling.structured_outputs);
+  }
   auto live = std::make_unique<Live>(std::move(request), std::move(on_output), text_);
   const Request& given = live->request;
   const SamplingParams& sampling = given.sampling;
@@ -144,6 +158,10 @@ int64_t Engine::submit(Request request, OutputCallback on_output) {
   }
   live->synchronous = std::any_of(sampling.bad_words.begin(), sampling.bad_words.end(),
                                   [](const auto& word) { return word.size() > 1; });
+  if (given.grammar != nullptr) {
+    live->constraint = std::make_unique<Constraint>(given.grammar);
+    live->synchronous = true;
+  }
   const std::scoped_lock lock(mutex_);
   const int64_t id = live->id = next_id_++;
   submitted_.push_back(std::move(live));
@@ -282,6 +300,9 @@ void Engine::add_rows(Launched& step, size_t item, int64_t first_token) {
     row.sampling = &sampling;
     row.position = i - live.prompt_length;
     row.bias = live.step_bias;
+    if (live.constraint) {
+      row.allowed = live.constraint->mask(static_cast<size_t>(i - end + scheduled.drafts));
+    }
     step.rows.push_back(row);
     step.row_items.push_back(item);
   }
@@ -313,14 +334,39 @@ void Engine::propose_drafts() {
     if (sampling.has_penalties() || !sampling.bad_words.empty() || sampling.min_tokens > 0) {
       continue;
     }
-    live->synchronous = governor_.speculate();
+    live->synchronous = governor_.speculate() || live->constraint != nullptr;
     const bool decodes = live->slot >= 0 && live->computed == live->length() - 1;
-    if (!live->synchronous || !decodes) continue;
-    live->drafts = propose_by_lookup(
-        live->tokens, options_.speculation,
-        std::min(options_.speculation.num_speculative_tokens,
-                 live->max_length - static_cast<int64_t>(live->tokens.size()) - 1));
+    if (!governor_.speculate() || !decodes) continue;
+    const int64_t most = std::max<int64_t>(
+        0, std::min(options_.speculation.num_speculative_tokens,
+                    live->max_length - static_cast<int64_t>(live->tokens.size()) - 1));
+    live->drafts = propose_by_lookup(live->tokens, options_.speculation, most);
+    if (live->constraint) {
+      live->constraint->propose(live->drafts, static_cast<size_t>(most));
+      masks_due_.push_back(live.get());
+    }
   }
+  prepare_masks();
+}
+
+// What the grammars of `masks_due_` allow next, and behind their drafts.
+void Engine::prepare_masks() {
+  mask_workers_.run(masks_due_.size(), [this](size_t i) {
+    masks_due_[i]->constraint->prepare(masks_due_[i]->drafts);
+  });
+  for (Live* live : masks_due_) {
+    if (!live->constraint->error().empty()) end_with_error(*live, live->constraint->error());
+  }
+  masks_due_.clear();
+}
+
+void Engine::end_with_error(Live& live, const std::string& error) {
+  RequestOutput output;
+  output.request = live.id;
+  output.error = error;
+  end(live, output, FinishReason::kError);
+  live.on_output(output);
+  forget_if_done(live);
 }
 
 // What the step has sampled for an item: up to and with the first token that no draft foresaw.
@@ -362,9 +408,11 @@ void Engine::finish_step() {
     if (item.samples && !live.finished) {
       advance(live, tokens, output);
       live.on_output(output);
+      if (live.constraint && !live.finished) masks_due_.push_back(&live);
     }
     forget_if_done(live);
   }
+  prepare_masks();  // while the step that was started meanwhile runs
   judge_speculation(step, sampled);
 }
 
@@ -425,6 +473,15 @@ void Engine::advance(Live& live, std::span<const int32_t> tokens, RequestOutput&
   for (const int32_t token : tokens) {
     ++length;
     ++metrics_.generation_tokens;
+    if (live.constraint && !live.constraint->accept(token)) {
+      const std::string& why = live.constraint->error();
+      output.error = why.empty()
+                         ? "[structured outputs] all that the grammar allows is forbidden by "
+                           "logit_bias, bad_words or min_tokens"
+                         : why;
+      end(live, output, FinishReason::kError);
+      break;
+    }
     output.tokens.push_back(token);
     if (is_end(live, token)) {
       output.stop = std::to_string(token);
@@ -438,6 +495,8 @@ void Engine::advance(Live& live, std::span<const int32_t> tokens, RequestOutput&
         output.finished = FinishReason::kStop;  // what is held back belongs to the stop string
         scheduler_of(live).finish(live);
         ++metrics_.finished;
+      } else if (live.constraint && live.constraint->ended()) {
+        end(live, output, FinishReason::kStop);
       } else if (length >= live.max_length) {
         end(live, output, FinishReason::kLength);
       }

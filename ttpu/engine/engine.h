@@ -19,6 +19,7 @@
 #include "ttpu/engine/runner.h"
 #include "ttpu/engine/scheduler.h"
 #include "ttpu/engine/speculation.h"
+#include "ttpu/engine/structured_output.h"
 #include "ttpu/engine/text_processor.h"
 #include "ttpu/text/detokenizer.h"
 #include "ttpu/text/stop_matcher.h"
@@ -73,7 +74,10 @@ class Engine {
   // Throws kInvalidArgument for what the request has wrong, kOutOfRange for a prompt that is too
   // long.
   void check(const Request& request) const;
-  // From any thread; throws as check(). `on_output` is called by step(), until it has finished.
+  // From any thread; may take a second. Throws kInvalidArgument for what cannot be compiled.
+  std::shared_ptr<const text::Grammar> compile_grammar(const StructuredOutputsParams& params) const;
+  // From any thread; throws as check(), and as compile_grammar(). `on_output` is called by step(),
+  // until it has finished.
   int64_t submit(Request request, OutputCallback on_output);
   // From any thread. The request ends with FinishReason::kAborted, unless it has ended already.
   void abort(int64_t request);
@@ -109,6 +113,8 @@ class Engine {
   void add_rows(Launched& step, size_t item, int64_t first_token);
   void finish_step();
   void propose_drafts();
+  void prepare_masks();
+  void end_with_error(Live& live, const std::string& error);
   void judge_speculation(const Launched& step, int64_t tokens);
   std::span<const int32_t> take_sampled(const Launched& step, const StepResult& result, size_t item,
                                         size_t& row, RequestOutput& output);
@@ -132,6 +138,9 @@ class Engine {
     return *replicas_[static_cast<size_t>(sequence.replica)].scheduler;
   }
   std::vector<Replica> replicas_;
+  std::unique_ptr<text::GrammarCompiler> grammars_;  // none: the model has no tokenizer
+  MaskWorkers mask_workers_;
+  std::vector<Live*> masks_due_;  // whose masks are made next, together
   std::unique_ptr<Runner> runner_;
   std::unordered_map<int64_t, std::unique_ptr<Live>> live_;
   std::array<Launched, Runner::kMostInFlight> launched_;

@@ -69,6 +69,8 @@ const char* to_string(FinishReason reason) {
       return "length";
     case FinishReason::kAborted:
       return "abort";
+    case FinishReason::kError:
+      return "error";
   }
   return "";
 }

@@ -3,15 +3,29 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+namespace ttpu::text {
+class Grammar;
+}
+
 namespace ttpu::engine {
 
 inline constexpr int64_t kMostLogprobs = 20;  // of the likeliest tokens, for each token
 inline constexpr int64_t kMostBiases = 128;   // tokens whose logits a request may change at once
+
+// What the answer must be, with vLLM's names: one of these.
+struct StructuredOutputsParams {
+  std::optional<std::string> json = {};     // a JSON schema, as text
+  std::optional<std::string> regex = {};    // the whole answer matches it
+  std::vector<std::string> choice = {};     // the answer is one of them
+  std::optional<std::string> grammar = {};  // in Lark's notation
+  bool json_object = false;                 // any JSON object
+};
 
 // With vLLM's names and meanings.
 struct SamplingParams {
@@ -34,6 +48,7 @@ struct SamplingParams {
   int64_t logprobs = -1;         // of each new token, and so many of the likeliest; -1: none
   int64_t prompt_logprobs = -1;  // the same of the prompt's tokens
   bool skip_special_tokens = true;
+  std::optional<StructuredOutputsParams> structured_outputs = {};
 
   bool has_penalties() const {
     return repetition_penalty != 1 || frequency_penalty != 0 || presence_penalty != 0;
@@ -54,10 +69,13 @@ struct Request {
   SamplingParams sampling;
   int64_t priority = 0;    // lower ones go first
   std::string cache_salt;  // requests with other salts share no cached prefix
+  // Engine::compile_grammar() of sampling.structured_outputs; submit() makes it where it lacks.
+  std::shared_ptr<const text::Grammar> grammar = nullptr;
 };
 
-enum class FinishReason { kStop, kLength, kAborted };
-const char* to_string(FinishReason reason);  // "stop", "length", "abort", as OpenAI and vLLM say
+enum class FinishReason { kStop, kLength, kAborted, kError };
+// "stop", "length", "abort", "error", as OpenAI and vLLM say.
+const char* to_string(FinishReason reason);
 
 // What is new since the last output of the same request.
 struct RequestOutput {
@@ -69,6 +87,7 @@ struct RequestOutput {
   std::optional<FinishReason> finished;
   std::string stop;           // the stop string or the number of the token that ended it
   int64_t cached_tokens = 0;  // of the prompt, found in the cache
+  std::string error;          // with FinishReason::kError: why the answer cannot go on
 };
 
 // Called on the thread that drives the engine; must not block it.

@@ -6,6 +6,7 @@
 
 #include "ttpu/server/ids.h"
 #include "ttpu/server/logprobs.h"
+#include "ttpu/server/structured.h"
 
 namespace ttpu::server {
 namespace {
@@ -120,8 +121,7 @@ ChatFormat::ChatFormat(const Json& body, const ModelFacts& facts) : AnswerFormat
   auto max_tokens = fields.integer("max_tokens");
   if (const auto newer = fields.integer("max_completion_tokens")) max_tokens = newer;
   fields.ignore({"parallel_tool_calls", "verbosity"});
-  fields.refuse("response_format", "answers are text; structured output is not offered",
-                {Json{{"type", "text"}}});
+  read_response_format(fields, "response_format", false, request.sampling);
   fields.refuse("modalities", "answers are text", {Json::array({"text"})});
   fields.refuse("echo", "is a field of /v1/completions", {false});
   fields.refuse("functions", "use `tools`");

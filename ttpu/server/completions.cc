@@ -5,6 +5,7 @@
 
 #include "ttpu/server/ids.h"
 #include "ttpu/server/logprobs.h"
+#include "ttpu/server/structured.h"
 
 namespace ttpu::server {
 namespace {
@@ -51,6 +52,7 @@ CompletionFormat::CompletionFormat(const Json& body, const ModelFacts& facts)
   }
   read_prompt(fields, facts);
   const auto max_tokens = fields.integer("max_tokens");
+  read_response_format(fields, "response_format", false, request.sampling);
   fields.refuse("suffix", "models that fill in the middle are not served", {""});
   fields.finish();
   check_prompt_tokens(facts, request, "prompt");

@@ -27,7 +27,7 @@ std::string to_event(const Json& json) {
 
 class Generation : public std::enable_shared_from_this<Generation> {
  public:
-  Generation(EngineLoop& loop, Metrics& metrics, std::unique_ptr<AnswerFormat> format,
+  Generation(EngineLoop& loop, Metrics& metrics, std::shared_ptr<AnswerFormat> format,
              std::shared_ptr<Exchange> exchange)
       : loop_(loop),
         metrics_(metrics),
@@ -48,9 +48,10 @@ class Generation : public std::enable_shared_from_this<Generation> {
       ids_[i] =
           loop_.submit(format_->request.engine_request(i),
                        [self, i](const engine::RequestOutput& output, const std::string* error) {
-                         if (error != nullptr) {
-                           self->fail(*error);
-                         } else {
+                         if (error != nullptr && !self->over_) {
+                           self->metrics_.count_finished("error");
+                           self->fail(ApiError(500, *error));
+                         } else if (error == nullptr) {
                            self->on_output(i, output);
                          }
                        });
@@ -76,6 +77,12 @@ class Generation : public std::enable_shared_from_this<Generation> {
     }
     Choice& choice = choices_[index];
     choice.add(output);
+    if (output.finished == engine::FinishReason::kError) {
+      for (size_t i = 0; i < choices_.size(); ++i) {
+        if (!choices_[i].finished) loop_.abort(ids_[i]);
+      }
+      return fail(ApiError(400, output.error));
+    }
     if (format_->request.stream) {
       std::string events;
       for (Json& event : format_->stream(index, choice, output)) {
@@ -134,12 +141,9 @@ class Generation : public std::enable_shared_from_this<Generation> {
     exchange_.reset();
   }
 
-  // The engine has failed.
-  void fail(const std::string& why) {
+  void fail(const ApiError& error) {
     if (over_) return;
     over_ = true;
-    metrics_.count_finished("error");
-    const ApiError error(500, why);
     if (format_->request.stream) {
       exchange_->write(to_event(error.json()));
       exchange_->end();
@@ -163,7 +167,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
 
   EngineLoop& loop_;
   Metrics& metrics_;
-  std::unique_ptr<AnswerFormat> format_;
+  std::shared_ptr<AnswerFormat> format_;
   std::shared_ptr<Exchange> exchange_;
   std::vector<Choice> choices_;
   std::vector<int64_t> ids_;
@@ -175,7 +179,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
 
 }  // namespace
 
-void start_generation(EngineLoop& loop, Metrics& metrics, std::unique_ptr<AnswerFormat> format,
+void start_generation(EngineLoop& loop, Metrics& metrics, std::shared_ptr<AnswerFormat> format,
                       std::shared_ptr<Exchange> exchange) {
   std::make_shared<Generation>(loop, metrics, std::move(format), std::move(exchange))->start();
 }

@@ -12,7 +12,7 @@ namespace ttpu::server {
 
 // Submits all choices of the request, and answers as they come. A client that leaves ends them.
 // Throws what Engine::check throws, before anything is submitted.
-void start_generation(EngineLoop& loop, Metrics& metrics, std::unique_ptr<AnswerFormat> format,
+void start_generation(EngineLoop& loop, Metrics& metrics, std::shared_ptr<AnswerFormat> format,
                       std::shared_ptr<Exchange> exchange);
 
 }  // namespace ttpu::server

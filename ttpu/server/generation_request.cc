@@ -5,6 +5,8 @@
 #include <cmath>
 #include <random>
 
+#include "ttpu/server/structured.h"
+
 namespace ttpu::server {
 namespace {
 
@@ -69,6 +71,7 @@ engine::Request GenerationRequest::engine_request(size_t choice) const {
   out.sampling.seed = seed ? *seed + choice % static_cast<size_t>(n) : random();
   out.priority = priority;
   out.cache_salt = cache_salt;
+  out.grammar = grammar;
   return out;
 }
 
@@ -127,6 +130,7 @@ void read_common(Fields& fields, const ModelFacts& facts, GenerationRequest& req
   if (request.n < 1 || request.n > kMostChoices) {
     fields.wrong("n", fmt::format("is {}, expected 1 to {}", request.n, kMostChoices));
   }
+  read_structured_outputs(fields, sampling);
   read_stream(fields, request);
   set(request.return_token_ids, fields.boolean("return_token_ids"));
   set(request.priority, fields.integer("priority"));

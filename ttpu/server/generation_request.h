@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -37,6 +38,7 @@ struct GenerationRequest {
   bool return_token_ids = false;
   int64_t priority = 0;
   std::string cache_salt;
+  std::shared_ptr<const text::Grammar> grammar;  // of sampling.structured_outputs, once compiled
 
   size_t choices() const { return prompts.size() * static_cast<size_t>(n); }
   // Choice i answers prompt i / n.

@@ -4,6 +4,7 @@
 
 #include "ttpu/server/chat.h"
 #include "ttpu/server/ids.h"
+#include "ttpu/server/structured.h"
 
 namespace ttpu::server {
 namespace {
@@ -26,6 +27,7 @@ class ResponseFormat final : public AnswerFormat {
   Json event(const char* type, Json rest);
 
   Json instructions_, metadata_, max_output_tokens_;
+  Json format_ = {{"type", "text"}};
   std::string item_id_ = random_id("msg_");
   int64_t sequence_ = 0;
 };
@@ -58,8 +60,8 @@ ResponseFormat::ResponseFormat(const Json& body, const ModelFacts& facts)
   fields.refuse("include", "is not offered", {Json::array()});
   fields.refuse("truncation", "a prompt is never cut", {"disabled"});
   if (auto text = fields.child("text")) {
-    text->refuse("format", "answers are text; structured output is not offered",
-                 {Json{{"type", "text"}}});
+    if (const Json* format = text->object("format")) format_ = *format;
+    read_response_format(*text, "format", true, request.sampling);
     text->ignore({"verbosity"});
     text->finish();
   }
@@ -123,7 +125,7 @@ Json ResponseFormat::response(const char* status, Json output, const Json& usage
           {"previous_response_id", nullptr},
           {"store", false},
           {"temperature", request.sampling.temperature},
-          {"text", {{"format", {{"type", "text"}}}}},
+          {"text", {{"format", format_}}},
           {"tool_choice", "none"},
           {"tools", Json::array()},
           {"top_p", request.sampling.top_p},

@@ -14,6 +14,7 @@
 #include "ttpu/server/metrics.h"
 #include "ttpu/server/page.h"
 #include "ttpu/server/responses.h"
+#include "ttpu/server/worker.h"
 
 namespace ttpu::server {
 namespace {
@@ -207,7 +208,7 @@ struct Server::Impl {
   void check_room(size_t choices) const {
     if (draining) throw ApiError(503, "the server is stopping", "", "unavailable");
     const int64_t most = engine.options().max_num_seqs + options.max_queue;
-    if (loop.live() + static_cast<int64_t>(choices) > most) {
+    if (loop.live() + compiling + static_cast<int64_t>(choices) > most) {
       throw ApiError(429,
                      fmt::format("{} requests run or wait, and at most {} may; try again soon",
                                  loop.live(), most),
@@ -269,7 +270,38 @@ struct Server::Impl {
                                       choices, facts.max_prompts));
     }
     check_room(choices);
-    start_generation(loop, metrics, std::move(format), exchange);
+    if (format->request.sampling.structured_outputs) {
+      compile_first(std::move(format), exchange);
+    } else {
+      start_generation(loop, metrics, std::move(format), exchange);
+    }
+  }
+
+  // A grammar may take a second to compile, in which the others go on.
+  void compile_first(std::unique_ptr<AnswerFormat> given, std::shared_ptr<Exchange> exchange) {
+    const auto gone = std::make_shared<bool>(false);
+    exchange->on_gone([gone] { *gone = true; });
+    ++compiling;
+    const std::shared_ptr<AnswerFormat> format = std::move(given);
+    compiler.run([this, format, exchange = std::move(exchange), gone] {
+      std::optional<ApiError> error;
+      try {
+        GenerationRequest& request = format->request;
+        request.grammar = engine.compile_grammar(*request.sampling.structured_outputs);
+      } catch (const Error& failure) {
+        error = to_api_error(failure, "structured_outputs");
+      }
+      http.post([this, format, exchange, gone, error] {
+        --compiling;
+        if (*gone) return;
+        if (error) return exchange->reply(to_reply(*error));
+        try {
+          start_generation(loop, metrics, format, exchange);
+        } catch (const Error& failure) {
+          exchange->reply(to_reply(to_api_error(failure)));
+        }
+      });
+    });
   }
 
   void chat(const HttpRequest& request, const std::shared_ptr<Exchange>& exchange) {
@@ -336,7 +368,9 @@ struct Server::Impl {
   int64_t started = std::time(nullptr);
   bool draining = false;
   bool failed = false;
+  int64_t compiling = 0;  // requests whose grammars are being compiled
   HttpServer http;
+  Worker compiler;  // goes before the server: it posts to it
   EngineLoop loop;  // goes first: it posts to the server
 };
 
