@@ -9,6 +9,7 @@
 #include "cli/commands.h"
 #include "cli/model_flags.h"
 #include "ttpu/base/error.h"
+#include "ttpu/base/file.h"
 #include "ttpu/engine/offline.h"
 
 namespace {
@@ -22,9 +23,22 @@ struct GenerateFlags {
   std::string prompt;
   std::string input;
   std::string output;
+  std::string schema_file, regex, grammar_file;
+  std::vector<std::string> choices;
   bool chat = false;
   bool json = false;
 };
+
+void read_structured_outputs(GenerateFlags* flags) {
+  ttpu::engine::StructuredOutputsParams params;
+  if (!flags->schema_file.empty()) params.json = ttpu::read_file(flags->schema_file);
+  if (!flags->regex.empty()) params.regex = flags->regex;
+  if (!flags->grammar_file.empty()) params.grammar = ttpu::read_file(flags->grammar_file);
+  params.choice = flags->choices;
+  if (params.json || params.regex || params.grammar || !params.choice.empty()) {
+    flags->model.sampling.structured_outputs = std::move(params);
+  }
+}
 
 // To standard output, one after the other; text as it comes, objects when they are whole.
 void answer_in_turn(const GenerateFlags& flags, const std::vector<Json>& items) {
@@ -34,6 +48,10 @@ void answer_in_turn(const GenerateFlags& flags, const std::vector<Json>& items) 
     requests[i].prompt = ttpu::engine::prompt_tokens(generator.engine().text(), items[i],
                                                      flags.chat, fmt::format("prompt {}", i + 1));
     requests[i].sampling = flags.model.sampling;
+    if (requests[i].sampling.structured_outputs) {
+      requests[i].grammar =
+          generator.engine().compile_grammar(*requests[i].sampling.structured_outputs);
+    }
     generator.engine().check(requests[i]);
   }
   for (const ttpu::engine::Request& request : requests) {
@@ -123,10 +141,18 @@ void add_generate_command(CLI::App& app) {
                     "with --stats the times and the memory");
   command->add_option("--logprobs", flags->model.sampling.logprobs,
                       "With --json: the log probabilities of the so many likeliest tokens");
+  command->add_option("--json-schema", flags->schema_file,
+                      "A file with a JSON schema that the answer must meet");
+  command->add_option("--regex", flags->regex, "A regular expression that the answer must match");
+  command->add_option("--choice", flags->choices,
+                      "What the answer may be; to be repeated for each choice");
+  command->add_option("--grammar", flags->grammar_file,
+                      "A file with a Lark grammar that the answer must follow");
   command->add_flag("--ignore-eos", flags->model.sampling.ignore_eos,
                     "Go on to --max-tokens, whatever the model says");
   command->footer("Example: ttpu generate model.gguf --chat --prompt 'What is a TPU?' --stats");
   command->callback([flags] {
+    read_structured_outputs(flags.get());
     if (flags->output.empty()) flags->model.engine.max_num_seqs = 1;
     run(*flags);
   });

@@ -18,6 +18,7 @@ struct ServeFlags {
   ttpu::server::ServerOptions server;
   std::string log_format = "text";
   bool no_prefix_caching = false;
+  bool auto_tools = true;
 };
 
 void add_engine_flags(CLI::App& command, ServeFlags* flags) {
@@ -52,6 +53,13 @@ void add_server_flags(CLI::App& command, ServeFlags* flags) {
       .add_option("--api-key", server.api_keys,
                   "What clients must send as `Authorization: Bearer KEY`; several are possible")
       ->envname("TTPU_API_KEY");
+  command.add_option("--tool-call-parser", server.tool_call_parser,
+                     "How the model calls tools: hermes, llama3_json, mistral, pythonic (default: "
+                     "by its chat template)");
+  command.add_flag("--enable-auto-tool-choice", flags->auto_tools,
+                   "Accepted for vLLM's sake; it always is so");
+  command.add_option("--reasoning-parser", server.reasoning_parser,
+                     "Thoughts become reasoning_content: deepseek_r1, qwen3 (default: none)");
   command.add_option("--ssl-certfile", server.http.certificate_file, "For TLS: certificates, PEM");
   command.add_option("--ssl-keyfile", server.http.key_file, "For TLS: the key, PEM");
   command

@@ -11,7 +11,11 @@ BatchEngine::BatchEngine(const std::string& name, const engine::EngineOptions& o
 
 std::vector<BatchResult> BatchEngine::generate(std::vector<engine::Request> requests,
                                                const std::atomic<bool>& cancelled) {
-  for (const engine::Request& request : requests) engine_.check(request);
+  for (engine::Request& request : requests) {
+    engine_.check(request);
+    const auto& outputs = request.sampling.structured_outputs;
+    if (outputs) request.grammar = engine_.compile_grammar(*outputs);
+  }
   std::vector<BatchResult> results(requests.size());
   size_t next = 0;
   engine::GenerationCallbacks callbacks;

@@ -109,7 +109,18 @@ void bind_llm(nb::module_& module) {
       .def_rw("include_stop_str_in_output", &SamplingParams::include_stop_str_in_output)
       .def_rw("ignore_eos", &SamplingParams::ignore_eos)
       .def_rw("logprobs", &SamplingParams::logprobs)
-      .def_rw("skip_special_tokens", &SamplingParams::skip_special_tokens);
+      .def_rw("skip_special_tokens", &SamplingParams::skip_special_tokens)
+      .def(
+          "set_structured_outputs",
+          [](SamplingParams& self, std::optional<std::string> json,
+             std::optional<std::string> regex, std::vector<std::string> choice,
+             std::optional<std::string> grammar, bool json_object) {
+            self.structured_outputs =
+                engine::StructuredOutputsParams{std::move(json), std::move(regex),
+                                                std::move(choice), std::move(grammar), json_object};
+          },
+          nb::kw_only(), nb::arg("json").none(), nb::arg("regex").none(), nb::arg("choice"),
+          nb::arg("grammar").none(), nb::arg("json_object"));
 
   nb::class_<engine::TokenLogprobs>(module, "_TokenLogprobs")
       .def_ro("token", &engine::TokenLogprobs::token)

@@ -1,7 +1,7 @@
 """TTPU: Hugging Face transformers models through PJRT and StableHLO, on CPU here and on TPU."""
 
 from ._ttpu import AutoModelForTPU, Error, Generation, TextStream, __version__
-from .llm import LLM, CompletionOutput, EmbeddingRequestOutput, RequestOutput, SamplingParams
+from .llm import LLM, CompletionOutput, EmbeddingRequestOutput, RequestOutput, SamplingParams, StructuredOutputsParams
 
 __all__ = ["AutoModelForTPU", "CompletionOutput", "EmbeddingRequestOutput", "Error", "Generation", "LLM", "RequestOutput",
-           "SamplingParams", "TextStream", "__version__"]
+           "SamplingParams", "StructuredOutputsParams", "TextStream", "__version__"]

@@ -132,6 +132,15 @@ class _SamplingParams:
     logprobs: int
     skip_special_tokens: bool
     def __init__(self) -> None: ...
+    def set_structured_outputs(
+        self,
+        *,
+        json: str | None,
+        regex: str | None,
+        choice: Sequence[str],
+        grammar: str | None,
+        json_object: bool,
+    ) -> None: ...
 
 @final
 class _TokenLogprobs:

@@ -16,6 +16,17 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 @dataclass
+class StructuredOutputsParams:
+    """What an answer must be: one of these. `json` is a JSON schema, `grammar` is in Lark's notation."""
+
+    json: str | Mapping[str, Any] | None = None
+    regex: str | None = None
+    choice: Sequence[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+
+
+@dataclass
 class SamplingParams:
     """How tokens are chosen, with vLLM's names, meanings and defaults.
 
@@ -41,6 +52,7 @@ class SamplingParams:
     min_tokens: int = 0
     logprobs: int | None = None
     skip_special_tokens: bool = True
+    structured_outputs: StructuredOutputsParams | None = None
 
     def _native(self, seed: int) -> _ttpu._SamplingParams:
         native = _ttpu._SamplingParams()
@@ -53,6 +65,10 @@ class SamplingParams:
         native.stop = [self.stop] if isinstance(self.stop, str) else list(self.stop)
         native.stop_token_ids = list(self.stop_token_ids)
         native.logprobs = -1 if self.logprobs is None else self.logprobs
+        if (outputs := self.structured_outputs) is not None:
+            schema = outputs.json if isinstance(outputs.json, str | None) else json.dumps(outputs.json)
+            native.set_structured_outputs(json=schema, regex=outputs.regex, choice=list(outputs.choice or ()),
+                                          grammar=outputs.grammar, json_object=bool(outputs.json_object))
         return native
 
 

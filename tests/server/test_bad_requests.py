@@ -51,7 +51,7 @@ def refused(response, status, param=None, code=None):
     ("bad_words", [""], "bad_words"),
     ("stream", "yes", "stream"),
     ("stream_options", {"include_usage": True}, "stream_options"),
-    ("response_format", {"type": "json_object"}, "response_format"),
+    ("response_format", {"type": "xml"}, "response_format.type"),
     ("tool_choice", "required", "tool_choice"),
     ("messages", [], "messages"),
     ("messages", "Hi", "messages"),

@@ -60,10 +60,10 @@ def test_an_answer_that_was_cut_is_incomplete(client):
 @pytest.mark.parametrize("field, value", [
     ("input", 5), ("input", []), ("input", [{"type": "function_call"}]), ("previous_response_id", "x"),
     ("max_output_tokens", 0), ("background", True), ("tools", [{"type": "web_search"}]),
-    ("text", {"format": {"type": "json_object"}}), ("n", 2),
+    ("text", {"format": {"type": "xml"}}), ("n", 2),
 ])
 def test_what_is_not_offered_is_refused(server, field, value):
     response = server.post("/v1/responses", {"input": "Hi", field: value})
     assert response.status_code == 400
     param = response.json()["error"]["param"]
-    assert param == ("text.format" if field == "text" else field)
+    assert param == ("text.format.type" if field == "text" else field)

@@ -27,6 +27,7 @@ struct Answer {
     result.logprobs.insert(result.logprobs.end(), output.logprobs.begin(), output.logprobs.end());
     if (!output.finished) return;
     result.finish_reason = *output.finished;
+    result.error = output.error;
     result.first_token_seconds = seconds_between(start, first);
     result.decode_seconds = seconds_between(first, now);
   }
@@ -86,6 +87,7 @@ GenerationResult Generator::generate(const Request& request,
     result = std::move(done);
   };
   generate_all(engine_, callbacks, cancelled);
+  require(result.finish_reason != FinishReason::kError, "{}", result.error);
   return result;
 }
 

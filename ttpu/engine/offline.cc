@@ -121,6 +121,10 @@ OfflineSummary run_offline(Engine& engine, const OfflineJob& job,
                            const std::function<void(const OfflineSummary&)>& progress,
                            const std::atomic<bool>* cancelled) {
   const std::set<size_t> done = take_up(job.output, job.items.size());
+  std::shared_ptr<const text::Grammar> grammar;
+  if (const auto& outputs = job.sampling.structured_outputs) {
+    grammar = engine.compile_grammar(*outputs);
+  }
   Output output(job.output);
   OfflineSummary summary;
   summary.kept = static_cast<int64_t>(done.size());
@@ -134,6 +138,7 @@ OfflineSummary run_offline(Engine& engine, const OfflineJob& job,
         Request request;
         request.prompt = prompt_tokens(engine.text(), job.items[item], job.chat, name_of(item));
         request.sampling = job.sampling;
+        request.grammar = grammar;
         engine.check(request);
         asked.push_back(item++);
         return request;
@@ -147,6 +152,11 @@ OfflineSummary run_offline(Engine& engine, const OfflineJob& job,
   callbacks.on_done = [&](size_t index, const Request& request, const GenerationResult& result) {
     if (result.finish_reason == FinishReason::kAborted) {
       summary.interrupted = true;
+      return;
+    }
+    if (result.finish_reason == FinishReason::kError) {
+      ++summary.failed;
+      output.write(asked[index], {{"error", result.error}});
       return;
     }
     output.write(asked[index], to_json(request, result));

@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "ttpu/io/config.h"
@@ -24,6 +25,10 @@ class TextProcessor {
   std::vector<int32_t> encode_chat(const Json& messages, text::RenderOptions options) const;
 
   bool has_chat_template() const { return template_.has_value(); }
+  // Empty when there is none.
+  std::string_view chat_template_source() const {
+    return template_ ? std::string_view(template_->source()) : std::string_view();
+  }
   bool has_tokenizer() const { return tokenizer_.has_value(); }
   const text::Tokenizer& tokenizer() const;
   // The model's own end tokens, as generation_config.json or config.json has them.

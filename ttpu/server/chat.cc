@@ -7,6 +7,7 @@
 #include "ttpu/server/ids.h"
 #include "ttpu/server/logprobs.h"
 #include "ttpu/server/structured.h"
+#include "ttpu/server/tools.h"
 
 namespace ttpu::server {
 namespace {
@@ -108,6 +109,8 @@ class ChatFormat final : public AnswerFormat {
   Json event(size_t index, Json delta) const;
 
   bool logprobs_ = false;
+  AnswerReading reading_;
+  std::vector<AnswerReading::Reader> readers_;  // of the choices that are streamed
 };
 
 ChatFormat::ChatFormat(const Json& body, const ModelFacts& facts) : AnswerFormat(*facts.text) {
@@ -122,6 +125,8 @@ ChatFormat::ChatFormat(const Json& body, const ModelFacts& facts) : AnswerFormat
   if (const auto newer = fields.integer("max_completion_tokens")) max_tokens = newer;
   fields.ignore({"parallel_tool_calls", "verbosity"});
   read_response_format(fields, "response_format", false, request.sampling);
+  reading_ = AnswerReading(fields, facts, request);
+  for (size_t i = 0; i < request.choices(); ++i) readers_.emplace_back(reading_);
   fields.refuse("modalities", "answers are text", {Json::array({"text"})});
   fields.refuse("echo", "is a field of /v1/completions", {false});
   fields.refuse("functions", "use `tools`");
@@ -151,6 +156,25 @@ Json ChatFormat::event(size_t index, Json delta) const {
   return out;
 }
 
+// `calls`: of the answer, before these.
+Json delta(const AnswerReading::Piece& piece, size_t calls) {
+  Json out = Json::object();
+  if (!piece.reasoning.empty()) out["reasoning_content"] = piece.reasoning;
+  if (!piece.content.empty() || (piece.reasoning.empty() && piece.calls.empty())) {
+    out["content"] = piece.content;
+  }
+  for (const ToolCall& call : piece.calls) {
+    Json json = tool_call_json(call);
+    json["index"] = calls++;
+    out["tool_calls"].push_back(std::move(json));
+  }
+  return out;
+}
+
+const char* finish_reason(engine::FinishReason reason, size_t calls) {
+  return calls > 0 && reason == engine::FinishReason::kStop ? "tool_calls" : to_string(reason);
+}
+
 std::vector<Json> ChatFormat::stream(size_t index, Choice& choice,
                                      const engine::RequestOutput& output) {
   std::vector<Json> events;
@@ -162,8 +186,11 @@ std::vector<Json> ChatFormat::stream(size_t index, Choice& choice,
       events.back()["prompt_logprobs"] = prompt_logprobs(choice.prompt_logprobs, text_.tokenizer());
     }
   }
-  if (!output.text.empty() || (!output.tokens.empty() && (logprobs_ || request.return_token_ids))) {
-    events.push_back(event(index, {{"content", output.text}}));
+  AnswerReading::Reader& reader = readers_[index];
+  const size_t calls = reader.calls();
+  const AnswerReading::Piece piece = reader.push(output.text, output.finished.has_value());
+  if (!piece.empty() || (!output.tokens.empty() && (logprobs_ || request.return_token_ids))) {
+    events.push_back(event(index, delta(piece, calls)));
     Json& part = events.back()["choices"][0];
     if (logprobs_) part["logprobs"] = chat_logprobs(output.logprobs, text_.tokenizer());
     if (request.return_token_ids) part["token_ids"] = output.tokens;
@@ -171,7 +198,7 @@ std::vector<Json> ChatFormat::stream(size_t index, Choice& choice,
   if (output.finished) {
     events.push_back(event(index, Json::object()));
     Json& part = events.back()["choices"][0];
-    part["finish_reason"] = to_string(*output.finished);
+    part["finish_reason"] = finish_reason(*output.finished, reader.calls());
     part["stop_reason"] = stop_reason(choice);
   }
   return events;
@@ -182,12 +209,19 @@ Json ChatFormat::whole(std::vector<Choice>& choices, const Usage& usage) {
   Json& list = out["choices"] = Json::array();
   for (size_t i = 0; i < choices.size(); ++i) {
     const Choice& choice = choices[i];
-    Json entry = {
-        {"index", i},
-        {"message", {{"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}}},
-        {"logprobs", nullptr},
-        {"finish_reason", to_string(*choice.finished)},
-        {"stop_reason", stop_reason(choice)}};
+    const AnswerReading::Piece piece = readers_[i].push(choice.text, true);
+    Json message = {{"role", "assistant"}, {"content", piece.content}, {"refusal", nullptr}};
+    if (!piece.reasoning.empty()) message["reasoning_content"] = piece.reasoning;
+    if (!piece.calls.empty()) {
+      if (piece.content.empty()) message["content"] = nullptr;
+      for (const ToolCall& call : piece.calls)
+        message["tool_calls"].push_back(tool_call_json(call));
+    }
+    Json entry = {{"index", i},
+                  {"message", std::move(message)},
+                  {"logprobs", nullptr},
+                  {"finish_reason", finish_reason(*choice.finished, piece.calls.size())},
+                  {"stop_reason", stop_reason(choice)}};
     if (logprobs_) entry["logprobs"] = chat_logprobs(choice.logprobs, text_.tokenizer());
     if (request.return_token_ids) entry["token_ids"] = choice.tokens;
     list.push_back(std::move(entry));
@@ -216,14 +250,7 @@ std::vector<int32_t> read_conversation(Fields& fields, const ModelFacts& facts) 
   if (options.continue_final_message && options.add_generation_prompt) {
     fields.wrong("continue_final_message", "needs `add_generation_prompt` to be false");
   }
-  const Json* tools = fields.array("tools");
-  const Json* choice = fields.find("tool_choice");
-  if (choice != nullptr && *choice != "none" && *choice != "auto") {
-    fields.wrong("tool_choice", "must be \"auto\" or \"none\"; others are not offered");
-  }
-  if (tools != nullptr && !tools->empty() && (choice == nullptr || *choice != "none")) {
-    options.tools = *tools;
-  }
+  options.tools = read_tools(fields);
   try {
     return facts.text->encode_chat(messages, std::move(options));
   } catch (const Error& error) {

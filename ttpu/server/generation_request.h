@@ -13,6 +13,8 @@
 
 namespace ttpu::server {
 
+struct ToolFormat;
+
 // What a request is read against.
 struct ModelFacts {
   std::vector<std::string> names;  // served model names, the first one is the one that is said
@@ -22,6 +24,8 @@ struct ModelFacts {
   int64_t max_prompts = 1024;  // prompts times n of one request
   // Of a prompt's text: more cannot be so few tokens as fit, and is not even looked at.
   size_t max_prompt_bytes = SIZE_MAX;
+  const ToolFormat* tool_format = nullptr;  // in which the model calls tools; null: not known
+  bool reasoning = false;                   // the model thinks between <think> and </think>
 };
 
 struct GenerationRequest {

@@ -13,6 +13,7 @@
 #include "ttpu/server/generation.h"
 #include "ttpu/server/metrics.h"
 #include "ttpu/server/page.h"
+#include "ttpu/server/parsers/parser.h"
 #include "ttpu/server/responses.h"
 #include "ttpu/server/worker.h"
 
@@ -94,6 +95,16 @@ struct Server::Impl {
     facts.max_model_len = engine.max_model_len();
     facts.max_prompts = engine.options().max_num_seqs + options.max_queue;
     facts.max_prompt_bytes = longest_token() * static_cast<size_t>(facts.max_model_len);
+    const std::string& tools = options.tool_call_parser;
+    facts.tool_format = tools.empty() ? detect_tool_format(engine.text().chat_template_source())
+                                      : find_tool_format(tools);
+    require(tools.empty() || facts.tool_format != nullptr,
+            "[serve] --tool-call-parser is '{}', expected hermes, llama3_json, mistral or pythonic",
+            tools);
+    facts.reasoning = !options.reasoning_parser.empty();
+    require(!facts.reasoning || is_reasoning_parser(options.reasoning_parser),
+            "[serve] --reasoning-parser is '{}', expected deepseek_r1 or qwen3",
+            options.reasoning_parser);
     add_routes();
   }
 

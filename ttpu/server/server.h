@@ -20,7 +20,9 @@ struct ServerOptions {
   int64_t max_queue = 1024;               // requests that may wait, beyond those that run
   LogFormat log = LogFormat::kText;
   std::string version;
-  Json generation_config;  // for what requests do not say
+  std::string tool_call_parser;  // a format's name; empty: by the chat template
+  std::string reasoning_parser;  // empty: the model's thoughts are part of its answer
+  Json generation_config;        // for what requests do not say
 };
 
 class Server {
