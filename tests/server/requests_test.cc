@@ -48,9 +48,11 @@ TEST_F(Requests, MessagesGoThroughTheTemplate) {
 }
 
 TEST_F(Requests, ToolsAreShownToTheTemplateUnlessNoneMayBeCalled) {
-  const char* with = R"({"messages": [{"role": "user", "content": "Hi"}], "tools": [{"function": {"name": "f"}}]})";
+  const char* with =
+      R"({"messages": [{"role": "user", "content": "Hi"}], "tools": [{"function": {"name": "f"}}]})";
   EXPECT_EQ(chat(with).prompts[0], (Tokens{1, 4, 5, 3}));
-  const char* without = R"({"messages": [{"role": "user", "content": "Hi"}], "tools": [{"function": {"name": "f"}}],
+  const char* without =
+      R"({"messages": [{"role": "user", "content": "Hi"}], "tools": [{"function": {"name": "f"}}],
                             "tool_choice": "none"})";
   EXPECT_EQ(chat(without).prompts[0], (Tokens{1, 4, 3}));
 }
