@@ -23,6 +23,7 @@ int main(int argc, char** argv) {
     add_serve_command(app);
     add_bench_command(app);
     add_compile_command(app);
+    add_plan_command(app);
     add_plugin_command(app);
     add_doctor_command(app);
     CLI11_PARSE(app, argc, argv);

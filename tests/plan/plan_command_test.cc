@@ -1,0 +1,113 @@
+// Through the command itself; one plan with the real TPU compiler.
+#include <filesystem>
+#include <string>
+
+#include <gtest/gtest.h>
+
+#include "ttpu/base/json.h"
+#include "ttpu/base/subprocess.h"
+#include "ttpu/pjrt/plugin.h"
+
+#ifdef TTPU_COMMAND
+namespace ttpu {
+namespace {
+
+const std::string kConfigs = std::string(TTPU_SOURCE_DIR) + "/tests/fixtures/configs/";
+
+SubprocessResult plan(std::vector<std::string> arguments,
+                      std::vector<std::pair<std::string, std::string>> environment = {}) {
+  arguments.insert(arguments.begin(), {TTPU_COMMAND, "plan"});
+  SubprocessOptions options;
+  options.environment = std::move(environment);
+  return run_subprocess(arguments, options);
+}
+
+TEST(PlanCommand, FormulasAloneAnswerWithoutAPlugin) {
+  const SubprocessResult result =
+      plan({kConfigs + "llama-3-8b.json", "--topology", "v5e:2x4", "--analytic-only", "--json",
+            "--price-per-chip-hour", "1.2"},
+           {{"TTPU_PLUGIN_PATH", "tpu=/nowhere/libtpu.so"}});
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  const Json json = parse_json(result.output, "plan");
+  ASSERT_EQ(json["candidates"].size(), 4U);
+  EXPECT_EQ(json["candidates"][0]["fits"], true);
+  EXPECT_GT(json["candidates"][0]["price_per_million_tokens"], 0);
+  EXPECT_FALSE(json["explanation"].empty());
+}
+
+TEST(PlanCommand, WithoutAPluginItSaysWhatToDo) {
+  const SubprocessResult result = plan({kConfigs + "llama-3-8b.json", "--topology", "v5e:2x4"},
+                                       {{"TTPU_PLUGIN_PATH", "tpu=/nowhere/libtpu.so"}});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_NE(result.errors.find("--analytic-only"), std::string::npos) << result.errors;
+}
+
+TEST(PlanCommand, TrainingIsNotThereYet) {
+  const SubprocessResult result =
+      plan({kConfigs + "llama-3-8b.json", "--topology", "v5e:2x4", "--task", "train"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_NE(result.errors.find("not available yet"), std::string::npos) << result.errors;
+}
+
+TEST(PlanCommand, ASliceThatIsTooSmallIsAnErrorWithWhatWouldDo) {
+  const SubprocessResult result =
+      plan({kConfigs + "deepseek-v3.json", "--topology", "v5e:2x4", "--analytic-only"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_EQ(result.output, "");
+  EXPECT_NE(result.errors.find("What would do"), std::string::npos) << result.errors;
+}
+
+class PlanWithCompiler : public testing::Test {
+ protected:
+  void SetUp() override {
+    for (const pjrt::PluginLocation& location : pjrt::locate_plugins()) {
+      if (location.name == "tpu") return;
+    }
+    GTEST_SKIP() << "needs `ttpu plugin install tpu`";
+  }
+  const std::string model_ = std::string(TTPU_SOURCE_DIR) + "/tests/fixtures/models/llama";
+  std::vector<std::string> arguments_ = {model_,    "--topology",
+                                         "v5e:2x2", "--input-len",
+                                         "16",      "--output-len",
+                                         "16",      "--batch",
+                                         "4",       "--tensor-parallel-size",
+                                         "4",       "--strategy",
+                                         "tensor",  "--json"};
+};
+
+TEST_F(PlanWithCompiler, CompilesOnceAndKeepsWhatItLearned) {
+  const auto cache = std::filesystem::path(testing::TempDir()) / "plan_cache";
+  std::filesystem::remove_all(cache);
+  const auto location = pjrt::find_plugin("tpu").string();
+  const std::vector<std::pair<std::string, std::string>> environment = {
+      {"TTPU_CACHE", cache.string()}, {"TTPU_PLUGIN_PATH", "tpu=" + location}};
+  const SubprocessResult first = plan(arguments_, environment);
+  ASSERT_EQ(first.exit_code, 0) << first.errors;
+  EXPECT_NE(first.errors.find("compiling ..."), std::string::npos) << first.errors;
+  const SubprocessResult second = plan(arguments_, environment);
+  EXPECT_EQ(second.errors.find("compiling ..."), std::string::npos) << second.errors;
+  EXPECT_EQ(second.output, first.output);
+  const Json best = parse_json(first.output, "plan")["candidates"][0];
+  EXPECT_EQ(best["compiled"], true);
+  EXPECT_GT(best["code_bytes"], 0);
+  EXPECT_GT(best["tpot_seconds"], 0);
+  const Json& schedule = best["decode"]["schedule"];
+  EXPECT_GT(schedule["estimate_seconds"], 0);
+  EXPECT_GE(schedule["estimate_seconds"], schedule["hbm_limit"]);
+  EXPECT_GT(schedule["flops"], 0);
+  EXPECT_FALSE(schedule["collectives"].empty());
+}
+
+TEST_F(PlanWithCompiler, ACompilationThatTakesTooLongIsReported) {
+  arguments_.insert(arguments_.end(), {"--timeout", "1", "--no-cache"});
+  arguments_[0] = kConfigs + "llama-3-8b.json";
+  const SubprocessResult result = plan(arguments_);
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  const Json best = parse_json(result.output, "plan")["candidates"][0];
+  EXPECT_EQ(best["compiled"], false);
+  EXPECT_NE(best["failure"].get<std::string>().find("1"), std::string::npos) << best["failure"];
+}
+
+}  // namespace
+}  // namespace ttpu
+#endif

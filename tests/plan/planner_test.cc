@@ -1,0 +1,216 @@
+// Plans by formulas, and with a compiler that says what the test wants.
+#include "ttpu/plan/planner.h"
+
+#include <gtest/gtest.h>
+
+#include "ttpu/base/error.h"
+#include "ttpu/models/registry.h"
+
+namespace ttpu::plan {
+namespace {
+
+ModelFacts facts(const std::string& name) {
+  return facts_of(models::decoder_from_config(
+      read_json(std::string(TTPU_SOURCE_DIR) + "/tests/fixtures/configs/" + name + ".json")));
+}
+
+PlanRequest request_for(const std::string& topology) {
+  PlanRequest request;
+  request.model = "model";
+  request.topology = topology;
+  return request;
+}
+
+std::string error_of(const std::string& model, const PlanRequest& request, Code code) {
+  try {
+    make_plan(facts(model), request, {});
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code) << error.what();
+    return error.what();
+  }
+  ADD_FAILURE() << "no error";
+  return "";
+}
+
+// The published counts, in billions (tests/fixtures/configs/README.md).
+TEST(ModelFacts, ParametersAreThePublishedNumbers) {
+  const std::pair<const char*, double> kPublished[] = {
+      {"llama-3-8b", 8.030},    {"llama-3.1-70b", 70.554}, {"qwen3-32b", 32.762},
+      {"mixtral-8x7b", 46.703}, {"qwen3-30b-a3b", 30.532}, {"deepseek-v3", 671.026},
+      {"gemma-2-9b", 9.242},    {"gpt2", 0.1244},          {"phi-3-mini-4k", 3.821}};
+  for (const auto& [name, billions] : kPublished) {
+    EXPECT_NEAR(facts(name).params() / 1e9, billions, billions * 1e-3) << name;
+  }
+}
+
+TEST(ModelFacts, AnExpertModelIsMultipliedWithAPartOfItself) {
+  const ModelFacts mixtral = facts("mixtral-8x7b");
+  EXPECT_NEAR(mixtral.active_params() / 1e9, 12.8, 0.2);
+  EXPECT_NEAR(mixtral.reached_experts(1), 0.25, 1e-9);
+  EXPECT_GT(mixtral.reached_experts(64), 0.99);
+}
+
+TEST(Analytic, WeightsAndCacheAreDividedAsTheyCanBe) {
+  const ModelFacts llama = facts("llama-3-8b");
+  const Slice slice = parse_slice("v5e:4x4");
+  Workload work;
+  work.batch = 16;
+  const auto cache = [&](int64_t tensor, const std::string& strategy) {
+    return analyse(llama, work, {slice, tensor, 16 / tensor, strategy}).cache_bytes /
+           static_cast<double>(Candidate{slice, tensor, 16 / tensor, strategy}.batch_of(work));
+  };
+  const double token = 32 * 2 * 8 * 128 * 2;  // layers, keys and values, heads, width, bytes
+  EXPECT_EQ(cache(1, "tensor"), token * 1280);
+  EXPECT_EQ(cache(8, "tensor"), token * 1280 / 8);
+  EXPECT_EQ(cache(16, "tensor"), token * 1280 / 8);    // 8 KV heads
+  EXPECT_EQ(cache(16, "context"), token * 1280 / 16);  // and positions
+  const Analytic four = analyse(llama, work, {slice, 4, 4, "tensor"});
+  EXPECT_NEAR(four.weight_bytes, 8.030e9 * 2 / 4, 8.030e9 * 2 / 4 * 1e-3);
+}
+
+TEST(Analytic, ASlidingWindowHoldsTheCacheSmall) {
+  Workload work;
+  work.input_len = 8000;
+  const Candidate one{parse_slice("v5e:1x1"), 1, 1, "tensor"};
+  const ModelFacts gemma = facts("gemma-2-9b");  // 4,096 on every second layer
+  const Analytic cost = analyse(gemma, work, one);
+  const double whole = 64.0 * 42 * 2 * 8 * 256 * 8256 * 2;
+  EXPECT_NEAR(cost.cache_bytes, whole * (0.5 + 0.5 * 4096 / 8256), whole * 1e-6);
+}
+
+TEST(Plan, EveryMeshOfASliceIsLookedAt) {
+  const Plan plan = make_plan(facts("llama-3-8b"), request_for("v5e:2x4"), {});
+  std::vector<int64_t> sizes;
+  for (const Row& row : plan.rows) sizes.push_back(row.candidate.tensor);
+  std::sort(sizes.begin(), sizes.end());
+  EXPECT_EQ(sizes, (std::vector<int64_t>{1, 2, 4, 8}));
+  EXPECT_TRUE(plan.rows.front().fits());
+  EXPECT_FALSE(plan.rows.back().fits());  // 16 GB of weights on one device of 16 GiB
+  EXPECT_GE(plan.explanation.size(), 3U);
+}
+
+TEST(Plan, EveryPublishedSizeFindsASlice) {
+  for (const char* name : {"llama-3-8b", "llama-3.1-70b", "gemma-3-27b", "qwen3-32b",
+                           "qwen3-30b-a3b", "mixtral-8x7b", "deepseek-v3"}) {
+    const Plan plan = make_plan(facts(name), request_for("auto"), {});
+    EXPECT_TRUE(plan.rows.front().fits()) << name;
+  }
+}
+
+TEST(Plan, TheSmallestSliceThatMeetsTheTargetsIsFirst) {
+  PlanRequest request = request_for("v5e:auto");
+  const int64_t chips =
+      make_plan(facts("llama-3-8b"), request, {}).rows.front().candidate.slice.chips();
+  request.max_tpot = 0.008;
+  const Plan fast = make_plan(facts("llama-3-8b"), request, {});
+  EXPECT_GT(fast.rows.front().candidate.slice.chips(), chips);
+  EXPECT_LE(fast.rows.front().tpot, 0.008);
+  request.max_tpot = 1e-6;
+  const Plan none = make_plan(facts("llama-3-8b"), request, {});
+  EXPECT_NE(none.explanation.at(1).find("Nothing meets the targets"), std::string::npos);
+}
+
+TEST(Plan, WhatDoesNotFitSaysWhatWould) {
+  const std::string error =
+      error_of("llama-3.1-70b", request_for("v5e:2x4"), Code::kResourceExhausted);
+  EXPECT_NE(error.find("GiB are missing"), std::string::npos) << error;
+  EXPECT_NE(error.find("What would do: "), std::string::npos) << error;
+  EXPECT_NE(error.find("v5e:4x4"), std::string::npos) << error;
+  EXPECT_NE(error.find("no batch is small enough"), std::string::npos) << error;
+  PlanRequest large = request_for("v5e:2x2");
+  large.work.batch = 4096;
+  EXPECT_NE(error_of("llama-3-8b", large, Code::kResourceExhausted).find("with --batch"),
+            std::string::npos);
+}
+
+TEST(Plan, ImpossibleWishesAreRefusedWithWhatIsPossible) {
+  EXPECT_NE(error_of("llama-3-8b", request_for("v9:2x2"), Code::kInvalidArgument)
+                .find("v4, v5e, v5p, v6e, tpu7x"),
+            std::string::npos);
+  EXPECT_NE(
+      error_of("llama-3-8b", request_for("v5e:2x2x2"), Code::kInvalidArgument).find("v5e:2x4"),
+      std::string::npos);
+  PlanRequest request = request_for("v5e:2x4");
+  request.tensor = 3;
+  EXPECT_NE(error_of("llama-3-8b", request, Code::kInvalidArgument).find("8 devices"),
+            std::string::npos);
+  request.topology = "v5e:8x8";  // 32 heads
+  request.tensor = 64;
+  EXPECT_NE(error_of("llama-3-8b", request, Code::kInvalidArgument).find("1, 2, 4, 8, 16, 32"),
+            std::string::npos);
+  request = request_for("v5e:2x4");
+  request.work.input_len = 9000;
+  EXPECT_NE(error_of("llama-3-8b", request, Code::kInvalidArgument).find("the model allows 8192"),
+            std::string::npos);
+}
+
+TEST(Plan, AReplicaRunsOnAPartOfTheSlice) {
+  const auto part = [](const char* slice, int64_t tensor) {
+    const Slice whole = parse_slice(slice);
+    const auto found = replica_slice({whole, tensor, whole.devices() / tensor, "tensor"});
+    return found ? found->name : "";
+  };
+  EXPECT_EQ(part("v5e:2x4", 8), "v5e:2x4");
+  EXPECT_EQ(part("v5e:2x4", 4), "v5e:2x2");
+  EXPECT_EQ(part("v5e:4x4", 8), "v5e:2x4");
+  EXPECT_EQ(part("v5e:2x4", 1), "v5e:1x1");
+  EXPECT_EQ(part("tpu7x:2x2x1", 1), "");  // half a chip
+}
+
+ProgramReport report_of(const Candidate& candidate, double seconds) {
+  ProgramReport report;
+  report.weight_bytes = int64_t{4} << 30;
+  report.cache_bytes = int64_t{1} << 30;
+  report.temporary_bytes = int64_t{1} << 29;
+  report.code_bytes = 1 << 20;
+  report.schedule.seconds = seconds / static_cast<double>(candidate.tensor);
+  report.schedule.hbm_limit = report.schedule.limit_seconds = report.schedule.seconds / 2;
+  report.schedule.bound = "HBM";
+  return report;
+}
+
+TEST(Plan, WhatTheCompilerSaysDecides) {
+  std::vector<std::string> compiled;
+  PlanRequest request = request_for("v5e:2x4");
+  request.price_per_chip_hour = 1.0;
+  const auto compile = [&](const Candidate& candidate, const Workload&, const std::string& phase) {
+    compiled.push_back(candidate.mesh() + " " + phase);
+    return report_of(candidate, phase == "decode" ? 0.08 : 0.4);
+  };
+  const Plan plan = make_plan(facts("llama-3-8b"), request, compile);
+  EXPECT_EQ(compiled.size(), 4U);
+  const Row& first = plan.rows.front();
+  ASSERT_TRUE(first.compiled());
+  EXPECT_EQ(first.candidate.tensor, 8);  // that took least
+  EXPECT_EQ(first.tpot, 0.01);
+  EXPECT_EQ(first.ttft, 0.05);
+  EXPECT_EQ(first.tokens_per_second, 64 * 256 / (64 * 0.05 + 256 * 0.01));
+  EXPECT_NEAR(*first.price_per_million, 8.0 / 3600 / first.tokens_per_second * 1e6, 1e-9);
+  EXPECT_EQ(first.weight_bytes, 4.0 * (1 << 30));
+  const Json json = to_json(plan, request);
+  EXPECT_EQ(json["candidates"][0]["compiled"], true);
+  EXPECT_EQ(json["candidates"][0]["code_bytes"], 2.0 * (1 << 20));
+  const std::string table = to_table(plan, request);
+  EXPECT_NE(table.find("is best"), std::string::npos) << table;
+  EXPECT_NE(table.find("HBM limits its decode step"), std::string::npos) << table;
+}
+
+TEST(Plan, ACompilationThatDiesIsReportedAndThePlanGoesOn) {
+  const auto compile = [](const Candidate& candidate, const Workload&, const std::string&) {
+    if (candidate.tensor == 4) fail(Code::kAborted, "killed by signal 11");
+    return report_of(candidate, 0.08);
+  };
+  const PlanRequest request = request_for("v5e:2x4");
+  const Plan plan = make_plan(facts("llama-3-8b"), request, compile);
+  EXPECT_TRUE(plan.rows.front().compiled());
+  EXPECT_NE(to_table(plan, request).find("killed by signal 11"), std::string::npos);
+  const auto never = [](const Candidate&, const Workload&, const std::string&) -> ProgramReport {
+    fail(Code::kDeadlineExceeded, "took too long");
+  };
+  const Plan formulas = make_plan(facts("llama-3-8b"), request, never);
+  EXPECT_FALSE(formulas.rows.front().compiled());
+  EXPECT_TRUE(formulas.rows.front().fits());
+}
+
+}  // namespace
+}  // namespace ttpu::plan
