@@ -22,6 +22,12 @@ constexpr const char* kPass = R"(module {
   }
 })";
 
+constexpr const char* kCopy = R"(module {
+  func.func @main(%a: tensor<16384x8192xf32>) -> tensor<16384x8192xf32> {
+    return %a : tensor<16384x8192xf32>
+  }
+})";
+
 constexpr const char* kGather = R"(module {{
   sdy.mesh @mesh = <["x"={}]>
   func.func @main(%a: tensor<8192x8192xbf16> {{sdy.sharding = #sdy.sharding<@mesh, [{{"x"}}, {{}}]>}}) -> (tensor<8192x8192xbf16> {{sdy.sharding = #sdy.sharding<@mesh, [{{}}, {{}}]>}}) {{
@@ -32,8 +38,8 @@ constexpr const char* kGather = R"(module {{
 }  // namespace
 
 std::vector<CalibrationProgram> calibration_programs(const Slice& slice) {
-  std::vector<CalibrationProgram> programs = {{"matrix product", kProduct, 1},
-                                              {"pass over HBM", kPass, 1}};
+  std::vector<CalibrationProgram> programs = {
+      {"matrix product", kProduct, 1}, {"pass over HBM", kPass, 1}, {"copy", kCopy, 1}};
   const int64_t devices = slice.devices();
   if (devices > 1) programs.push_back({"all-gather", fmt::format(kGather, devices), devices});
   return programs;

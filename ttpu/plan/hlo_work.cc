@@ -172,6 +172,8 @@ HloWork work_of(const HloModule& module, const HloComputation& computation,
   for (size_t i = 0; i < op.operands.size(); ++i) {
     const HloInstruction* source = operand(computation, op, i);
     if (source == nullptr || source->shape.is_tuple) continue;
+    const auto first = std::find(op.operands.begin(), op.operands.end(), op.operands[i]);
+    if (static_cast<size_t>(first - op.operands.begin()) != i) continue;  // named twice, read once
     add(source->shape, reader.read(computation, op, i, source->shape.padded_bytes(), 0));
   }
   if (!op.shape.is_tuple) {
