@@ -139,6 +139,38 @@ TEST_P(EngineFamiliesTest, SpeculationDoesNotChangeTheAnswers) {
   }
 }
 
+TEST_P(EngineFamiliesTest, SeveralAnswersToAPromptAreThoseOfSeparateRequests) {
+  std::vector<Request> requests;
+  for (const size_t length : {11u, 12u, 1u}) {  // with and without a block that is partly full
+    for (uint64_t seed = 0; seed < 3; ++seed) {
+      Request request = request_of({}, 9);
+      for (size_t i = 0; i < length; ++i) {
+        request.prompt.push_back(static_cast<int32_t>(5 + 7 * i % 60 + length));
+      }
+      request.sampling.temperature = 1;
+      request.sampling.seed = seed;
+      if (seed == 2) request.sampling.repetition_penalty = 1.2;
+      requests.push_back(std::move(request));
+    }
+  }
+  EngineOptions options = small_options();
+  options.max_num_seqs = 4;
+  Engine engine(model_path(GetParam()), options);
+  const std::vector<Answer> together = run(engine, requests);
+  EXPECT_EQ(engine.compilations_after_start(), 0);
+  options.prefix_caching = false;
+  Engine separate(model_path(GetParam()), options);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(together[i].tokens, run(separate, {requests[i]})[0].tokens) << "request " << i;
+    // All but the last token, or, where a window no longer shows it, the full blocks.
+    const bool windows =
+        GetParam() == std::string("gemma3_text") || GetParam() == std::string("gpt_oss");
+    if (i == 1) {
+      EXPECT_EQ(together[i].cached_tokens, windows ? 8 : 10);
+    }
+  }
+}
+
 TEST_P(EngineFamiliesTest, CachesOfEightBitsServeManyAsOne) {
   const std::vector<Request> requests = mixed_requests(5);
   for (const DType dtype : {DType::kS8, DType::kF8E4M3FN}) {

@@ -35,7 +35,8 @@ std::vector<int32_t> expected_tokens(std::vector<int32_t> tokens, int64_t length
 
 class Device {
  public:
-  Device(const Arrangement& setup, Scheduler& scheduler) : setup_(setup), scheduler_(scheduler) {
+  Device(const Arrangement& setup, KvCache& cache, Scheduler& scheduler)
+      : setup_(setup), cache_(cache), scheduler_(scheduler) {
     for (const KvGroup& group : setup.groups) {
       memory_.emplace_back(static_cast<size_t>(group.blocks * setup.block_size), -1);
     }
@@ -52,6 +53,8 @@ class Device {
   }
 
   int64_t max_tokens_of_a_step() const { return max_tokens_; }
+  int64_t computed() const { return computed_; }
+  int64_t copies() const { return copies_; }
 
  private:
   struct Launched {
@@ -62,6 +65,13 @@ class Device {
   void run(std::vector<Scheduled> items) {
     Launched launched{std::move(items), {}};
     int64_t total = 0;
+    for (const BlockCopy& copy : cache_.copies()) {
+      const auto at = [&](int32_t block) {
+        return memory_[static_cast<size_t>(copy.group)].begin() + block * setup_.block_size;
+      };
+      std::copy_n(at(copy.from), setup_.block_size, at(copy.to));
+      ++copies_;
+    }
     // All of a step is written before any of it is read, and the other way round: a block that
     // changes hands within a step would show in one of the two.
     for (const Scheduled& item : launched.items) write(item);
@@ -75,6 +85,7 @@ class Device {
       if (item.samples) last_tokens_[static_cast<size_t>(item.sequence->slot)] = launched.tokens[i];
     }
     max_tokens_ = std::max(max_tokens_, total);
+    computed_ += total;
     launched_.push_back(std::move(launched));
   }
 
@@ -129,11 +140,14 @@ class Device {
   }
 
   const Arrangement& setup_;
+  KvCache& cache_;
   Scheduler& scheduler_;
   std::vector<std::vector<int32_t>> memory_;
   std::vector<int32_t> last_tokens_;
   std::deque<Launched> launched_;
   int64_t max_tokens_ = 0;
+  int64_t computed_ = 0;
+  int64_t copies_ = 0;
 };
 
 std::unique_ptr<Sequence> make_sequence(int64_t id, std::vector<int32_t> prompt, int64_t answer) {
@@ -150,6 +164,7 @@ struct Case {
   std::vector<std::vector<int32_t>> prompts;
   std::vector<int64_t> answers;
   std::vector<int64_t> arrivals;  // the step before which each comes
+  std::vector<int64_t> copies;    // further answers to the same prompt
 };
 
 Case draw_case() {
@@ -169,6 +184,7 @@ Case draw_case() {
         *rc::gen::inRange<size_t>(1, 24), rc::gen::inRange(0, 2)));
     drawn.answers.push_back(*rc::gen::inRange<int64_t>(1, 16));
     drawn.arrivals.push_back(*rc::gen::inRange<int64_t>(0, 30));
+    drawn.copies.push_back(*rc::gen::weightedElement<int64_t>({{3, 0}, {1, 1}, {1, 3}}));
     longest =
         std::max(longest, static_cast<int64_t>(drawn.prompts.back().size()) + drawn.answers.back());
   }
@@ -188,7 +204,7 @@ RC_GTEST_PROP(Scheduler, EverySequenceIsServedAsIfItWereAlone, ()) {
   const Case drawn = draw_case();
   KvCache cache(drawn.setup.groups, drawn.setup.block_size, drawn.setup.prefix_caching);
   Scheduler scheduler(drawn.setup.options, cache);
-  Device device(drawn.setup, scheduler);
+  Device device(drawn.setup, cache, scheduler);
   std::vector<std::unique_ptr<Sequence>> sequences;
   std::vector<size_t> order(drawn.prompts.size());
   std::iota(order.begin(), order.end(), 0);
@@ -199,9 +215,14 @@ RC_GTEST_PROP(Scheduler, EverySequenceIsServedAsIfItWereAlone, ()) {
   while (true) {
     for (; arrived < order.size() && drawn.arrivals[order[arrived]] <= steps; ++arrived) {
       const size_t which = order[arrived];
-      sequences.push_back(
-          make_sequence(static_cast<int64_t>(arrived), drawn.prompts[which], drawn.answers[which]));
-      scheduler.add(*sequences.back());
+      const Sequence* leader = nullptr;
+      for (int64_t copy = 0; copy <= drawn.copies[which]; ++copy) {
+        sequences.push_back(make_sequence(static_cast<int64_t>(sequences.size()),
+                                          drawn.prompts[which], drawn.answers[which]));
+        sequences.back()->leader = leader;
+        if (leader == nullptr) leader = sequences.back().get();
+        scheduler.add(*sequences.back());
+      }
     }
     const bool more = device.step();
     ++steps;
@@ -229,7 +250,7 @@ TEST(Scheduler, DecodesGoOnWhileALongPromptIsRead) {
   const auto other = make_sequence(1, {2, 3}, 8);
   scheduler.add(*prompt);
   scheduler.add(*other);
-  Device device(setup, scheduler);
+  Device device(setup, cache, scheduler);
   for (int i = 0; i < 5; ++i) device.step();
   EXPECT_LT(prompt->computed, 40);
   EXPECT_GT(other->tokens.size(), 2u) << "the short one answers before the long one is read";
@@ -241,7 +262,7 @@ TEST(Scheduler, ASecondRequestWithTheSamePrefixComputesOnlyTheRest) {
   setup.options = {1, 64, 1};
   KvCache cache(setup.groups, setup.block_size, true);
   Scheduler scheduler(setup.options, cache);
-  Device device(setup, scheduler);
+  Device device(setup, cache, scheduler);
   std::vector<int32_t> prompt(18, 1);
   const auto first = make_sequence(0, prompt, 2);
   scheduler.add(*first);
@@ -258,6 +279,31 @@ TEST(Scheduler, ASecondRequestWithTheSamePrefixComputesOnlyTheRest) {
   while (device.step()) {
   }
   EXPECT_EQ(salted->cached_prefix, 0);
+}
+
+TEST(Scheduler, SeveralAnswersToAPromptComputeItOnceAndCopyItsLastBlock) {
+  Arrangement setup;
+  setup.groups = {{64, std::nullopt}};
+  setup.options = {3, 8, 3};
+  setup.prefix_caching = false;  // the blocks come from the first sequence, and not by their hashes
+  KvCache cache(setup.groups, setup.block_size, setup.prefix_caching);
+  Scheduler scheduler(setup.options, cache);
+  Device device(setup, cache, scheduler);
+  std::vector<std::unique_ptr<Sequence>> sequences;
+  for (int64_t i = 0; i < 3; ++i) {
+    sequences.push_back(make_sequence(i, std::vector<int32_t>(18, 1), 5));
+    if (i > 0) sequences[static_cast<size_t>(i)]->leader = sequences[0].get();
+    scheduler.add(*sequences.back());
+  }
+  while (device.step()) {
+  }
+  // The prompt, its last token for the two others, and four tokens of each answer.
+  EXPECT_EQ(device.computed(), 18 + 2 + 3 * 4);
+  EXPECT_EQ(device.copies(), 2) << "the last to write has the block for itself";
+  for (const auto& sequence : sequences) {
+    EXPECT_EQ(sequence->tokens, expected_tokens(std::vector<int32_t>(18, 1), 23));
+  }
+  EXPECT_EQ(cache.usage(), 0);
 }
 
 TEST(Scheduler, AHigherPriorityGoesFirst) {

@@ -41,6 +41,8 @@ class BlockPool {
   // From now on find() gives the block, until it is taken anew. When another block holds the same,
   // that one stays.
   void publish(int32_t block, const BlockHash& hash);
+  // find() no longer gives the block.
+  void forget(int32_t block);
   int64_t references(int32_t block) const { return at(block).references; }
 
  private:
@@ -58,7 +60,6 @@ class BlockPool {
   int32_t& bucket(const BlockHash& hash) { return buckets_[hash.low & (buckets_.size() - 1)]; }
   void unlink(int32_t block);
   void link(int32_t block, bool last);
-  void forget(int32_t block);
 
   std::vector<Block> blocks_;
   std::vector<int32_t> buckets_;  // heads of chains; their number is a power of two

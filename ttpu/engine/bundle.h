@@ -89,5 +89,6 @@ class Bundle {
 // "t16_s4_r4", and that of the program which sets token counts.
 std::string program_name(const Bucket& bucket);
 inline constexpr const char* kHistoryProgram = "set_history";
+inline constexpr const char* kCopyProgram = "copy_blocks";
 
 }  // namespace ttpu::engine

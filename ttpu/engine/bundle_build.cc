@@ -121,6 +121,7 @@ void build_bundle(const BundleRequest& request, const Progress& progress) {
   };
   add(kHistoryProgram,
       build_history_program(plan.shape.slots, source.spec.vocab, plan.layout)->to_string());
+  add(kCopyProgram, build_copy_program(source.spec, plan.shape, plan.layout)->to_string());
   for (const Bucket& bucket : plan.buckets) {
     const EngineProgram program =
         build_engine_program(source.spec, plan.shape, bucket, place.target, request.engine.dtype,

@@ -182,7 +182,8 @@ void Engine::take_inbox() {
     aborted.swap(aborted_);
   }
   for (std::unique_ptr<Live>& live : submitted) {
-    live->replica = least_busy_replica();
+    find_leader(*live);
+    live->replica = live->leader != nullptr ? live->leader->replica : least_busy_replica();
     scheduler_of(*live).add(*live);
     live_.emplace(live->id, std::move(live));
   }
@@ -194,6 +195,20 @@ void Engine::take_inbox() {
     end(*found->second, output, FinishReason::kAborted);
     found->second->on_output(output);
     forget_if_done(*found->second);
+  }
+}
+
+// Several answers to one prompt come one after the other: the first computes it for all.
+void Engine::find_leader(Live& live) {
+  if (!options_.prefix_caching || !live.reuse) return;
+  const auto found = live_.find(leader_);
+  const bool fits = found != live_.end() && !found->second->finished && found->second->reuse &&
+                    found->second->priority <= live.priority && found->second->salt == live.salt &&
+                    found->second->request.prompt == live.request.prompt;
+  if (fits) {
+    live.leader = found->second.get();
+  } else {
+    leader_ = live.id;
   }
 }
 
@@ -256,6 +271,10 @@ bool Engine::launch() {
       add_rows(step, i, token);
       token += step.items[i].count;
     }
+  }
+  for (size_t replica = 0; replica < replicas_.size(); ++replica) {
+    const std::span<const BlockCopy> copies = replicas_[replica].cache->copies();
+    if (!copies.empty()) runner_->copy_blocks(static_cast<int32_t>(replica), copies);
   }
   runner_->launch(step.items, step.rows, step.logprobs);
   ++launches_;

@@ -109,6 +109,7 @@ class Engine {
   void take_inbox();
   int32_t least_busy_replica() const;
   void update_gauges();
+  void find_leader(Live& live);
   bool launch();
   void add_rows(Launched& step, size_t item, int64_t first_token);
   void finish_step();
@@ -145,6 +146,7 @@ class Engine {
   std::unordered_map<int64_t, std::unique_ptr<Live>> live_;
   std::array<Launched, Runner::kMostInFlight> launched_;
   int64_t launches_ = 0;
+  int64_t leader_ = 0;  // the request that was submitted last with a prompt of its own
   int64_t compiled_at_start_ = 0;
   SpeculationGovernor governor_;
   std::chrono::steady_clock::time_point last_finish_;

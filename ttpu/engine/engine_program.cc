@@ -249,6 +249,66 @@ std::unique_ptr<ir::Module> build_history_program(int64_t slots, int64_t vocab,
   return module;
 }
 
+Shape copies_shape(const EngineShape& shape) {
+  return Shape(DType::kS32, {shape.slots * static_cast<int64_t>(shape.group_blocks.size()), 3});
+}
+
+std::unique_ptr<ir::Module> build_copy_program(const nn::DecoderSpec& spec,
+                                               const EngineShape& shape,
+                                               const parallel::Layout& layout) {
+  const std::vector<std::optional<int64_t>> windows = kv_windows(spec);
+  const Caches caches = caches_of(spec, shape, windows, layout);
+  auto module = std::make_unique<ir::Module>("ttpu_copy_blocks");
+  ir::Function& function = module->add_function(device_function(layout));
+  std::vector<parallel::SpmdValue> described;
+  std::vector<parallel::SpmdValue> results_described;
+  ir::Values state = {ir::scalar(function, DType::kS32, 0)};
+  for (size_t i = 0; i < caches.shapes.size(); ++i) {
+    state.push_back(function.add_argument(caches.shapes[i], fmt::format("cache.{}", i)));
+    described.push_back({caches.placements[i], static_cast<int>(i)});
+    results_described.push_back({caches.placements[i]});
+  }
+  const ir::Value copies = function.add_argument(copies_shape(shape), "copies");
+  const ir::Value count = ir::reshape(function.add_argument(Shape(DType::kS32, {1}), "count"), {});
+  described.resize(described.size() + 2, {by_replicas(layout)});
+  const auto more = [&](const ir::Values& v) {
+    return ir::compare(v[0], count, ir::ComparisonDirection::kLt);
+  };
+  const auto step = [&](const ir::Values& v) {
+    const ir::Value zero = ir::scalar_like(v[0], 0);
+    const ir::Value copy = ir::dynamic_slice(copies, {v[0], zero}, {1, 3});
+    const auto field = [&](int64_t i) {
+      return ir::reshape(ir::slice(copy, {0, i}, {1, i + 1}), {});
+    };
+    ir::Values next = {v[0] + 1.0};
+    next.insert(next.end(), v.begin() + 1, v.end());
+    for (size_t layer = 0; layer < spec.layers.size(); ++layer) {
+      const size_t group = group_of(windows, spec.layers[layer]);
+      // Other groups copy their first block onto itself.
+      const ir::Value here =
+          ir::compare(field(0), ir::scalar_like(zero, static_cast<double>(group)),
+                      ir::ComparisonDirection::kEq);
+      const bool scanned = caches.shapes.size() < spec.layers.size();
+      ir::Value& cache = next[scanned ? 1 : layer + 1];
+      const auto first = static_cast<double>(
+          scanned ? static_cast<int64_t>(layer) * shape.group_blocks[group] : 0);
+      ir::Values from(static_cast<size_t>(cache.rank()), zero);
+      ir::Values to = from;
+      from[0] = ir::select(here, field(1), zero) + first;
+      to[0] = ir::select(here, field(2), zero) + first;
+      Dims block = cache.dims();
+      block[0] = 1;
+      cache = ir::dynamic_update_slice(cache, ir::dynamic_slice(cache, from, block), to);
+    }
+    return next;
+  };
+  ir::Values results = ir::while_loop(state, more, step);
+  results.erase(results.begin());
+  function.set_results(results);
+  finish_program(*module, function, layout, described, results_described);
+  return module;
+}
+
 EngineProgram build_engine_program(const nn::DecoderSpec& spec, const EngineShape& shape,
                                    const Bucket& bucket, const kernels::Target& target,
                                    DType compute, const nn::FormatOf& format_of,

@@ -126,4 +126,12 @@ EngineProgram build_engine_program(const nn::DecoderSpec& spec, const EngineShap
 std::unique_ptr<ir::Module> build_history_program(int64_t slots, int64_t vocab,
                                                   const parallel::Layout& layout = {});
 
+// Copies blocks of the caches, one after the other, in place: cache[to] = cache[from]. Arguments
+// are the caches, `copies` as copies_shape() has it (group, from, to) and how many of them there
+// are, s32 [1]; results the caches. A step copies at most one block a sequence and group.
+std::unique_ptr<ir::Module> build_copy_program(const nn::DecoderSpec& spec,
+                                               const EngineShape& shape,
+                                               const parallel::Layout& layout = {});
+Shape copies_shape(const EngineShape& shape);
+
 }  // namespace ttpu::engine

@@ -95,17 +95,56 @@ int64_t KvCache::take_prefix(Sequence& sequence) {
   return count * block_size_;
 }
 
+bool KvCache::fork(const Sequence& from, Sequence& to, int64_t length) {
+  const int64_t count = blocks_for(length);
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    if (g >= from.blocks.size() || static_cast<int64_t>(from.blocks[g].size()) < count)
+      return false;
+    for (int64_t block = first_seen(groups_[g], length); block < count; ++block) {
+      if (from.blocks[g][static_cast<size_t>(block)] == Sequence::kNoBlock) return false;
+    }
+  }
+  to.blocks.resize(groups_.size());
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    to.blocks[g].assign(static_cast<size_t>(count), Sequence::kNoBlock);
+    for (int64_t block = first_seen(groups_[g], length); block < count; ++block) {
+      const int32_t held = from.blocks[g][static_cast<size_t>(block)];
+      groups_[g].pool.share(held);
+      to.blocks[g][static_cast<size_t>(block)] = held;
+    }
+  }
+  to.published = std::min(from.published, length / block_size_);
+  return true;
+}
+
+bool KvCache::must_copy(const Group& group, const std::vector<int32_t>& blocks,
+                        size_t index) const {
+  return index < blocks.size() && blocks[index] != Sequence::kNoBlock &&
+         group.pool.references(blocks[index]) > 1;
+}
+
 bool KvCache::reserve(Sequence& sequence, int64_t length) {
   sequence.blocks.resize(groups_.size());
   const auto wanted = static_cast<size_t>(blocks_for(length));
+  const auto first = static_cast<size_t>(sequence.computed / block_size_);
   for (size_t g = 0; g < groups_.size(); ++g) {
     const size_t have = sequence.blocks[g].size();
-    if (have<wanted&& static_cast<int64_t>(wanted - have)> groups_[g].pool.free()) return false;
+    const size_t missing = wanted > have ? wanted - have : 0;
+    const size_t copies = must_copy(groups_[g], sequence.blocks[g], first) ? 1 : 0;
+    if (static_cast<int64_t>(missing + copies) > groups_[g].pool.free()) return false;
   }
   for (size_t g = 0; g < groups_.size(); ++g) {
-    while (sequence.blocks[g].size() < wanted) {
-      sequence.blocks[g].push_back(groups_[g].pool.take());
+    std::vector<int32_t>& blocks = sequence.blocks[g];
+    BlockPool& pool = groups_[g].pool;
+    if (must_copy(groups_[g], blocks, first)) {
+      const int32_t own = pool.take();
+      copies_.push_back({static_cast<int64_t>(g), blocks[first], own});
+      pool.release(blocks[first]);
+      blocks[first] = own;
+    } else if (first < blocks.size() && blocks[first] != Sequence::kNoBlock) {
+      pool.forget(blocks[first]);  // whoever published it has gone
     }
+    while (blocks.size() < wanted) blocks.push_back(pool.take());
   }
   return true;
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "ttpu/engine/sequence.h"
@@ -19,6 +20,14 @@ struct KvGroup {
 int64_t blocks_of_sequence(std::optional<int64_t> window, int64_t length, int64_t chunk,
                            int64_t block_size);
 
+// What a step has to do first, in this order: a block that several sequences hold is copied for
+// the one that is about to write into it.
+struct BlockCopy {
+  int64_t group = 0;
+  int32_t from = 0;
+  int32_t to = 0;
+};
+
 class KvCache {
  public:
   KvCache(const std::vector<KvGroup>& groups, int64_t block_size, bool prefix_caching);
@@ -33,8 +42,12 @@ class KvCache {
   // Gives the sequence, which has no blocks, the longest prefix of its tokens that is still in the
   // cache; at least its last token stays to be computed. Returns the tokens of that prefix.
   int64_t take_prefix(Sequence& sequence);
-  // Makes blocks for the positions before `length`. False, with nothing changed, when too few are
-  // free.
+  // Gives the sequence, which has no blocks, those that hold the first `length` tokens of another
+  // one, which are its own tokens, too. False, with nothing changed, when what its next token sees
+  // is not there any more.
+  bool fork(const Sequence& from, Sequence& to, int64_t length);
+  // Makes blocks for the positions before `length`, so that those from Sequence::computed on can be
+  // written. False, with nothing changed, when too few are free.
   bool reserve(Sequence& sequence, int64_t length);
   // Gives back the blocks that neither the next token nor any later one sees.
   void drop_unseen(Sequence& sequence);
@@ -42,6 +55,9 @@ class KvCache {
   // findable.
   void publish(Sequence& sequence);
   void release(Sequence& sequence);
+  // Of the blocks that were reserved since clear_copies().
+  std::span<const BlockCopy> copies() const { return copies_; }
+  void clear_copies() { copies_.clear(); }
 
  private:
   struct Group {
@@ -54,7 +70,10 @@ class KvCache {
   int64_t first_seen(const Group& group, int64_t position) const;
   bool holds(const Group& group, const Sequence& sequence, int64_t begin, int64_t end) const;
 
+  bool must_copy(const Group& group, const std::vector<int32_t>& blocks, size_t index) const;
+
   std::vector<Group> groups_;
+  std::vector<BlockCopy> copies_;
   int64_t block_size_;
   bool prefix_caching_;
 };

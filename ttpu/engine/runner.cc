@@ -98,6 +98,7 @@ void Runner::build_programs(const nn::DecoderSpec& spec, const WeightLoader& loa
     steps_.back().program.text = program.module->to_string();
   }
   set_history_.name = kHistoryProgram;
+  copy_blocks_.name = kCopyProgram;
   if (options_.bundle != nullptr) {
     const Bundle& bundle = *options_.bundle;
     bundle.check_devices(plugin_fingerprint(client_.plugin(), client_.platform_version()),
@@ -108,6 +109,7 @@ void Runner::build_programs(const nn::DecoderSpec& spec, const WeightLoader& loa
   } else {
     set_history_.text =
         build_history_program(options_.shape.slots, vocab_, options_.layout)->to_string();
+    copy_blocks_.text = build_copy_program(spec, options_.shape, options_.layout)->to_string();
   }
   load_arguments(program, loader);
 }
@@ -115,7 +117,7 @@ void Runner::build_programs(const nn::DecoderSpec& spec, const WeightLoader& loa
 // Several at a time: the compiler works on one program in one thread.
 void Runner::compile_programs(const Progress& progress) {
   const auto start = Clock::now();
-  std::vector<Program*> wanted = {&set_history_};
+  std::vector<Program*> wanted = {&set_history_, &copy_blocks_};
   for (Step& step : steps_) wanted.push_back(&step.program);
   stats_.programs = static_cast<int64_t>(wanted.size());
   if (options_.lazy) {
@@ -251,6 +253,34 @@ void Runner::set_history(int32_t replica, int32_t slot, std::span<const int32_t>
   set_on_all(call, 2, values);
   call.run();
   take_from_all(call, 0, counts_);
+}
+
+void Runner::copy_blocks(int32_t replica, std::span<const BlockCopy> copies) {
+  const Shape shape = copies_shape(options_.shape);
+  std::vector<int32_t> table(static_cast<size_t>(shape.num_elements()), 0);
+  const auto count = static_cast<int32_t>(copies.size());
+  require(count <= shape.dims[0], "[engine] {} blocks to copy, at most {}", count, shape.dims[0]);
+  size_t place = 0;
+  for (const BlockCopy& copy : copies) {
+    table[place++] = static_cast<int32_t>(copy.group);
+    table[place++] = copy.from;
+    table[place++] = copy.to;
+  }
+  load(copy_blocks_);
+  const Shape one(DType::kS32, {1});
+  const int32_t none = 0;
+  Buffers counts = this->copies(&none, one);  // of the other replicas
+  for (const size_t device : replica_devices_.at(static_cast<size_t>(replica))) {
+    counts[device] = client_.to_device(&count, one, client_.devices()[device]);
+  }
+  const Buffers lists = this->copies(table.data(), shape);
+  const auto caches = static_cast<int64_t>(caches_.size());
+  pjrt::Call call(copy_blocks_.executable, caches + 2);
+  for (int64_t i = 0; i < caches; ++i) set_on_all(call, i, caches_[static_cast<size_t>(i)]);
+  set_on_all(call, caches, lists);
+  set_on_all(call, caches + 1, counts);
+  call.run();
+  for (int64_t i = 0; i < caches; ++i) take_from_all(call, i, caches_[static_cast<size_t>(i)]);
 }
 
 // Items and rows of each replica lie together.

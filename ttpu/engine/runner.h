@@ -82,6 +82,9 @@ class Runner {
   // before the launch of its first step.
   void set_history(int32_t replica, int32_t slot, std::span<const int32_t> prompt,
                    std::span<const int32_t> output);
+  // Copies blocks of a replica's caches, one after the other, before the step that is launched
+  // next.
+  void copy_blocks(int32_t replica, std::span<const BlockCopy> copies);
   // Starts a step: the items of each replica after those of the one before it, decodes first; rows
   // in the order of their items. Throws kInvalidArgument when no bucket holds it.
   void launch(std::span<const Scheduled> items, std::span<const Row> rows, bool logprobs);
@@ -146,6 +149,7 @@ class Runner {
   std::mutex stats_mutex_;
   std::vector<Step> steps_;  // small buckets first
   Program set_history_;
+  Program copy_blocks_;
   // One buffer a device.
   using Buffers = std::vector<pjrt::Buffer>;
   Buffers zeros(const Shape& shape) const;

@@ -1,6 +1,7 @@
 #include "ttpu/engine/scheduler.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "ttpu/base/error.h"
 
@@ -48,6 +49,7 @@ void Scheduler::add(Sequence& sequence) {
 
 std::span<const Scheduled> Scheduler::schedule() {
   step_.clear();
+  cache_.clear_copies();
   budget_ = options_.max_num_batched_tokens;
   rows_ = options_.max_rows;
   const int64_t preemptions = preemptions_;
@@ -57,7 +59,10 @@ std::span<const Scheduled> Scheduler::schedule() {
   // Decodes stand before pieces of prompts, as the kernels want it.
   std::stable_partition(step_.begin(), step_.end(),
                         [](const Scheduled& item) { return item.count == 1; });
-  for (const Scheduled& item : step_) cache_.publish(*item.sequence);
+  for (const Scheduled& item : step_) {
+    cache_.publish(*item.sequence);
+    item.sequence->settled = item.sequence->computed;
+  }
   return step_;
 }
 
@@ -99,18 +104,39 @@ void Scheduler::schedule_running() {
   }
 }
 
+// The first in the order that waits for no other one's blocks.
+Sequence* Scheduler::next_waiting() const {
+  const auto found = std::find_if(waiting_.rbegin(), waiting_.rend(), [](const Sequence* one) {
+    return one->leader == nullptr ||
+           one->leader->settled >= static_cast<int64_t>(one->tokens.size()) - 1;
+  });
+  return found == waiting_.rend() ? nullptr : *found;
+}
+
+// Its leader's blocks, or those that the cache still holds; gives how many tokens they hold.
+int64_t Scheduler::take_cached(Sequence& sequence) {
+  const auto shared = static_cast<int64_t>(sequence.tokens.size()) - 1;
+  const Sequence* leader = std::exchange(sequence.leader, nullptr);
+  if (leader != nullptr && cache_.fork(*leader, sequence, shared)) return shared;
+  return cache_.take_prefix(sequence);
+}
+
 void Scheduler::schedule_waiting() {
-  while (!waiting_.empty() && !slots_.empty() && budget_ > 0) {
-    Sequence& sequence = *waiting_.back();
+  while (!slots_.empty() && budget_ > 0) {
+    Sequence* const next = next_waiting();
+    if (next == nullptr) return;
+    Sequence& sequence = *next;
     if (sequence.pending > 0) return;  // preempted while a step ran: its token comes first
-    sequence.computed = sequence.cached_prefix = cache_.take_prefix(sequence);
+    const Sequence* const leader = sequence.leader;
+    sequence.computed = sequence.cached_prefix = take_cached(sequence);
     const int64_t count = chunk(sequence, budget_);
     if (count <= 0 || !cache_.reserve(sequence, sequence.computed + count)) {
       cache_.release(sequence);
       sequence.computed = 0;
+      sequence.leader = leader;
       return;
     }
-    waiting_.pop_back();
+    waiting_.erase(std::find(waiting_.begin(), waiting_.end(), next));
     sequence.slot = slots_.back();
     slots_.pop_back();
     insert(running_, &sequence, before);
@@ -144,7 +170,7 @@ void Scheduler::take(Sequence& sequence, int64_t count, int64_t drafts) {
 
 void Scheduler::preempt(Sequence& sequence) {
   cache_.release(sequence);
-  sequence.computed = 0;
+  sequence.computed = sequence.settled = 0;
   slots_.push_back(sequence.slot);
   sequence.slot = -1;
   ++sequence.preemptions;
@@ -169,6 +195,9 @@ void Scheduler::finish(Sequence& sequence) {
   if (sequence.finished) return;
   sequence.finished = true;
   cache_.release(sequence);
+  for (Sequence* const waiting : waiting_) {
+    if (waiting->leader == &sequence) waiting->leader = nullptr;
+  }
   std::vector<Sequence*>& list = sequence.slot >= 0 ? running_ : waiting_;
   list.erase(std::find(list.begin(), list.end(), &sequence));
   if (sequence.slot >= 0) slots_.push_back(sequence.slot);

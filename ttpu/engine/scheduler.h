@@ -52,6 +52,8 @@ class Scheduler {
 
  private:
   bool make_room(size_t index, int64_t length);
+  Sequence* next_waiting() const;
+  int64_t take_cached(Sequence& sequence);
   void schedule_running();
   void schedule_waiting();
   // How many tokens of the sequence the step can take, of a budget.

@@ -22,11 +22,15 @@ struct Sequence {
   bool synchronous = false;
   bool wants_all_rows = false;  // the logits of every prompt token are wanted
   std::vector<int32_t> drafts;  // guesses of the next tokens, for the next step
+  // Has the same tokens but for the last one, before this sequence in the order: they are computed
+  // once, and this sequence waits for them and takes its blocks.
+  const Sequence* leader = nullptr;
 
   int32_t replica = 0;  // of the model, which computes it
 
   // Kept by the scheduler.
   int64_t computed = 0;   // tokens whose keys and values are in the cache, once what runs is done
+  int64_t settled = 0;    // of those, computed by steps before the one that was scheduled last
   int64_t pending = 0;    // sampled by steps that still run: counted, their values not yet known
   int64_t in_flight = 0;  // steps that still run and have this sequence in them
   int32_t slot = -1;      // its place in the device's arrays of sequences; -1: waiting
