@@ -1,4 +1,5 @@
 // `ttpu generate`: text from a prompt, or from a file of prompts.
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <cstdio>
@@ -10,6 +11,7 @@
 #include "cli/model_flags.h"
 #include "ttpu/base/error.h"
 #include "ttpu/base/file.h"
+#include "ttpu/engine/beam_search.h"
 #include "ttpu/engine/offline.h"
 
 namespace {
@@ -27,6 +29,8 @@ struct GenerateFlags {
   std::vector<std::string> choices;
   bool chat = false;
   bool json = false;
+  ttpu::engine::BeamSearchParams beams;
+  int64_t beam_width = 0;
 };
 
 void read_structured_outputs(GenerateFlags* flags) {
@@ -74,6 +78,34 @@ void answer_in_turn(const GenerateFlags& flags, const std::vector<Json>& items) 
   }
 }
 
+// The best answer of each search; with --json all of them.
+void search_in_turn(const GenerateFlags& flags, const std::vector<Json>& items) {
+  ttpu::engine::Engine engine = ttpu::cli::load_engine(flags.model);
+  ttpu::engine::BeamSearchParams params = flags.beams;
+  params.beam_width = flags.beam_width;
+  params.max_tokens = flags.model.sampling.max_tokens;
+  params.ignore_eos = flags.model.sampling.ignore_eos;
+  for (size_t i = 0; i < items.size(); ++i) {
+    const std::vector<int32_t> prompt = ttpu::engine::prompt_tokens(
+        engine.text(), items[i], flags.chat, fmt::format("prompt {}", i + 1));
+    const auto answers = ttpu::engine::beam_search(engine, prompt, params);
+    Json beams = Json::array();
+    for (const auto& answer : answers) {
+      beams.push_back({{"text", engine.text().tokenizer().decode(answer.tokens)},
+                       {"token_ids", answer.tokens},
+                       {"cumulative_logprob", answer.logprob},
+                       {"score", answer.score},
+                       {"finish_reason", to_string(answer.finish_reason)}});
+    }
+    if (flags.json) {
+      std::puts(Json{{"prompt_token_ids", prompt}, {"beams", beams}}.dump().c_str());
+    } else {
+      std::puts(beams.at(0)["text"].get<std::string>().c_str());
+    }
+    std::fflush(stdout);
+  }
+}
+
 // Many at once, into a file.
 void answer_into_file(const GenerateFlags& flags, std::vector<Json> items) {
   ttpu::engine::Engine engine = ttpu::cli::load_engine(flags.model);
@@ -108,7 +140,11 @@ void run(const GenerateFlags& flags) {
                 "[generate] --output goes with --input FILE.jsonl");
   std::vector<Json> items = flags.input.empty() ? std::vector<Json>{Json{{"prompt", flags.prompt}}}
                                                 : ttpu::engine::read_jsonl(flags.input);
-  if (flags.output.empty()) {
+  ttpu::require(flags.beam_width == 0 || flags.output.empty(),
+                "[generate] --beam-width does not go with --output");
+  if (flags.beam_width > 0) {
+    search_in_turn(flags, items);
+  } else if (flags.output.empty()) {
     answer_in_turn(flags, items);
   } else {
     answer_into_file(flags, std::move(items));
@@ -150,10 +186,21 @@ void add_generate_command(CLI::App& app) {
                       "A file with a Lark grammar that the answer must follow");
   command->add_flag("--ignore-eos", flags->model.sampling.ignore_eos,
                     "Go on to --max-tokens, whatever the model says");
+  command->add_option("--beam-width", flags->beam_width,
+                      "Beam search with so many beams, 1 to 10, in place of sampling; with --json "
+                      "all beams");
+  command
+      ->add_option("--length-penalty", flags->beams.length_penalty,
+                   "Of beam search: an answer's log probability is divided by its tokens ^ this")
+      ->capture_default_str();
+  command->add_flag("--early-stopping", flags->beams.early_stopping,
+                    "Of beam search: end when there are as many answers as beams");
   command->footer("Example: ttpu generate model.gguf --chat --prompt 'What is a TPU?' --stats");
   command->callback([flags] {
     read_structured_outputs(flags.get());
-    if (flags->output.empty()) flags->model.engine.max_num_seqs = 1;
+    if (flags->output.empty()) {
+      flags->model.engine.max_num_seqs = std::clamp<int64_t>(flags->beam_width, 1, 10);
+    }
     run(*flags);
   });
 }

@@ -73,9 +73,15 @@ void add_load_flags(CLI::App& command, LoadFlags* flags) {
   add_parallel_flags(command, &flags->engine.parallel);
   command
       .add_option("--num-speculative-tokens", flags->engine.speculation.num_speculative_tokens,
-                  "Guess so many tokens a step by looking for repetitions; the text stays the same")
+                  "Guess so many tokens a step, without --speculative-model by looking for "
+                  "repetitions; the text stays the same")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  command.add_option("--speculative-model", flags->engine.speculation.model,
+                     "A smaller model with the same vocabulary that makes the guesses");
+  command.add_option("--speculative-config", flags->speculative_config,
+                     "The same as JSON, with vLLM's names: model, num_speculative_tokens, method, "
+                     "prompt_lookup_max, prompt_lookup_min");
 }
 
 void add_model_flags(CLI::App& command, ModelFlags* flags) {
@@ -103,6 +109,10 @@ engine::EngineOptions engine_options(const LoadFlags& flags) {
   options.dtype = flags.dtype == "f32" ? DType::kF32 : DType::kBF16;
   options.expand_weights = flags.weights == "bf16" || options.dtype == DType::kF32;
   options.custom_calls = !flags.no_kernels;
+  if (!flags.speculative_config.empty()) {
+    options.speculation = engine::speculation_from_config(
+        parse_json(flags.speculative_config, "--speculative-config"));
+  }
   options.cache_dtype = engine::cache_dtype_of(flags.cache_dtype);
   return options;
 }
@@ -148,6 +158,13 @@ void print_stats(const engine::Engine& engine, const engine::GenerationResult& r
                result.first_token_seconds, result.token_ids.size(),
                result.decode_seconds > 0 ? decoded / result.decode_seconds : 0.0,
                static_cast<double>(peak_rss_bytes()) / 1e6);
+  const engine::EngineMetrics& metrics = engine.metrics();
+  if (metrics.draft_tokens == 0) return;
+  std::fprintf(stderr, "guesses    %ld, %.0f%% right; %.2f times the speed without them\n",
+               metrics.draft_tokens.load(),
+               100 * static_cast<double>(metrics.accepted_draft_tokens) /
+                   static_cast<double>(metrics.draft_tokens),
+               metrics.speculation_speed_up.load());
 }
 
 Json stats_json(const engine::Engine& engine, const engine::GenerationResult& result) {

@@ -16,6 +16,7 @@ struct LoadFlags {
   std::string dtype = "bf16";
   std::string weights = "auto";
   std::string cache_dtype = "auto";
+  std::string speculative_config;
   bool no_kernels = false;
   engine::EngineOptions engine;  // what the flags above decide is set by engine_options()
   const CLI::App* command = nullptr;

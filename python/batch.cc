@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "ttpu/base/error.h"
 #include "ttpu/io/hub.h"
 
 namespace ttpu::python {
@@ -28,6 +29,9 @@ std::vector<BatchResult> BatchEngine::generate(std::vector<engine::Request> requ
     results[index] = {request.prompt, std::move(result)};
   };
   engine::generate_all(engine_, callbacks, &cancelled);
+  for (const BatchResult& result : results) {
+    if (!result.result.error.empty()) throw Error(result.result.error_code, result.result.error);
+  }
   return results;
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "ttpu/engine/beam_search.h"
 #include "ttpu/engine/embedder.h"
 #include "ttpu/engine/generator.h"
 
@@ -27,6 +28,13 @@ class BatchEngine {
   // that run.
   std::vector<BatchResult> generate(std::vector<engine::Request> requests,
                                     const std::atomic<bool>& cancelled);
+  std::vector<engine::BeamAnswer> beam_search(const std::vector<int32_t>& prompt,
+                                              const engine::BeamSearchParams& params) {
+    return engine::beam_search(engine_, prompt, params);
+  }
+  std::string decode(const std::vector<int32_t>& tokens) const {
+    return engine_.text().tokenizer().decode(tokens);
+  }
 
  private:
   engine::Engine engine_;

@@ -28,8 +28,8 @@ DType dtype_of(const std::string& name) {
 engine::EngineOptions options_of(const std::string& dtype, const std::string& device,
                                  int64_t max_model_len, int64_t max_num_seqs,
                                  int64_t max_num_batched_tokens, bool enable_prefix_caching,
-                                 int64_t num_speculative_tokens,
-                                 const std::string& kv_cache_dtype) {
+                                 int64_t num_speculative_tokens, const std::string& kv_cache_dtype,
+                                 const std::string& speculative_model) {
   engine::EngineOptions options;
   options.device = device;
   options.dtype = dtype_of(dtype);
@@ -40,6 +40,7 @@ engine::EngineOptions options_of(const std::string& dtype, const std::string& de
   options.prefix_caching = enable_prefix_caching;
   options.cache_dtype = engine::cache_dtype_of(kv_cache_dtype);
   options.speculation.num_speculative_tokens = num_speculative_tokens;
+  options.speculation.model = speculative_model;
   return options;
 }
 
@@ -142,21 +143,42 @@ void bind_llm(nb::module_& module) {
           [](BatchEngine* self, const std::string& model, const std::string& dtype,
              const std::string& device, int64_t max_model_len, int64_t max_num_seqs,
              int64_t max_num_batched_tokens, bool enable_prefix_caching,
-             int64_t num_speculative_tokens, const std::string& kv_cache_dtype) {
-            const auto options =
-                options_of(dtype, device, max_model_len, max_num_seqs, max_num_batched_tokens,
-                           enable_prefix_caching, num_speculative_tokens, kv_cache_dtype);
+             int64_t num_speculative_tokens, const std::string& kv_cache_dtype,
+             const std::string& speculative_model) {
+            const auto options = options_of(
+                dtype, device, max_model_len, max_num_seqs, max_num_batched_tokens,
+                enable_prefix_caching, num_speculative_tokens, kv_cache_dtype, speculative_model);
             const nb::gil_scoped_release release;
             new (self) BatchEngine(model, options);
           },
           nb::arg("model"), nb::kw_only(), nb::arg("dtype"), nb::arg("device"),
           nb::arg("max_model_len"), nb::arg("max_num_seqs"), nb::arg("max_num_batched_tokens"),
           nb::arg("enable_prefix_caching"), nb::arg("num_speculative_tokens"),
-          nb::arg("kv_cache_dtype"))
+          nb::arg("kv_cache_dtype"), nb::arg("speculative_model"))
       .def("encode", &BatchEngine::encode, nb::arg("text"),
            nb::call_guard<nb::gil_scoped_release>())
       .def("encode_chat", &encode_chat, nb::arg("messages"))
-      .def("generate", &generate, nb::arg("prompts"), nb::arg("params"));
+      .def("generate", &generate, nb::arg("prompts"), nb::arg("params"))
+      .def("decode", &BatchEngine::decode, nb::arg("tokens"))
+      .def(
+          "beam_search",
+          [](BatchEngine& engine, const std::vector<int32_t>& prompt, int64_t beam_width,
+             int64_t max_tokens, double length_penalty, bool early_stopping, bool ignore_eos) {
+            engine::BeamSearchParams params;
+            params.beam_width = beam_width;
+            params.max_tokens = max_tokens;
+            params.length_penalty = length_penalty;
+            params.early_stopping = early_stopping;
+            params.ignore_eos = ignore_eos;
+            const nb::gil_scoped_release release;
+            std::vector<std::pair<std::vector<int32_t>, double>> answers;
+            for (const auto& answer : engine.beam_search(prompt, params)) {
+              answers.emplace_back(answer.tokens, answer.logprob);
+            }
+            return answers;
+          },
+          nb::arg("prompt"), nb::kw_only(), nb::arg("beam_width"), nb::arg("max_tokens"),
+          nb::arg("length_penalty"), nb::arg("early_stopping"), nb::arg("ignore_eos"));
 
   nb::class_<engine::Embedder>(module, "_Embedder")
       .def(

@@ -178,12 +178,24 @@ class _BatchEngine:
         enable_prefix_caching: bool,
         num_speculative_tokens: int,
         kv_cache_dtype: str,
+        speculative_model: str,
     ) -> None: ...
     def encode(self, text: str) -> list[int]: ...
     def encode_chat(self, messages: str) -> list[int]: ...
     def generate(
         self, prompts: Sequence[Sequence[int]], params: Sequence[_SamplingParams]
     ) -> list[_BatchResult]: ...
+    def decode(self, tokens: Sequence[int]) -> str: ...
+    def beam_search(
+        self,
+        prompt: Sequence[int],
+        *,
+        beam_width: int,
+        max_tokens: int,
+        length_penalty: float,
+        early_stopping: bool,
+        ignore_eos: bool,
+    ) -> list[tuple[list[int], float]]: ...
 
 @final
 class _Embedder:

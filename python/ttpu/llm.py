@@ -73,6 +73,30 @@ class SamplingParams:
 
 
 @dataclass
+class BeamSearchParams:
+    """Beam search: `beam_width` (1 to 10) answers, best first. An answer's score is its log probability, divided by
+    its tokens to the power of `length_penalty`; `early_stopping` ends with the first `beam_width` answers."""
+
+    beam_width: int
+    max_tokens: int
+    ignore_eos: bool = False
+    length_penalty: float = 1.0
+    early_stopping: bool = False
+
+
+@dataclass
+class BeamSearchSequence:
+    tokens: list[int]  # of prompt and answer
+    cum_logprob: float
+    text: str  # of the answer
+
+
+@dataclass
+class BeamSearchOutput:
+    sequences: list[BeamSearchSequence]
+
+
+@dataclass
 class Logprob:
     logprob: float
     rank: int | None = None  # 1 is the likeliest; None: a sampled token that is not among those asked for
@@ -118,13 +142,16 @@ class LLM:
     def __init__(self, model: str | os.PathLike[str], *, task: str = "generate", dtype: str = "", device: str = "cpu",
                  max_model_len: int = 0, max_num_seqs: int = 16, max_num_batched_tokens: int = 2048,
                  enable_prefix_caching: bool = True, num_speculative_tokens: int = 0,
-                 kv_cache_dtype: str = "auto"):
+                 kv_cache_dtype: str = "auto", speculative_model: str = ""):
         """model: a folder in Hugging Face layout, a .gguf file, or a hub id.
 
         task: "generate", or "embed" for an encoder (BERT, RoBERTa).
         dtype: of activations, "bf16" or "f32"; without it bf16, and f32 for embeddings.
         max_model_len: most tokens of prompt and answer together; 0 is what the model allows, to 4096.
         max_num_seqs: prompts that are answered at the same time.
+        num_speculative_tokens: tokens that are guessed a step; the answers stay the same.
+        speculative_model: a smaller model with the same vocabulary that makes the guesses; without it they are looked
+            up in what was said before.
         kv_cache_dtype: "auto" (that of the activations), "bf16", "f32", "int8" or "fp8".
         """
         if task not in ("generate", "embed"):
@@ -138,7 +165,7 @@ class LLM:
                 os.fspath(model), dtype=dtype or "bf16", device=device, max_model_len=max_model_len,
                 max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens,
                 enable_prefix_caching=enable_prefix_caching, num_speculative_tokens=num_speculative_tokens,
-                kv_cache_dtype=kv_cache_dtype)
+                kv_cache_dtype=kv_cache_dtype, speculative_model=speculative_model)
         self._requests = 0
 
     def generate(self, prompts: Prompt | Sequence[Prompt],
@@ -149,6 +176,19 @@ class LLM:
         tokens = [engine.encode(prompt) if isinstance(prompt, str) else list(prompt) for prompt in listed]
         texts = [prompt if isinstance(prompt, str) else None for prompt in listed]
         return self._run(texts, tokens, sampling_params)
+
+    def beam_search(self, prompts: Prompt | Sequence[Prompt], params: BeamSearchParams) -> list[BeamSearchOutput]:
+        """The likeliest answers to each prompt, best first."""
+        engine = self._generator()
+        outputs = []
+        for prompt in _as_list(prompts):
+            ids = engine.encode(prompt) if isinstance(prompt, str) else list(prompt)
+            answers = engine.beam_search(ids, beam_width=params.beam_width, max_tokens=params.max_tokens,
+                                         length_penalty=params.length_penalty, early_stopping=params.early_stopping,
+                                         ignore_eos=params.ignore_eos)
+            outputs.append(BeamSearchOutput([BeamSearchSequence(ids + tokens, logprob, engine.decode(tokens))
+                                             for tokens, logprob in answers]))
+        return outputs
 
     def chat(self, messages: Messages | Sequence[Messages],
              sampling_params: SamplingParams | Sequence[SamplingParams] | None = None) -> list[RequestOutput]:

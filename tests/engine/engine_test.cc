@@ -139,6 +139,39 @@ TEST_P(EngineFamiliesTest, SpeculationDoesNotChangeTheAnswers) {
   }
 }
 
+// The draft is the model itself, or another one of random weights.
+TEST_P(EngineFamiliesTest, ADraftModelDoesNotChangeTheAnswers) {
+  std::vector<Request> requests = mixed_requests(9);
+  for (Request& request : requests) request.sampling.repetition_penalty = 1;
+  for (Request& request : requests) request.sampling.frequency_penalty = 0;
+  EngineOptions options = small_options();
+  options.max_num_seqs = 3;
+  std::vector<Answer> plain;
+  {
+    Engine engine(model_path(GetParam()), options);
+    plain = run(engine, requests);
+  }
+  options.num_blocks = 14;  // some lose their place, and come back in another
+  options.speculation.num_speculative_tokens = 3;
+  for (const std::string name : {GetParam(), "qwen3"}) {
+    options.speculation.model = model_path(name).string();
+    Engine engine(model_path(GetParam()), options);
+    const std::vector<Answer> guessed = run(engine, requests);
+    const auto right = static_cast<double>(engine.metrics().accepted_draft_tokens);
+    const auto all = static_cast<double>(engine.metrics().draft_tokens);
+    EXPECT_GT(all, 0);
+    if (name == GetParam()) {
+      EXPECT_GT(right, 0.9 * all) << "it draws with the same random numbers";
+    } else {
+      EXPECT_LT(right, 0.9 * all);
+    }
+    for (size_t i = 0; i < requests.size(); ++i) {
+      EXPECT_EQ(guessed[i].tokens, plain[i].tokens) << "request " << i << ", draft " << name;
+    }
+    EXPECT_EQ(engine.compilations_after_start(), 0);
+  }
+}
+
 TEST_P(EngineFamiliesTest, SeveralAnswersToAPromptAreThoseOfSeparateRequests) {
   std::vector<Request> requests;
   for (const size_t length : {11u, 12u, 1u}) {  // with and without a block that is partly full
@@ -194,6 +227,21 @@ TEST(Speculation, LooksUpWhatFollowedTheLastTokens) {
       << "the last occurrence";
   EXPECT_TRUE(propose_by_lookup(std::vector<int32_t>{1, 2, 3}, options, 3).empty());
   EXPECT_TRUE(propose_by_lookup(std::vector<int32_t>{1}, options, 3).empty());
+}
+
+TEST(Speculation, ReadsTheConfigurationOfVllm) {
+  const auto read = [](const char* text) {
+    return speculation_from_config(parse_json(text, "a test"));
+  };
+  const SpeculationOptions draft = read(R"({"model": "small", "num_speculative_tokens": 4})");
+  EXPECT_EQ(draft.model, "small");
+  EXPECT_EQ(draft.num_speculative_tokens, 4);
+  EXPECT_EQ(read(R"({"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 3})")
+                .prompt_lookup_max,
+            3);
+  EXPECT_THROW(read(R"({"num_speculative_tokens": 4, "draft": "small"})"), Error);
+  EXPECT_THROW(read(R"({"num_speculative_tokens": 4, "method": "eagle"})"), Error);
+  EXPECT_THROW(read("[]"), Error);
 }
 
 TEST(Speculation, RestsWhenGuessesDoNotPay) {

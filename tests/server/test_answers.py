@@ -92,6 +92,20 @@ def test_parts_of_text_are_joined_and_the_system_prompt_is_heard(client):
     assert with_system.usage.prompt_tokens != chat(client).usage.prompt_tokens
 
 
+def test_best_of_says_the_answers_with_the_highest_mean_log_probability(client):
+    options = {"model": MODEL, "prompt": ["The sea is", "Two and two"], "max_tokens": 8, "temperature": 1.2, "seed": 11}
+    every = client.completions.create(n=4, logprobs=0, **options)
+    best = client.completions.create(n=2, best_of=4, **options)
+    for prompt in range(2):
+        ranked = sorted(every.choices[4 * prompt:4 * prompt + 4],
+                        key=lambda choice: -sum(choice.logprobs.token_logprobs) / len(choice.logprobs.token_logprobs))
+        said = best.choices[2 * prompt:2 * prompt + 2]
+        assert [choice.text for choice in said] == [choice.text for choice in ranked[:2]]
+    assert [choice.index for choice in best.choices] == [0, 1, 2, 3]
+    assert best.choices[0].logprobs is None
+    assert best.usage.completion_tokens == every.usage.completion_tokens
+
+
 def test_a_completion_takes_text_texts_and_tokens(client, server):
     prompt = "The capital of France is"
     ids = server.post("/tokenize", {"prompt": prompt}).json()["tokens"]

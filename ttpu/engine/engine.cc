@@ -6,6 +6,8 @@
 #include "ttpu/base/error.h"
 #include "ttpu/engine/bundle.h"
 #include "ttpu/engine/engine_plan.h"
+#include "ttpu/engine/live_request.h"
+#include "ttpu/io/hub.h"
 #include "ttpu/models/registry.h"
 
 namespace ttpu::engine {
@@ -30,30 +32,27 @@ class Stopwatch {
   Clock::time_point start_ = Clock::now();
 };
 
+// Empty: without one.
+std::filesystem::path draft_path_of(const EngineOptions& options) {
+  const SpeculationOptions& speculation = options.speculation;
+  if (speculation.model.empty()) return {};
+  require(speculation.num_speculative_tokens > 0,
+          "[engine] a draft model is given, but --num-speculative-tokens is 0");
+  return io::resolve_model(speculation.model);
+}
+
+DraftModelOptions draft_options(const nn::DecoderSpec& spec, const EnginePlan& plan) {
+  DraftModelOptions draft;
+  draft.vocab = spec.vocab;
+  draft.max_model_len = plan.options.max_model_len;
+  draft.max_num_seqs = plan.options.max_num_seqs;
+  draft.max_num_batched_tokens = plan.options.max_num_batched_tokens;
+  draft.block_size = plan.options.block_size;
+  draft.cache_dtype = plan.shape.cache_dtype;
+  return draft;
+}
+
 }  // namespace
-
-// A request that has not ended.
-struct Engine::Live : Sequence {
-  Live(Request given, OutputCallback callback, const TextProcessor& text)
-      : request(std::move(given)),
-        on_output(std::move(callback)),
-        matcher(request.sampling.stop, request.sampling.include_stop_str_in_output) {
-    if (text.has_tokenizer()) {
-      detokenizer.emplace(text.tokenizer(), request.sampling.skip_special_tokens);
-    }
-  }
-
-  Request request;
-  OutputCallback on_output;
-  std::optional<text::Detokenizer> detokenizer;  // none: the model has no tokenizer
-  text::StopMatcher matcher;
-  std::unique_ptr<Constraint> constraint;             // none: anything may come
-  std::vector<std::pair<int32_t, float>> early_bias;  // while the answer is shorter than min_tokens
-  std::vector<std::pair<int32_t, float>> step_bias;   // of the step that is being made
-  std::vector<TokenLogprobs> prompt_logprobs;         // as far as they are known
-  int64_t history_of = -1;                            // Sequence::preemptions when counts were set
-  bool started = false;                               // some of it has been computed
-};
 
 Engine::Engine(const std::filesystem::path& path, const EngineOptions& options,
                const Progress& progress)
@@ -65,8 +64,17 @@ Engine::Engine(const std::filesystem::path& path, const EngineOptions& options,
     bundle->check_model(config_digest(files_.config));
     options_ = bundle->options(options, {});
   }
-  const EnginePlan plan =
+  const std::filesystem::path draft_path = draft_path_of(options);
+  EnginePlan plan =
       bundle ? bundle->plan(spec, options_) : plan_engine(spec, options, cache_budget(options));
+  const DraftModelOptions planned = draft_options(spec, plan);
+  if (!draft_path.empty() && !bundle) {
+    const int64_t bytes = DraftModel::cache_bytes(draft_path, planned);
+    plan = plan_engine(spec, options, cache_budget(options) - bytes);
+  }
+  require(draft_path.empty() || plan.layout.one_device(),
+          "[engine] a draft model guesses on one device, here are {}",
+          plan.layout.mesh().num_devices());
   options_ = plan.options;
   RunnerOptions runner{.device = options.device,
                        .dtype = options_.dtype,
@@ -92,11 +100,22 @@ Engine::Engine(const std::filesystem::path& path, const EngineOptions& options,
     grammars_ =
         std::make_unique<text::GrammarCompiler>(text_.tokenizer(), vocab(), text_.end_tokens());
   }
-  compiled_at_start_ = stats().compiled;
+  if (!draft_path.empty()) {
+    DraftModelOptions draft = planned;
+    draft.runner = runner;
+    draft.runner.bundle = nullptr;
+    draft_ = std::make_unique<DraftModel>(draft_path, draft, progress);
+  }
+  compiled_at_start_ = compiled();
 }
 
 Engine::~Engine() {
-  while (runner_ && runner_->in_flight() > 0) runner_->finish();
+  while (runner_ && runner_->in_flight() > 0) {
+    try {
+      runner_->finish();
+    } catch (const Error&) {  // nobody asks any more
+    }
+  }
 }
 
 void Engine::check(const Request& request) const {
@@ -217,8 +236,9 @@ bool Engine::step() {
     const Stopwatch watch(metrics_.host_seconds);
     take_inbox();
   }
+  const int64_t failed = metrics_.failed_steps;
   const bool launched = launch();
-  if (runner_->in_flight() == 0) return false;
+  if (runner_->in_flight() == 0) return failed != metrics_.failed_steps;
   if (!launched || runner_->in_flight() == Runner::kMostInFlight) finish_step();
   update_gauges();
   return true;
@@ -251,11 +271,44 @@ void Engine::update_gauges() {
   metrics_.cache_usage = usage;
 }
 
+// What is on the device is lost, and with it the requests that had something there.
+void Engine::recover(const Error& error) {
+  ++metrics_.failed_steps;
+  std::vector<int64_t> touched;
+  for (const auto& [id, live] : live_) {
+    if (live->slot >= 0 || live->in_flight > 0) touched.push_back(id);
+  }
+  std::sort(touched.begin(), touched.end());
+  masks_due_.clear();
+  for (const int64_t id : touched) {
+    Live& live = *live_.at(id);
+    live.in_flight = live.pending = 0;
+    if (!live.finished) {
+      const std::string why = fmt::format("[engine] a step has failed: {}", error.what());
+      end_with_error(live, Error(Code::kInternal, why));
+    }
+    live_.erase(id);
+  }
+  for (const Replica& replica : replicas_) replica.cache->forget_all();
+  runner_->reset();
+  if (draft_) draft_->reset();
+}
+
 bool Engine::launch() {
+  const auto start = Clock::now();
+  try {
+    if (options_.speculation.num_speculative_tokens > 0) propose_drafts();
+    return launch_scheduled(start);
+  } catch (const Error& error) {
+    recover(error);
+    return false;
+  }
+}
+
+bool Engine::launch_scheduled(Clock::time_point start) {
   Launched& step = launched_[static_cast<size_t>(launches_ % Runner::kMostInFlight)];
   {
     const Stopwatch watch(metrics_.host_seconds);
-    if (options_.speculation.num_speculative_tokens > 0) propose_drafts();
     step.items.clear();
     for (const Replica& replica : replicas_) {
       const std::span<const Scheduled> items = replica.scheduler->schedule();
@@ -265,7 +318,7 @@ bool Engine::launch() {
     step.rows.clear();
     step.row_items.clear();
     step.logprobs = false;
-    step.start = Clock::now();
+    step.start = start;
     int64_t token = 0;
     for (size_t i = 0; i < step.items.size(); ++i) {
       add_rows(step, i, token);
@@ -344,71 +397,23 @@ void Engine::set_step_bias(Live& live) const {
   }
 }
 
-void Engine::propose_drafts() {
-  for (const auto& [id, live] : live_) {
-    if (live->pending > 0) continue;  // its drafts, if any, are being looked at
-    const SamplingParams& sampling = live->request.sampling;
-    live->drafts.clear();
-    // Words that must not come and penalties depend on what is sampled between.
-    if (sampling.has_penalties() || !sampling.bad_words.empty() || sampling.min_tokens > 0) {
-      continue;
-    }
-    live->synchronous = governor_.speculate() || live->constraint != nullptr;
-    const bool decodes = live->slot >= 0 && live->computed == live->length() - 1;
-    if (!governor_.speculate() || !decodes) continue;
-    const int64_t most = std::max<int64_t>(
-        0, std::min(options_.speculation.num_speculative_tokens,
-                    live->max_length - static_cast<int64_t>(live->tokens.size()) - 1));
-    live->drafts = propose_by_lookup(live->tokens, options_.speculation, most);
-    if (live->constraint) {
-      live->constraint->propose(live->drafts, static_cast<size_t>(most));
-      masks_due_.push_back(live.get());
-    }
-  }
-  prepare_masks();
-}
-
-// What the grammars of `masks_due_` allow next, and behind their drafts.
-void Engine::prepare_masks() {
-  mask_workers_.run(masks_due_.size(), [this](size_t i) {
-    masks_due_[i]->constraint->prepare(masks_due_[i]->drafts);
-  });
-  for (Live* live : masks_due_) {
-    if (!live->constraint->error().empty()) end_with_error(*live, live->constraint->error());
-  }
-  masks_due_.clear();
-}
-
-void Engine::end_with_error(Live& live, const std::string& error) {
+void Engine::end_with_error(Live& live, const Error& error) {
   RequestOutput output;
   output.request = live.id;
-  output.error = error;
+  output.error = error.what();
+  output.error_code = error.code();
   end(live, output, FinishReason::kError);
   live.on_output(output);
-  forget_if_done(live);
-}
-
-// What the step has sampled for an item: up to and with the first token that no draft foresaw.
-std::span<const int32_t> Engine::take_sampled(const Launched& step, const StepResult& result,
-                                              size_t item, size_t& row, RequestOutput& output) {
-  const Live& live = static_cast<const Live&>(*step.items[item].sequence);
-  sampled_.clear();
-  bool foreseen = true;
-  for (; row < step.rows.size() && step.row_items[row] == item; ++row) {
-    const bool of_prompt = step.rows[row].target >= 0;
-    if (!of_prompt && !foreseen) continue;
-    if (!live.finished) collect_logprobs(step, result, row, output);
-    if (of_prompt) continue;
-    const size_t place = sampled_.size();
-    sampled_.push_back(result.tokens[row]);
-    foreseen = place < live.drafts.size() && live.drafts[place] == result.tokens[row];
-  }
-  return sampled_;
 }
 
 void Engine::finish_step() {
   const auto index = launches_ - runner_->in_flight();
-  const StepResult result = runner_->finish();
+  StepResult result;
+  try {
+    result = runner_->finish();
+  } catch (const Error& error) {
+    return recover(error);
+  }
   const Stopwatch watch(metrics_.host_seconds);
   const Launched& step = launched_[static_cast<size_t>(index % Runner::kMostInFlight)];
   size_t row = 0;
@@ -416,7 +421,8 @@ void Engine::finish_step() {
   for (size_t i = 0; i < step.items.size(); ++i) {
     const Scheduled& item = step.items[i];
     Live& live = static_cast<Live&>(*item.sequence);
-    RequestOutput output;
+    RequestOutput& output = output_;
+    output.clear();
     output.request = live.id;
     const std::span<const int32_t> tokens = take_sampled(step, result, i, row, output);
     scheduler_of(live).complete(item, tokens);
@@ -433,25 +439,6 @@ void Engine::finish_step() {
   }
   prepare_masks();  // while the step that was started meanwhile runs
   judge_speculation(step, sampled);
-}
-
-void Engine::judge_speculation(const Launched& step, int64_t tokens) {
-  if (options_.speculation.num_speculative_tokens == 0) return;
-  const auto start = std::max(step.start, last_finish_);
-  last_finish_ = Clock::now();
-  const double seconds = std::chrono::duration<double>(last_finish_ - start).count();
-  const auto all = [&](auto predicate) {
-    return std::all_of(step.items.begin(), step.items.end(), predicate);
-  };
-  // Only steps that do nothing else can be compared.
-  if (!all([](const Scheduled& item) { return item.samples && item.count - item.drafts == 1; })) {
-    return;
-  }
-  if (all([](const Scheduled& item) { return item.drafts == 0; })) {
-    governor_.plain_step(seconds);
-  } else {
-    governor_.speculative_step(seconds, static_cast<int64_t>(step.items.size()), tokens);
-  }
 }
 
 void Engine::collect_logprobs(const Launched& step, const StepResult& result, size_t row,
@@ -498,6 +485,7 @@ void Engine::advance(Live& live, std::span<const int32_t> tokens, RequestOutput&
                          ? "[structured outputs] all that the grammar allows is forbidden by "
                            "logit_bias, bad_words or min_tokens"
                          : why;
+      output.error_code = Code::kInvalidArgument;
       end(live, output, FinishReason::kError);
       break;
     }

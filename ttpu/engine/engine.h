@@ -13,6 +13,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "ttpu/base/error.h"
+#include "ttpu/engine/draft_model.h"
 #include "ttpu/engine/kv_cache.h"
 #include "ttpu/engine/parallel_plan.h"
 #include "ttpu/engine/request.h"
@@ -57,6 +59,8 @@ struct EngineMetrics {
   std::atomic<int64_t> finished{0};
   std::atomic<int64_t> draft_tokens{0};           // guessed
   std::atomic<int64_t> accepted_draft_tokens{0};  // and right
+  std::atomic<double> speculation_speed_up{0};    // SpeculationGovernor::speed_up()
+  std::atomic<int64_t> failed_steps{0};
   std::atomic<int64_t> running{0};
   std::atomic<int64_t> waiting{0};
   std::atomic<double> cache_usage{0};
@@ -83,7 +87,9 @@ class Engine {
   void abort(int64_t request);
 
   // Starts the next step and finishes the one before it. False when there is nothing to do. From
-  // one thread at a time.
+  // one thread at a time. When the plugin fails a step, all requests that have something on the
+  // device end with FinishReason::kError, and the engine goes on with empty caches; throws when it
+  // cannot.
   bool step();
 
   const TextProcessor& text() const { return text_; }
@@ -91,13 +97,14 @@ class Engine {
   const LoadStats& stats() const { return runner_->stats(); }
   const EngineMetrics& metrics() const { return metrics_; }
   // Programs that were compiled once the constructor was done; stays 0.
-  int64_t compilations_after_start() const { return stats().compiled - compiled_at_start_; }
+  int64_t compilations_after_start() const { return compiled() - compiled_at_start_; }
   int64_t vocab() const { return runner_->vocab(); }
   int64_t max_model_len() const { return options_.max_model_len; }
   const EngineOptions& options() const { return options_; }
 
  private:
   struct Live;
+  int64_t compiled() const { return stats().compiled + (draft_ ? draft_->stats().compiled : 0); }
   struct Launched {
     std::vector<Scheduled> items;
     std::vector<Row> rows;
@@ -111,11 +118,13 @@ class Engine {
   void update_gauges();
   void find_leader(Live& live);
   bool launch();
+  bool launch_scheduled(std::chrono::steady_clock::time_point start);
+  void recover(const Error& error);
   void add_rows(Launched& step, size_t item, int64_t first_token);
   void finish_step();
   void propose_drafts();
   void prepare_masks();
-  void end_with_error(Live& live, const std::string& error);
+  void end_with_error(Live& live, const Error& error);
   void judge_speculation(const Launched& step, int64_t tokens);
   std::span<const int32_t> take_sampled(const Launched& step, const StepResult& result, size_t item,
                                         size_t& row, RequestOutput& output);
@@ -143,6 +152,8 @@ class Engine {
   MaskWorkers mask_workers_;
   std::vector<Live*> masks_due_;  // whose masks are made next, together
   std::unique_ptr<Runner> runner_;
+  std::unique_ptr<DraftModel> draft_;  // null: guesses by lookup
+  std::vector<DraftModel::Wanted> wanted_drafts_;
   std::unordered_map<int64_t, std::unique_ptr<Live>> live_;
   std::array<Launched, Runner::kMostInFlight> launched_;
   int64_t launches_ = 0;
@@ -151,6 +162,7 @@ class Engine {
   SpeculationGovernor governor_;
   std::chrono::steady_clock::time_point last_finish_;
   std::vector<int32_t> sampled_;  // of the item that is being finished
+  RequestOutput output_;          // of it, too: a steady step allocates nothing
   EngineMetrics metrics_;
 
   std::mutex mutex_;  // of what follows

@@ -3,6 +3,8 @@
 #include <chrono>
 #include <map>
 
+#include "ttpu/base/error.h"
+
 namespace ttpu::engine {
 namespace {
 
@@ -28,6 +30,7 @@ struct Answer {
     if (!output.finished) return;
     result.finish_reason = *output.finished;
     result.error = output.error;
+    result.error_code = output.error_code;
     result.first_token_seconds = seconds_between(start, first);
     result.decode_seconds = seconds_between(first, now);
   }
@@ -87,7 +90,7 @@ GenerationResult Generator::generate(const Request& request,
     result = std::move(done);
   };
   generate_all(engine_, callbacks, cancelled);
-  require(result.finish_reason != FinishReason::kError, "{}", result.error);
+  if (result.finish_reason == FinishReason::kError) throw Error(result.error_code, result.error);
   return result;
 }
 

@@ -17,6 +17,7 @@ struct GenerationResult {
   std::vector<int32_t> token_ids;
   FinishReason finish_reason = FinishReason::kStop;
   std::string error;                    // with FinishReason::kError
+  Code error_code = Code::kInternal;    // of RequestOutput
   std::vector<TokenLogprobs> logprobs;  // one a token, when they were asked for
   double first_token_seconds = 0;       // from the submission
   double decode_seconds = 0;            // from the first token to the last
@@ -47,8 +48,8 @@ class Generator {
     return engine_.text().encode_chat(messages);
   }
 
-  // `on_text` gets each new piece. Throws kInvalidArgument where FinishReason::kError ends it. What
-  // the cache still holds of the prompt is not computed again.
+  // Throws the request's error where FinishReason::kError ends it. `on_text` gets each new piece.
+  // What the cache still holds of the prompt is not computed again.
   GenerationResult generate(const Request& request,
                             const std::function<void(const std::string&)>& on_text = {},
                             const std::atomic<bool>* cancelled = nullptr);

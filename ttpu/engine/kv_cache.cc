@@ -178,6 +178,12 @@ void KvCache::publish(Sequence& sequence) {
   }
 }
 
+void KvCache::forget_all() {
+  for (Group& group : groups_) {
+    for (int32_t block = 0; block < group.pool.size(); ++block) group.pool.forget(block);
+  }
+}
+
 void KvCache::release(Sequence& sequence) {
   for (size_t g = 0; g < sequence.blocks.size(); ++g) {
     // The last first, so that of a prefix the tail is evicted before the head.

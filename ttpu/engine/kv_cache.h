@@ -55,6 +55,8 @@ class KvCache {
   // findable.
   void publish(Sequence& sequence);
   void release(Sequence& sequence);
+  // Nothing that was published is found any more: the device has lost it.
+  void forget_all();
   // Of the blocks that were reserved since clear_copies().
   std::span<const BlockCopy> copies() const { return copies_; }
   void clear_copies() { copies_.clear(); }

@@ -61,6 +61,18 @@ void validate(const SamplingParams& params, int64_t vocab) {
   }
 }
 
+void RequestOutput::clear() {
+  request = cached_tokens = 0;
+  text.clear();
+  tokens.clear();
+  logprobs.clear();
+  prompt_logprobs.clear();
+  finished.reset();
+  error.clear();
+  error_code = Code::kInternal;
+  stop.clear();
+}
+
 const char* to_string(FinishReason reason) {
   switch (reason) {
     case FinishReason::kStop:

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "ttpu/base/error.h"
+
 namespace ttpu::text {
 class Grammar;
 }
@@ -85,9 +87,13 @@ struct RequestOutput {
   std::vector<TokenLogprobs> logprobs;         // one a token, when asked for
   std::vector<TokenLogprobs> prompt_logprobs;  // all but the first prompt token, once
   std::optional<FinishReason> finished;
+  std::string error;  // why, with FinishReason::kError
+  // kInternal: the step that computed it has failed. kInvalidArgument: its grammar allows nothing.
+  Code error_code = Code::kInternal;
   std::string stop;           // the stop string or the number of the token that ended it
   int64_t cached_tokens = 0;  // of the prompt, found in the cache
-  std::string error;          // with FinishReason::kError: why the answer cannot go on
+
+  void clear();  // keeps the memory
 };
 
 // Called on the thread that drives the engine; must not block it.

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <bit>
 #include <chrono>
+#include <exception>
 #include <future>
 #include <thread>
 
@@ -91,7 +92,8 @@ void Runner::build_programs(const nn::DecoderSpec& spec, const WeightLoader& loa
   };
   EngineProgram program;
   for (const Bucket& bucket : options_.buckets) {
-    steps_.push_back({bucket, StepLayout(options_.shape, bucket), {}, nullptr});
+    const StepLayout layout(options_.shape, bucket);
+    steps_.push_back({bucket, layout, Shape(DType::kS32, {layout.total()}), {}, nullptr});
     steps_.back().program.name = program_name(bucket);
     if (options_.bundle != nullptr) continue;
     program = build(bucket);
@@ -172,15 +174,12 @@ void Runner::load_arguments(const EngineProgram& program, const WeightLoader& lo
     weights_.push_back(loader.load_parts(decl, options_.layout.mesh(), client_, checkpoint_));
     stats_.weight_bytes += nn::argument_shape(decl).byte_size();
   }
-  for (const Shape& shape : program.caches) {
-    caches_.push_back(zeros(shape));
-    stats_.cache_bytes += shape.byte_size();
+  state_ = program.caches;
+  for (const Shape& shape : state_) stats_.cache_bytes += shape.byte_size();
+  for (const auto which : {EngineArgument::kLastTokens, EngineArgument::kCounts}) {
+    state_.push_back(program.arguments[static_cast<size_t>(which)]);
   }
-  const auto argument = [&](EngineArgument which) {
-    return program.arguments[static_cast<size_t>(which)];
-  };
-  last_tokens_ = zeros(argument(EngineArgument::kLastTokens));
-  counts_ = zeros(argument(EngineArgument::kCounts));
+  make_state();
   for (const Step& step : steps_) {
     const int64_t rows = step.bucket.rows;
     const auto known = [&](const Defaults& defaults) { return defaults.rows == rows; };
@@ -196,6 +195,23 @@ void Runner::load_arguments(const EngineProgram& program, const WeightLoader& lo
                          copies(nothing.data(), Shape(DType::kF32, bias_shape.dims))});
   }
   stats_.load_seconds = seconds_since(start);
+}
+
+void Runner::make_state() {
+  caches_.clear();
+  for (size_t i = 0; i + 2 < state_.size(); ++i) caches_.push_back(zeros(state_[i]));
+  last_tokens_ = zeros(state_[state_.size() - 2]);
+  counts_ = zeros(state_.back());
+}
+
+void Runner::reset() {
+  while (in_flight_ > 0) {
+    try {
+      finish();
+    } catch (const Error&) {  // it has been said why
+    }
+  }
+  make_state();
 }
 
 Runner::Step& Runner::step_for(int64_t tokens, int64_t sequences, int64_t rows) {
@@ -388,8 +404,7 @@ void Runner::upload(Step& step, Share& share, size_t replica) {
       call.set_argument(index_of(which), uploads_.back(), static_cast<int64_t>(device));
     }
   };
-  send(EngineArgument::kStep, share.step.data(),
-       Shape(DType::kS32, {static_cast<int64_t>(share.step.size())}));
+  send(EngineArgument::kStep, share.step.data(), step.packed);
   set(EngineArgument::kAllowed, defaults.allowed);
   set(EngineArgument::kBiasTokens, defaults.bias_tokens);
   set(EngineArgument::kBiasValues, defaults.bias_values);
@@ -510,7 +525,15 @@ StepResult Runner::finish() {
   require(in_flight_ > 0, "[engine] no step is in flight");
   Flight& flight = flights_[static_cast<size_t>((launched_ - in_flight_) % kMostInFlight)];
   --in_flight_;
-  for (const pjrt::Event& event : flight.events) event.wait();
+  std::exception_ptr error;  // all are awaited: they write into the flight's memory
+  for (const pjrt::Event& event : flight.events) {
+    try {
+      event.wait();
+    } catch (const Error&) {
+      error = std::current_exception();
+    }
+  }
+  if (error) std::rethrow_exception(error);
   if (flight.shares.size() > 1) {
     const auto most = static_cast<size_t>(options_.shape.top_logprobs);
     close_gaps(flight, 1, flight.tokens);

@@ -89,8 +89,11 @@ class Runner {
   // in the order of their items. Throws kInvalidArgument when no bucket holds it.
   void launch(std::span<const Scheduled> items, std::span<const Row> rows, bool logprobs);
   int64_t in_flight() const { return in_flight_; }
-  // Waits for the oldest step. Valid until the launch after the next.
+  // Waits for the oldest step. Valid until the launch after the next. Throws what the plugin says
+  // when the step has failed; what is on the device is lost then.
   StepResult finish();
+  // After a failure: waits for what still runs, and begins with empty caches.
+  void reset();
 
  private:
   struct Program {
@@ -102,6 +105,7 @@ class Runner {
   struct Step {
     Bucket bucket;
     StepLayout layout;
+    Shape packed;  // of what is uploaded
     Program program;
     std::unique_ptr<pjrt::Call> call;
   };
@@ -131,6 +135,7 @@ class Runner {
   void compile_programs(const Progress& progress);
   void load(Program& program);
   void load_arguments(const EngineProgram& program, const WeightLoader& loader);
+  void make_state();
   Step& step_for(int64_t tokens, int64_t sequences, int64_t rows);
   void divide(Flight& flight, std::span<const Scheduled> items, std::span<const Row> rows) const;
   void fill_step(const Step& step, bool logprobs, Share& share) const;
@@ -157,6 +162,7 @@ class Runner {
   int64_t num_devices_;
   std::vector<std::vector<size_t>> replica_devices_;  // of each replica
   std::vector<Buffers> weights_;
+  std::vector<Shape> state_;  // of the caches, then of the two after them
   std::vector<Buffers> caches_;
   Buffers last_tokens_;
   Buffers counts_;

@@ -57,8 +57,10 @@ std::span<const Scheduled> Scheduler::schedule() {
   // Whoever lost its blocks just now shall not take them back from those that needed them.
   if (preemptions == preemptions_) schedule_waiting();
   // Decodes stand before pieces of prompts, as the kernels want it.
-  std::stable_partition(step_.begin(), step_.end(),
-                        [](const Scheduled& item) { return item.count == 1; });
+  const auto decodes = [](const Scheduled& item) { return item.count == 1; };
+  if (!std::is_partitioned(step_.begin(), step_.end(), decodes)) {  // to do it takes memory
+    std::stable_partition(step_.begin(), step_.end(), decodes);
+  }
   for (const Scheduled& item : step_) {
     cache_.publish(*item.sequence);
     item.sequence->settled = item.sequence->computed;

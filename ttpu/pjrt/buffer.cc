@@ -69,22 +69,34 @@ Event Buffer::ready() const {
   return Event(api, args.event);
 }
 
+// Without shape(): a step of an engine comes by here, and must not allocate.
 Event Buffer::to_host(void* destination, int64_t bytes) const {
-  const Shape own = shape();
-  require(bytes == own.byte_size(),
-          "[buffer] {} has {} bytes, but the destination was given as {} bytes", own.to_string(),
-          own.byte_size(), bytes);
+  require(buffer_ != nullptr, "[buffer] an empty buffer cannot be read; was it moved from?");
+  const PJRT_Api* api = client_->api();
+  TTPU_PJRT_ARGS(PJRT_Buffer_ElementType_Args, type);
+  type.buffer = buffer_;
+  check(api, api->PJRT_Buffer_ElementType(&type), "buffer");
+  TTPU_PJRT_ARGS(PJRT_Buffer_Dimensions_Args, dims);
+  dims.buffer = buffer_;
+  check(api, api->PJRT_Buffer_Dimensions(&dims), "buffer");
+  int64_t elements = 1;
+  for (size_t i = 0; i < dims.num_dims; ++i) elements *= dims.dims[i];
+  const int bits = bit_width(from_buffer_type(type.type));
+  if (bytes != (elements * bits + 7) / 8) {
+    fail(Code::kInvalidArgument,
+         "[buffer] {} has {} bytes, but the destination was given as {} bytes", shape().to_string(),
+         shape().byte_size(), bytes);
+  }
   if (deleted()) {
     fail(Code::kFailedPrecondition,
          "[buffer] {} was deleted or donated to a program and can no longer be read; use the "
          "program's result instead",
-         own.to_string());
+         shape().to_string());
   }
-  const PJRT_Api* api = client_->api();
-  RowMajorLayout layout(own.dims.size());
+  RowMajorLayout layout(dims.num_dims);
   // PJRT gives 4-bit elements one to a byte.
-  const bool nibbles = bit_width(own.dtype) == 4;
-  std::vector<uint8_t> unpacked(nibbles ? static_cast<size_t>(own.num_elements()) : 0);
+  const bool nibbles = bits == 4;
+  std::vector<uint8_t> unpacked(nibbles ? static_cast<size_t>(elements) : 0);
   TTPU_PJRT_ARGS(PJRT_Buffer_ToHostBuffer_Args, args);
   args.src = buffer_;
   args.host_layout = layout.get();

@@ -141,7 +141,9 @@ std::string option_to_string(const OptionValue& value) {
   return "[" + list + "]";
 }
 
-RowMajorLayout::RowMajorLayout(size_t rank) : minor_to_major_(rank), layout_{} {
+RowMajorLayout::RowMajorLayout(size_t rank) : layout_{} {
+  require(rank <= minor_to_major_.size(), "[buffer] {} dimensions, at most {}", rank,
+          minor_to_major_.size());
   for (size_t i = 0; i < rank; ++i) minor_to_major_[i] = static_cast<int64_t>(rank - 1 - i);
   layout_.struct_size = PJRT_Buffer_MemoryLayout_STRUCT_SIZE;
   layout_.type = PJRT_Buffer_MemoryLayout_Type_Tiled;

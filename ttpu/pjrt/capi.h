@@ -1,6 +1,7 @@
 // Private to ttpu/pjrt: the C header and what turns its conventions into ours.
 #pragma once
 
+#include <array>
 #include <cstring>
 #include <string>
 #include <string_view>
@@ -42,13 +43,13 @@ Options from_named_values(const PJRT_NamedValue* values, size_t count);
 // Dense row-major layout of `rank` dimensions: rank - 1, ..., 0.
 class RowMajorLayout {
  public:
-  explicit RowMajorLayout(size_t rank);
+  explicit RowMajorLayout(size_t rank);  // throws kInvalidArgument above 16 dimensions
   RowMajorLayout(const RowMajorLayout&) = delete;
   RowMajorLayout& operator=(const RowMajorLayout&) = delete;
   PJRT_Buffer_MemoryLayout* get() { return &layout_; }
 
  private:
-  std::vector<int64_t> minor_to_major_;
+  std::array<int64_t, 16> minor_to_major_{};
   PJRT_Buffer_MemoryLayout layout_;
 };
 

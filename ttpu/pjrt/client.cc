@@ -124,8 +124,10 @@ LoadedExecutable Client::load(std::string_view serialized) const {
 
 Transfer Client::transfer(const void* data, const Shape& shape, HostBufferSemantics semantics,
                           std::shared_ptr<const void> keep_alive) const {
-  require(!devices_.empty(), "[client] this process has no device to transfer {} to",
-          shape.to_string());
+  if (devices_.empty()) {
+    fail(Code::kInvalidArgument, "[client] this process has no device to transfer {} to",
+         shape.to_string());
+  }
   return transfer(data, shape, devices_[0], semantics, std::move(keep_alive));
 }
 

@@ -1,6 +1,8 @@
 #include "ttpu/server/generation.h"
 
+#include <algorithm>
 #include <chrono>
+#include <iterator>
 
 #include "ttpu/server/api_error.h"
 
@@ -48,10 +50,9 @@ class Generation : public std::enable_shared_from_this<Generation> {
       ids_[i] =
           loop_.submit(format_->request.engine_request(i),
                        [self, i](const engine::RequestOutput& output, const std::string* error) {
-                         if (error != nullptr && !self->over_) {
-                           self->metrics_.count_finished("error");
+                         if (error != nullptr) {
                            self->fail(ApiError(500, *error));
-                         } else if (error == nullptr) {
+                         } else {
                            self->on_output(i, output);
                          }
                        });
@@ -67,6 +68,10 @@ class Generation : public std::enable_shared_from_this<Generation> {
  private:
   void on_output(size_t index, const engine::RequestOutput& given) {
     if (over_) return;
+    if (given.finished == engine::FinishReason::kError) {
+      choices_[index].finished = given.finished;
+      return fail(to_api_error(Error(given.error_code, given.error)));
+    }
     observe(index, given);
     engine::RequestOutput output = given;
     if (format_->request.no_answer) {
@@ -77,12 +82,6 @@ class Generation : public std::enable_shared_from_this<Generation> {
     }
     Choice& choice = choices_[index];
     choice.add(output);
-    if (output.finished == engine::FinishReason::kError) {
-      for (size_t i = 0; i < choices_.size(); ++i) {
-        if (!choices_[i].finished) loop_.abort(ids_[i]);
-      }
-      return fail(ApiError(400, output.error));
-    }
     if (format_->request.stream) {
       std::string events;
       for (Json& event : format_->stream(index, choice, output)) {
@@ -127,10 +126,32 @@ class Generation : public std::enable_shared_from_this<Generation> {
     return usage;
   }
 
+  // Of the answers to each prompt, the best first and no others.
+  void keep_best() {
+    GenerationRequest& request = format_->request;
+    if (request.best == 0) return;
+    const auto mean = [](const Choice& choice) {
+      double sum = 0;
+      for (const auto& token : choice.logprobs) sum += token.logprob;
+      return sum / static_cast<double>(std::max<size_t>(choice.logprobs.size(), 1));
+    };
+    std::vector<Choice> kept;
+    for (size_t first = 0; first < choices_.size(); first += static_cast<size_t>(request.n)) {
+      const auto begin = choices_.begin() + static_cast<std::ptrdiff_t>(first);
+      std::stable_sort(begin, begin + request.n,
+                       [&](const Choice& a, const Choice& b) { return mean(a) > mean(b); });
+      std::move(begin, begin + request.best, std::back_inserter(kept));
+    }
+    choices_ = std::move(kept);
+    request.n = request.best;
+  }
+
   void finish() {
     over_ = true;
     if (!format_->request.stream) {
-      exchange_->reply({200, dump(format_->whole(choices_, usage()))});
+      const Usage used = usage();  // of all that was computed
+      keep_best();
+      exchange_->reply({200, dump(format_->whole(choices_, used))});
     } else {
       std::string events;
       for (const Json& event : format_->end_stream(choices_, usage())) events += to_event(event);
@@ -141,9 +162,14 @@ class Generation : public std::enable_shared_from_this<Generation> {
     exchange_.reset();
   }
 
+  // The engine has failed, a step of it, or this request.
   void fail(const ApiError& error) {
     if (over_) return;
     over_ = true;
+    for (size_t i = 0; i < choices_.size(); ++i) {
+      if (!choices_[i].finished) loop_.abort(ids_[i]);
+    }
+    metrics_.count_finished("error");
     if (format_->request.stream) {
       exchange_->write(to_event(error.json()));
       exchange_->end();

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <random>
+#include <utility>
 
 #include "ttpu/server/structured.h"
 
@@ -138,10 +139,18 @@ void read_common(Fields& fields, const ModelFacts& facts, GenerationRequest& req
   fields.ignore({"user", "metadata", "store", "service_tier", "safety_identifier",
                  "prompt_cache_key", "prompt_cache_retention", "request_id"});
   if (const auto best_of = fields.integer("best_of"); best_of && *best_of != request.n) {
-    fields.wrong("best_of", "is not offered, unless it equals `n`");
+    if (*best_of < request.n || *best_of > kMostChoices) {
+      fields.wrong("best_of", fmt::format("is {}, expected `n` ({}) to {}", *best_of, request.n,
+                                          kMostChoices));
+    }
+    if (request.stream)
+      fields.wrong("best_of", "is not offered with `stream`, unless it equals `n`");
+    request.best = std::exchange(request.n, *best_of);
+    sampling.logprobs = 0;  // of each token, to compare the answers
   }
-  fields.refuse("use_beam_search", "beam search is not offered", {false});
-  fields.refuse("length_penalty", "belongs to beam search, which is not offered", {1.0});
+  fields.refuse("use_beam_search", "the server has none; `ttpu generate --beam-width` does",
+                {false});
+  fields.refuse("length_penalty", "belongs to beam search, which the server does not offer", {1.0});
   fields.refuse("spaces_between_special_tokens", "is not offered", {true});
 }
 

@@ -33,7 +33,8 @@ struct GenerationRequest {
   std::vector<std::vector<int32_t>> prompts;
   std::vector<std::string> prompt_texts;  // one a prompt, when it is to be echoed
   engine::SamplingParams sampling;
-  int64_t n = 1;
+  int64_t n = 1;     // answers to each prompt
+  int64_t best = 0;  // so many of them are said, those of the highest mean log probability; 0: all
   std::optional<uint64_t> seed;
   bool no_answer = false;  // max_tokens 0: the prompt alone is looked at
   bool stream = false;

@@ -122,6 +122,11 @@ std::string Metrics::text(const engine::Engine& engine, int64_t live, int64_t co
            counts.draft_tokens.load());
   page.add("vllm:spec_decode_num_accepted_tokens_total", "counter", "Guesses that were right.",
            counts.accepted_draft_tokens.load());
+  page.add("ttpu:spec_decode_speed_up", "gauge",
+           "Tokens of a second with guesses for each without; 0: not known.",
+           counts.speculation_speed_up.load());
+  page.add("ttpu:failed_steps_total", "counter", "Steps that the device has failed.",
+           counts.failed_steps.load());
   page.add("vllm:time_to_first_token_seconds", "From request to first token.", time_to_first_token);
   page.add("vllm:inter_token_latency_seconds", "Between two tokens.", inter_token_latency);
   page.add("vllm:e2e_request_latency_seconds", "From request to last token.", request_latency);
