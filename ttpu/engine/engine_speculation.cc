@@ -1,5 +1,6 @@
 // The engine's guesses, and the masks of grammars, which depend on them.
 #include <algorithm>
+#include <chrono>
 
 #include "ttpu/base/error.h"
 #include "ttpu/engine/live_request.h"
@@ -70,7 +71,7 @@ std::span<const int32_t> Engine::take_sampled(const Launched& step, const StepRe
 void Engine::judge_speculation(const Launched& step, int64_t tokens) {
   if (options_.speculation.num_speculative_tokens == 0) return;
   const auto start = std::max(step.start, last_finish_);
-  last_finish_ = Clock::now();
+  last_finish_ = std::chrono::steady_clock::now();
   const double seconds = std::chrono::duration<double>(last_finish_ - start).count();
   const auto all = [&](auto predicate) {
     return std::all_of(step.items.begin(), step.items.end(), predicate);
