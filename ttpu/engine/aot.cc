@@ -29,15 +29,26 @@ Bucket bucket_of(const EnginePlan& plan, Phase phase) {
   return plan.buckets.back();
 }
 
+// Sums stop here: the sizes of a config.json that makes no sense would overflow.
+constexpr int64_t kMostBytes = int64_t{1} << 60;
+
+int64_t bytes_of(const Shape& shape) {
+  double bytes = bit_width(shape.dtype) / 8.0;
+  for (const int64_t dim : shape.dims) bytes *= static_cast<double>(dim);
+  return bytes < static_cast<double>(kMostBytes) ? shape.byte_size() : kMostBytes;
+}
+
+void add_bytes(int64_t bytes, int64_t* sum) { *sum = std::min(*sum + bytes, kMostBytes); }
+
 // The sizes that follow from the program alone.
 void add_arguments(const EngineProgram& program, const parallel::Layout& layout,
                    plan::ProgramReport* report) {
-  for (const Shape& cache : program.caches) report->cache_bytes += cache.byte_size();
+  for (const Shape& cache : program.caches) add_bytes(bytes_of(cache), &report->cache_bytes);
   int64_t whole = 0;
   for (const nn::WeightDecl& decl : program.weights) {
-    const int64_t bytes = nn::argument_shape(decl).byte_size();
-    report->weight_bytes += bytes;
-    if (decl.local == decl.dims) whole += bytes;
+    const int64_t bytes = bytes_of(nn::argument_shape(decl));
+    add_bytes(bytes, &report->weight_bytes);
+    if (decl.local == decl.dims) add_bytes(bytes, &whole);
   }
   if (layout.one_device()) {
     report->sharding = "One device holds everything.";
