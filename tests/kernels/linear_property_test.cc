@@ -30,8 +30,8 @@ void* allocate(size_t bytes, size_t alignment) {
 }
 }  // namespace
 
-// Every allocation of the test program is counted. Where only one of a pair is inlined, gcc believes
-// that new and free do not belong together.
+// Every allocation of the test program is counted. Where only one of a pair is inlined, gcc
+// believes that new and free do not belong together.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmismatched-new-delete"
 #endif

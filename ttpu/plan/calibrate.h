@@ -21,8 +21,8 @@ struct Calibration {
   double peak_seconds = 0;  // at the published peak of what the program is bound by
 };
 
-// A product of two bf16 matrices [8192, 8192], a sum over 512 MiB that reads and writes them, a copy
-// of as much, and, on more than one device, an all-gather to 128 MiB.
+// A product of two bf16 matrices [8192, 8192], a sum over 512 MiB that reads and writes them, a
+// copy of as much, and, on more than one device, an all-gather to 128 MiB.
 std::vector<CalibrationProgram> calibration_programs(const Slice& slice);
 
 // Compiles them with libtpu, in this process. Throws what the plugin says.
