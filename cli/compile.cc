@@ -14,7 +14,7 @@
 #include "ttpu/base/subprocess.h"
 #include "ttpu/engine/aot.h"
 #include "ttpu/engine/bundle_build.h"
-#include "ttpu/io/config.h"
+#include "ttpu/engine/child_compile.h"
 #include "ttpu/io/hub.h"
 
 namespace ttpu::cli {
@@ -50,11 +50,6 @@ engine::EngineOptions engine_options(const CompileFlags& flags) {
   return options;
 }
 
-Json read_config(const std::string& model) {
-  if (model.ends_with(".json")) return read_json(model);
-  return io::load_model_files(io::resolve_model(model)).config;
-}
-
 engine::AotRequest to_request(const CompileFlags& flags) {
   engine::AotRequest request;
   request.config = read_config(flags.model);
@@ -78,8 +73,6 @@ void compile_here(const CompileFlags& flags) {
 
 plan::ProgramReport compile_in_child(const CompileFlags& flags, const std::string& phase) {
   const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
-  SubprocessOptions options;
-  options.timeout = std::chrono::minutes(30);
   std::vector<std::string> command = {self,
                                       "compile",
                                       flags.model,
@@ -100,24 +93,18 @@ plan::ProgramReport compile_in_child(const CompileFlags& flags, const std::strin
   for (std::string& argument : parallel_arguments(flags.engine.parallel)) {
     command.push_back(std::move(argument));
   }
-  const SubprocessResult result = run_subprocess(command, options);
-  if (result.exit_code != 0) {
-    fail(Code::kInternal, "[compile] compiling the {} program ended with exit code {}: {}", phase,
-         result.exit_code, result.errors);
-  }
-  const Json line = parse_json(result.output, "output of the compiling process");
-  const JsonView view(line, "output of the compiling process");
-  if (view.has("error")) {
-    const JsonView error = view.child("error");
-    const auto code = static_cast<Code>(error.get<int64_t>("code"));
-    const char* hint = code == Code::kResourceExhausted
+  engine::ChildCompile child;
+  child.command = std::move(command);
+  try {
+    return engine::compile_in_child(child);
+  } catch (const Error& error) {
+    const char* hint = error.code() == Code::kResourceExhausted
                            ? "\nTake a larger topology, or lower --max-num-seqs, --max-model-len "
                              "or --max-num-batched-tokens."
                            : "";
-    throw Error(code, fmt::format("[compile] {} for {}: {}{}", phase, flags.topology,
-                                  error.get<std::string>("message"), hint));
+    throw Error(error.code(), fmt::format("[compile] {} for {}: {}{}", phase, flags.topology,
+                                          error.what(), hint));
   }
-  return plan::report_from_json(view.child("report").json());
 }
 
 // One program in another process: the TPU compiler keeps the memory it took.

@@ -7,6 +7,7 @@
 #include "ttpu/base/error.h"
 #include "ttpu/engine/bundle.h"
 #include "ttpu/engine/capacity.h"
+#include "ttpu/io/config.h"
 #include "ttpu/io/hub.h"
 
 namespace ttpu::cli {
@@ -29,6 +30,11 @@ void add_parallel_flags(CLI::App& command, engine::ParallelOptions* flags) {
                    "Whole experts on different devices, instead of parts of all of them");
   command.add_option("--strategy", flags->strategy,
                      "auto, tensor, sequence, context, expert, expert_sequence or expert_context");
+}
+
+Json read_config(const std::string& model) {
+  if (model.ends_with(".json")) return read_json(model);
+  return io::load_model_files(io::resolve_model(model)).config;
 }
 
 std::vector<std::string> parallel_arguments(const engine::ParallelOptions& options) {

@@ -22,6 +22,10 @@ struct LoadFlags {
   const CLI::App* command = nullptr;
 };
 
+// config.json of a model, or a config's own .json file: what is compiled or planned without
+// weights.
+Json read_config(const std::string& model);
+
 // The model's path; with a bundle and no model, that of the bundle.
 std::filesystem::path model_path(const LoadFlags& flags);
 // With a bundle, `options` as it was compiled; what was asked for otherwise is refused.

@@ -6,10 +6,9 @@
 #include <string>
 
 #include "cli/commands.h"
+#include "cli/model_flags.h"
 #include "ttpu/base/file.h"
 #include "ttpu/engine/child_compile.h"
-#include "ttpu/io/config.h"
-#include "ttpu/io/hub.h"
 #include "ttpu/models/registry.h"
 #include "ttpu/pjrt/plugin.h"
 #include "ttpu/plan/calibrate.h"
@@ -33,11 +32,6 @@ struct PlanFlags {
   std::string layers = "unrolled";
   plan::PlanRequest request;
 };
-
-Json config_of(const std::string& model) {
-  if (model.ends_with(".json")) return read_json(model);
-  return io::load_model_files(io::resolve_model(model)).config;
-}
 
 engine::ChildCompile child_of(const PlanFlags& flags, const Json& config,
                               const plan::Candidate& candidate, const plan::Workload& work,
@@ -135,7 +129,7 @@ void run_plan(PlanFlags& flags) {
   if (flags.max_tpot_ms > 0) request.max_tpot = flags.max_tpot_ms / 1e3;
   request.price_per_chip_hour = optional(flags.price);
   request.model = std::filesystem::path(flags.model).stem().string();
-  const Json config = config_of(flags.model);
+  const Json config = read_config(flags.model);
   const plan::ModelFacts facts = plan::facts_of(models::decoder_from_config(config));
   plan::CompileProgram compile;
   if (!flags.analytic_only && request.compile > 0) {

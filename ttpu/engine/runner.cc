@@ -142,6 +142,7 @@ void Runner::compile_programs(const Progress& progress) {
   for (size_t i = 1; i < threads; ++i) workers.push_back(std::async(std::launch::async, work));
   if (threads > 0) work();
   for (std::future<void>& worker : workers) worker.get();
+  client_.plugin().release_code();  // steps do not run what compiled and loaded them
   stats_.compile_seconds = seconds_since(start);
 }
 
@@ -158,11 +159,9 @@ void Runner::load(Program& program) {
   program.executable = std::move(compiled.executable);
   program.loaded = true;
   program.text = std::string();
-  // Compiling and loading leave much behind that is free, and ran code that steps do not run.
 #ifdef __GLIBC__
-  malloc_trim(0);
+  malloc_trim(0);  // compiling and loading leave much behind that is free
 #endif
-  client_.plugin().release_code();
   const std::scoped_lock lock(stats_mutex_);
   stats_.compiled += compiled.from_cache ? 0 : 1;
 }
@@ -225,7 +224,10 @@ Runner::Step& Runner::step_for(int64_t tokens, int64_t sequences, int64_t rows) 
          sequences, rows);
   }
   if (found->call) return *found;
-  load(found->program);
+  if (!found->program.loaded) {
+    load(found->program);
+    client_.plugin().release_code();
+  }
   const auto first_weight = kArguments + static_cast<int64_t>(caches_.size());
   found->call = std::make_unique<pjrt::Call>(found->program.executable,
                                              first_weight + static_cast<int64_t>(weights_.size()));

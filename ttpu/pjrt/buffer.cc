@@ -1,5 +1,6 @@
 #include "ttpu/pjrt/buffer.h"
 
+#include <span>
 #include <utility>
 
 #include "ttpu/pjrt/capi.h"
@@ -7,6 +8,25 @@
 #include "ttpu/pjrt/nibbles.h"
 
 namespace ttpu::pjrt {
+namespace {
+
+// Shape without its memory. The dimensions are the buffer's own.
+struct ShapeView {
+  DType dtype;
+  std::span<const int64_t> dims;
+};
+
+ShapeView shape_of(const PJRT_Api* api, PJRT_Buffer* buffer) {
+  TTPU_PJRT_ARGS(PJRT_Buffer_ElementType_Args, type);
+  type.buffer = buffer;
+  check(api, api->PJRT_Buffer_ElementType(&type), "buffer");
+  TTPU_PJRT_ARGS(PJRT_Buffer_Dimensions_Args, dims);
+  dims.buffer = buffer;
+  check(api, api->PJRT_Buffer_Dimensions(&dims), "buffer");
+  return {from_buffer_type(type.type), {dims.dims, dims.num_dims}};
+}
+
+}  // namespace
 
 Buffer::Buffer(std::shared_ptr<const ClientHandle> client, PJRT_Buffer* buffer)
     : client_(std::move(client)), buffer_(buffer) {}
@@ -33,13 +53,8 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
 Shape Buffer::shape() const {
   require(buffer_ != nullptr, "[buffer] an empty buffer has no shape; was it moved from?");
   const PJRT_Api* api = client_->api();
-  TTPU_PJRT_ARGS(PJRT_Buffer_ElementType_Args, type);
-  type.buffer = buffer_;
-  check(api, api->PJRT_Buffer_ElementType(&type), "buffer");
-  TTPU_PJRT_ARGS(PJRT_Buffer_Dimensions_Args, dims);
-  dims.buffer = buffer_;
-  check(api, api->PJRT_Buffer_Dimensions(&dims), "buffer");
-  return Shape(from_buffer_type(type.type), Dims(dims.dims, dims.dims + dims.num_dims));
+  const auto [dtype, dims] = shape_of(api, buffer_);
+  return Shape(dtype, Dims(dims.begin(), dims.end()));
 }
 
 Device Buffer::device() const {
@@ -73,15 +88,10 @@ Event Buffer::ready() const {
 Event Buffer::to_host(void* destination, int64_t bytes) const {
   require(buffer_ != nullptr, "[buffer] an empty buffer cannot be read; was it moved from?");
   const PJRT_Api* api = client_->api();
-  TTPU_PJRT_ARGS(PJRT_Buffer_ElementType_Args, type);
-  type.buffer = buffer_;
-  check(api, api->PJRT_Buffer_ElementType(&type), "buffer");
-  TTPU_PJRT_ARGS(PJRT_Buffer_Dimensions_Args, dims);
-  dims.buffer = buffer_;
-  check(api, api->PJRT_Buffer_Dimensions(&dims), "buffer");
+  const auto [dtype, dims] = shape_of(api, buffer_);
   int64_t elements = 1;
-  for (size_t i = 0; i < dims.num_dims; ++i) elements *= dims.dims[i];
-  const int bits = bit_width(from_buffer_type(type.type));
+  for (const int64_t dim : dims) elements *= dim;
+  const int bits = bit_width(dtype);
   if (bytes != (elements * bits + 7) / 8) {
     fail(Code::kInvalidArgument,
          "[buffer] {} has {} bytes, but the destination was given as {} bytes", shape().to_string(),
@@ -93,7 +103,7 @@ Event Buffer::to_host(void* destination, int64_t bytes) const {
          "program's result instead",
          shape().to_string());
   }
-  RowMajorLayout layout(dims.num_dims);
+  RowMajorLayout layout(dims.size());
   // PJRT gives 4-bit elements one to a byte.
   const bool nibbles = bits == 4;
   std::vector<uint8_t> unpacked(nibbles ? static_cast<size_t>(elements) : 0);

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <functional>
 
+#include "ttpu/plan/json_fields.h"
+
 namespace ttpu::plan {
 namespace {
 
@@ -128,7 +130,7 @@ const std::vector<std::pair<const char*, Cell>>& rows() {
 
 Json to_json(const ProgramReport& report) {
   Json json = Json::object();
-  visit_fields(report, [&json](const char* name, const auto& field) { json[name] = field; });
+  visit_fields(report, json_writer(&json));
   json["schedule"] = to_json(report.schedule);
   return json;
 }
@@ -136,9 +138,7 @@ Json to_json(const ProgramReport& report) {
 ProgramReport report_from_json(const Json& json) {
   const JsonView view(json, "report of a compiled program");
   ProgramReport report;
-  visit_fields(report, [&view](const char* name, auto& field) {
-    field = view.get<std::remove_reference_t<decltype(field)>>(name);
-  });
+  visit_fields(report, json_reader(view));
   report.schedule = schedule_from_json(view.child("schedule").json());
   return report;
 }

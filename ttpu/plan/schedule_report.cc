@@ -1,4 +1,5 @@
 // What a schedule costs, written and read.
+#include "ttpu/plan/json_fields.h"
 #include "ttpu/plan/schedule.h"
 
 namespace ttpu::plan {
@@ -48,28 +49,18 @@ void visit_kernel(Cost& cost, const Visit& visit) {
   visit("seconds", cost.seconds);
 }
 
-auto writer(Json* json) {
-  return [json](const char* name, const auto& field) { (*json)[name] = field; };
-}
-
-auto reader(JsonView view) {
-  return [view = std::move(view)](const char* name, auto& field) {
-    field = view.get<std::remove_reference_t<decltype(field)>>(name);
-  };
-}
-
 }  // namespace
 
 Json to_json(const ScheduleCost& cost) {
   Json json = Json::object();
-  visit_fields(cost, writer(&json));
+  visit_fields(cost, json_writer(&json));
   json["collectives"] = Json::array();
   for (const CollectiveCost& one : cost.collectives) {
-    visit_collective(one, writer(&json["collectives"].emplace_back(Json::object())));
+    visit_collective(one, json_writer(&json["collectives"].emplace_back(Json::object())));
   }
   json["kernels"] = Json::array();
   for (const KernelCost& one : cost.kernels) {
-    visit_kernel(one, writer(&json["kernels"].emplace_back(Json::object())));
+    visit_kernel(one, json_writer(&json["kernels"].emplace_back(Json::object())));
   }
   return json;
 }
@@ -77,12 +68,12 @@ Json to_json(const ScheduleCost& cost) {
 ScheduleCost schedule_from_json(const Json& json) {
   const JsonView view(json, "cost of a schedule");
   ScheduleCost cost;
-  visit_fields(cost, reader(view));
+  visit_fields(cost, json_reader(view));
   for (const Json& one : json.value("collectives", Json::array())) {
-    visit_collective(cost.collectives.emplace_back(), reader(JsonView(one, "collective")));
+    visit_collective(cost.collectives.emplace_back(), json_reader(JsonView(one, "collective")));
   }
   for (const Json& one : json.value("kernels", Json::array())) {
-    visit_kernel(cost.kernels.emplace_back(), reader(JsonView(one, "kernel")));
+    visit_kernel(cost.kernels.emplace_back(), json_reader(JsonView(one, "kernel")));
   }
   return cost;
 }

@@ -9,15 +9,7 @@ class ForcedParser final : public LeadingParser {
     return text[0] == '[';
   }
   std::optional<std::vector<ToolCall>> read(const std::string& text) const override {
-    const Json list = Json::parse(text, nullptr, false);
-    if (!list.is_array()) return std::nullopt;
-    std::vector<ToolCall> calls;
-    for (const Json& item : list) {
-      auto call = call_from_json(item);
-      if (!call) return std::nullopt;
-      calls.push_back(std::move(*call));
-    }
-    return calls;
+    return calls_from_list(text);
   }
 };
 

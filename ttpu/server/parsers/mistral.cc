@@ -8,18 +8,6 @@ namespace {
 constexpr std::string_view kMark = "[TOOL_CALLS]";
 constexpr std::string_view kArguments = "[ARGS]";
 
-std::optional<std::vector<ToolCall>> read_list(const std::string& text) {
-  const Json list = Json::parse(text, nullptr, false);
-  if (!list.is_array()) return std::nullopt;
-  std::vector<ToolCall> calls;
-  for (const Json& item : list) {
-    auto call = call_from_json(item);
-    if (!call) return std::nullopt;
-    calls.push_back(std::move(*call));
-  }
-  return calls;
-}
-
 std::optional<ToolCall> read_named(std::string_view text) {
   const size_t brace = text.find('{');
   if (brace == std::string_view::npos) return std::nullopt;
@@ -42,7 +30,7 @@ class MistralParser final : public WholeParser {
 
  private:
   std::optional<std::vector<ToolCall>> read(const std::string& text) const override {
-    if (auto calls = read_list(text)) return calls;
+    if (auto calls = calls_from_list(text)) return calls;
     std::vector<ToolCall> calls;
     for (size_t begin = 0; begin <= text.size();) {
       const size_t end = std::min(text.find(kMark, begin), text.size());

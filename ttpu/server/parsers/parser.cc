@@ -50,6 +50,18 @@ std::optional<ToolCall> call_from_json(const Json& value) {
   return call;
 }
 
+std::optional<std::vector<ToolCall>> calls_from_list(const std::string& text) {
+  const Json list = Json::parse(text, nullptr, false);
+  if (!list.is_array()) return std::nullopt;
+  std::vector<ToolCall> calls;
+  for (const Json& item : list) {
+    auto call = call_from_json(item);
+    if (!call) return std::nullopt;
+    calls.push_back(std::move(*call));
+  }
+  return calls;
+}
+
 bool MarkFinder::push(std::string_view text, std::string& before) {
   held_ += text;
   const size_t at = held_.find(mark_);

@@ -49,6 +49,8 @@ std::unique_ptr<ToolParser> make_forced_parser();
 
 // Of a parser's JSON: a call, if it is one. `arguments` or `parameters`, an object or its text.
 std::optional<ToolCall> call_from_json(const Json& value);
+// Of the text of a JSON list of such calls; nothing when one is none.
+std::optional<std::vector<ToolCall>> calls_from_list(const std::string& text);
 
 // Text up to a mark, as it comes: what may still become the mark is held back.
 class MarkFinder {
