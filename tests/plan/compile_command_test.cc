@@ -28,9 +28,11 @@ class CompileCommand : public testing::TestWithParam<const char*> {
   }
 };
 
-SubprocessResult compile(const std::string& model, const std::string& topology) {
+SubprocessResult compile(const std::string& model, const std::string& topology,
+                         const std::string& cache = "auto") {
   return run_subprocess({TTPU_COMMAND, "compile", model, "--topology", topology, "--json",
-                         "--max-model-len", "64", "--prefill-tokens", "32"});
+                         "--max-model-len", "64", "--prefill-tokens", "32", "--kv-cache-dtype",
+                         cache});
 }
 
 TEST_P(CompileCommand, TellsMemoryAndCostOfBothPrograms) {
@@ -49,6 +51,14 @@ TEST_P(CompileCommand, TellsMemoryAndCostOfBothPrograms) {
     EXPECT_LT(program["total_bytes"], program["hbm_bytes"]);
   }
   EXPECT_GT(report["prefill"]["flops"], report["decode"]["flops"]);
+}
+
+TEST_P(CompileCommand, TheCacheHasTheTypeThatWasAskedFor) {
+  const auto cache_bytes = [](const SubprocessResult& result) {
+    return parse_json(result.output, "report")["decode"]["cache_bytes"].get<int64_t>();
+  };
+  const int64_t wide = cache_bytes(compile(kModel, GetParam()));
+  EXPECT_EQ(cache_bytes(compile(kModel, GetParam(), "fp8")) * 2, wide);
 }
 INSTANTIATE_TEST_SUITE_P(Topologies, CompileCommand, testing::Values("v5e:2x2", "v6e:2x2"),
                          [](const auto& test) { return std::string(test.param).substr(0, 3); });
