@@ -7,6 +7,7 @@ void add_bench_command(CLI::App& app);
 void add_chat_command(CLI::App& app);
 void add_compile_command(CLI::App& app);
 void add_doctor_command(CLI::App& app);
+void add_embed_command(CLI::App& app);
 void add_generate_command(CLI::App& app);
 void add_plan_command(CLI::App& app);
 void add_plugin_command(CLI::App& app);

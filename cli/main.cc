@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
   try {
     ttpu::init_logging();
     add_generate_command(app);
+    add_embed_command(app);
     add_chat_command(app);
     add_serve_command(app);
     add_bench_command(app);

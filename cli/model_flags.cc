@@ -58,8 +58,10 @@ void add_load_flags(CLI::App& command, LoadFlags* flags) {
   command
       .add_option("--device", flags->engine.device, "cpu, tpu, cuda, or the path of a PJRT plugin")
       ->capture_default_str();
-  command.add_option("--dtype", flags->dtype, "Type of activations")
-      ->check(CLI::IsMember({"bf16", "f32"}))
+  command
+      .add_option("--dtype", flags->dtype,
+                  "Type of activations; auto is bf16, and f32 for embeddings")
+      ->check(CLI::IsMember({"auto", "bf16", "f32"}))
       ->capture_default_str();
   command
       .add_option("--weights", flags->weights,
@@ -137,6 +139,16 @@ engine::EngineOptions with_bundle(const LoadFlags& flags, const engine::EngineOp
     if (option != nullptr && option->count() > 0) asked.push_back(name);
   }
   return engine::Bundle::open(options.bundle)->options(options, asked);
+}
+
+engine::EmbedderOptions embedder_options(const LoadFlags& flags) {
+  engine::EmbedderOptions options;
+  options.device = flags.engine.device;
+  options.dtype = flags.dtype == "bf16" ? DType::kBF16 : DType::kF32;
+  options.expand_weights = flags.weights == "bf16" || options.dtype == DType::kF32;
+  options.custom_calls = !flags.no_kernels;
+  options.max_model_len = flags.engine.max_model_len;
+  return options;
 }
 
 engine::Engine load_engine(const ModelFlags& flags) {

@@ -6,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "ttpu/engine/embedder.h"
 #include "ttpu/engine/generator.h"
 
 namespace ttpu::cli {
@@ -13,7 +14,7 @@ namespace ttpu::cli {
 // What a model is loaded from, and how.
 struct LoadFlags {
   std::string model;
-  std::string dtype = "bf16";
+  std::string dtype = "auto";  // bf16, and f32 for embeddings
   std::string weights = "auto";
   std::string cache_dtype = "auto";
   std::string speculative_config;
@@ -37,6 +38,8 @@ std::vector<std::string> parallel_arguments(const engine::ParallelOptions& optio
 
 void add_load_flags(CLI::App& command, LoadFlags* flags);
 engine::EngineOptions engine_options(const LoadFlags& flags);
+// What of the flags is meant for a model that embeds.
+engine::EmbedderOptions embedder_options(const LoadFlags& flags);
 
 // The same with how tokens are chosen.
 struct ModelFlags : LoadFlags {

@@ -17,11 +17,18 @@ struct ServeFlags {
   ttpu::cli::LoadFlags model;
   ttpu::server::ServerOptions server;
   std::string log_format = "text";
+  std::string task = "auto";
   bool no_prefix_caching = false;
   bool auto_tools = true;
 };
 
 void add_engine_flags(CLI::App& command, ServeFlags* flags) {
+  command
+      .add_option("--task,--runner", flags->task,
+                  "generate, or embed (pooling): vectors for texts. auto embeds with encoders and "
+                  "with folders of sentence-transformers")
+      ->check(CLI::IsMember({"auto", "generate", "embed", "pooling"}))
+      ->capture_default_str();
   ttpu::engine::EngineOptions& engine = flags->model.engine;
   engine.max_num_seqs = 16;
   ttpu::cli::add_load_flags(command, &flags->model);
@@ -117,22 +124,41 @@ void print_progress(int64_t done, int64_t total) {
   }
 }
 
+void print_loaded(const ttpu::engine::LoadStats& stats) {
+  std::fprintf(stderr, "weights %.2f s, %ld programs %.2f s (%ld compiled now)\n",
+               stats.load_seconds, stats.programs, stats.compile_seconds, stats.compiled);
+}
+
+// `model`: an engine or an embedder.
+template <typename Model>
+void serve(Model& model, const ttpu::server::ServerOptions& options) {
+  print_loaded(model.stats());
+  ttpu::server::Server server(model, options);
+  std::printf("serving %s on %s\n", options.served_names.front().c_str(), server.url().c_str());
+  std::fflush(stdout);
+  server.run();
+}
+
+bool embeds(const ServeFlags& flags, const std::filesystem::path& path) {
+  if (flags.task == "auto") return ttpu::engine::is_embedding_model(path);
+  return flags.task != "generate";
+}
+
 void run(ServeFlags* flags) {
   complete_server_options(flags);
   allow_many_files();
   const std::filesystem::path path = ttpu::cli::model_path(flags->model);
   flags->server.model_path = path.string();
   std::fprintf(stderr, "loading %s\n", path.c_str());
+  if (embeds(*flags, path)) {
+    ttpu::engine::Embedder embedder(path, ttpu::cli::embedder_options(flags->model),
+                                    print_progress);
+    serve(embedder, flags->server);
+    return;
+  }
   ttpu::engine::Engine engine(path, engine_options(*flags), print_progress);
   flags->server.generation_config = engine.files().generation_config;
-  const ttpu::engine::LoadStats& stats = engine.stats();
-  std::fprintf(stderr, "weights %.2f s, %ld programs %.2f s (%ld compiled now)\n",
-               stats.load_seconds, stats.programs, stats.compile_seconds, stats.compiled);
-  ttpu::server::Server server(engine, flags->server);
-  std::printf("serving %s on %s\n", flags->server.served_names.front().c_str(),
-              server.url().c_str());
-  std::fflush(stdout);
-  server.run();
+  serve(engine, flags->server);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
 #include "python/batch.h"
@@ -81,11 +82,17 @@ std::vector<int32_t> encode_chat(const BatchEngine& batch, const std::string& me
   return batch.encode_chat(parse_json(messages, "the messages"));
 }
 
+using TextOrTokens = std::variant<std::string, std::vector<int32_t>>;
+
 std::vector<std::vector<float>> embed(engine::Embedder& embedder,
-                                      const std::vector<std::string>& texts) {
+                                      const std::vector<TextOrTokens>& texts) {
   const nb::gil_scoped_release release;
   std::vector<std::vector<int32_t>> tokens;
-  for (const std::string& text : texts) tokens.push_back(embedder.encode(text));
+  for (const TextOrTokens& text : texts) {
+    const auto* words = std::get_if<std::string>(&text);
+    tokens.push_back(words != nullptr ? embedder.encode(*words)
+                                      : std::get<std::vector<int32_t>>(text));
+  }
   return embedder.embed(tokens);
 }
 
@@ -184,14 +191,17 @@ void bind_llm(nb::module_& module) {
       .def(
           "__init__",
           [](engine::Embedder* self, const std::string& model, const std::string& dtype,
-             const std::string& device) {
+             const std::string& device, int64_t max_model_len) {
             engine::EmbedderOptions options;
             options.dtype = dtype_of(dtype);
+            options.expand_weights = options.dtype == DType::kF32;
             options.device = device;
+            options.max_model_len = max_model_len;
             const nb::gil_scoped_release release;
             new (self) engine::Embedder(io::resolve_model(model), options);
           },
-          nb::arg("model"), nb::kw_only(), nb::arg("dtype"), nb::arg("device"))
+          nb::arg("model"), nb::kw_only(), nb::arg("dtype"), nb::arg("device"),
+          nb::arg("max_model_len"))
       .def("embed", &embed, nb::arg("texts"));
 }
 

@@ -145,7 +145,7 @@ class LLM:
                  kv_cache_dtype: str = "auto", speculative_model: str = ""):
         """model: a folder in Hugging Face layout, a .gguf file, or a hub id.
 
-        task: "generate", or "embed" for an encoder (BERT, RoBERTa).
+        task: "generate", or "embed" for vectors, of an encoder (BERT, RoBERTa) or a decoder.
         dtype: of activations, "bf16" or "f32"; without it bf16, and f32 for embeddings.
         max_model_len: most tokens of prompt and answer together; 0 is what the model allows, to 4096.
         max_num_seqs: prompts that are answered at the same time.
@@ -159,7 +159,8 @@ class LLM:
         self._engine: _ttpu._BatchEngine | None = None
         self._embedder: _ttpu._Embedder | None = None
         if task == "embed":
-            self._embedder = _ttpu._Embedder(os.fspath(model), dtype=dtype or "f32", device=device)
+            self._embedder = _ttpu._Embedder(os.fspath(model), dtype=dtype or "f32", device=device,
+                                             max_model_len=max_model_len)
         else:
             self._engine = _ttpu._BatchEngine(
                 os.fspath(model), dtype=dtype or "bf16", device=device, max_model_len=max_model_len,
@@ -198,11 +199,11 @@ class LLM:
         tokens = [engine.encode_chat(json.dumps(list(conversation))) for conversation in conversations]
         return self._run([None] * len(tokens), tokens, sampling_params)
 
-    def embed(self, prompts: str | Sequence[str]) -> list[EmbeddingRequestOutput]:
-        """The sentence embedding of each text."""
+    def embed(self, prompts: Prompt | Sequence[Prompt]) -> list[EmbeddingRequestOutput]:
+        """The embedding of each text, or list of token ids. Texts that are too long are cut."""
         if self._embedder is None:
-            raise ValueError("the model was loaded to generate; load an encoder with LLM(model, task='embed')")
-        vectors = self._embedder.embed([prompts] if isinstance(prompts, str) else list(prompts))
+            raise ValueError("the model was loaded to generate; load it with LLM(model, task='embed')")
+        vectors = self._embedder.embed([p if isinstance(p, str) else list(p) for p in _as_list(prompts)])
         return [EmbeddingRequestOutput(self._next_id(), EmbeddingOutput(vector)) for vector in vectors]
 
     def _generator(self) -> _ttpu._BatchEngine:

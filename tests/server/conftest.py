@@ -1,6 +1,8 @@
 """Servers to talk to: the real command, the real model."""
 
 import contextlib
+import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -74,8 +76,8 @@ class Serve:
 def fixture_serve(command, smollm2):
     """Starts servers with further flags."""
     with contextlib.ExitStack() as stack:
-        def start(*flags):
-            server = Serve(command, smollm2, *flags)
+        def start(*flags, model=smollm2):
+            server = Serve(command, model, *flags)
             stack.callback(server.kill)
             return server
         yield start
@@ -101,3 +103,23 @@ def fixture_server(command, smollm2):
 @pytest.fixture(scope="session", name="client")
 def fixture_client(server):
     return server.client()
+
+
+@pytest.fixture(scope="session", name="minilm")
+def fixture_minilm():
+    cache = os.environ.get("TTPU_CACHE") or pathlib.Path(
+        os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "ttpu"
+    return pathlib.Path(cache) / "models" / "all-minilm-l6-v2"
+
+
+@pytest.fixture(scope="session", name="embedder")
+def fixture_embedder(command, minilm):
+    """A server of an encoder."""
+    server = Serve(command, minilm, "--served-model-name", "minilm", "--max-queue", "64")
+    try:
+        yield server
+        server.wait_for("vllm:num_requests_running", 0)
+        status, errors = server.stop()
+        assert status == 0, errors
+    finally:
+        server.kill()

@@ -1,6 +1,7 @@
 #include "ttpu/engine/embedder.h"
 
 #include <algorithm>
+#include <chrono>
 #include <numeric>
 
 #include "ttpu/base/error.h"
@@ -9,44 +10,36 @@
 #include "ttpu/engine/weight_loader.h"
 #include "ttpu/ir/ir.h"
 #include "ttpu/models/encoders.h"
+#include "ttpu/models/registry.h"
+#include "ttpu/nn/decoder_states.h"
 
 namespace ttpu::engine {
 namespace {
 
 namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+using Spec = std::variant<nn::EncoderSpec, nn::DecoderSpec>;
 
 constexpr int64_t kPageSize = 64;
-constexpr int64_t kBudget = 512;  // tokens of the largest step, or the longest text
+constexpr int64_t kDefaultLength = 4096;
 
 int64_t pages_for(int64_t tokens) { return (tokens + kPageSize - 1) / kPageSize; }
 
-Json read_optional(const fs::path& file) {
-  return fs::exists(file) ? read_json(file) : Json::object();
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-Pooling read_pooling(const fs::path& folder) {
-  const Json json = read_optional(folder / "1_Pooling" / "config.json");
-  const JsonView config(json, "1_Pooling/config.json");
-  const bool cls = config.get_or<bool>("pooling_mode_cls_token", false);
-  const bool mean = config.get_or<bool>("pooling_mode_mean_tokens", !cls);
-  for (const auto& [field, value] : json.items()) {
-    const bool known = field == "pooling_mode_cls_token" || field == "pooling_mode_mean_tokens";
-    if (known || field.rfind("pooling_mode_", 0) != 0 || !value.is_boolean()) continue;
-    require(!value.get<bool>(), "[embed] '{}' asks for {}; mean and CLS pooling are supported",
-            (folder / "1_Pooling/config.json").string(), field);
-  }
-  require(cls != mean, "[embed] '{}' asks for {} pooling; give one of mean and CLS",
-          (folder / "1_Pooling/config.json").string(), cls ? "two kinds of" : "no");
-  return cls ? Pooling::kCls : Pooling::kMean;
+Spec spec_of(const Json& config) {
+  if (models::is_encoder(config)) return models::encoder_from_config(config);
+  nn::DecoderSpec decoder = models::decoder_from_config(config);
+  // What was saved without its head has shorter names.
+  decoder.name_prefixes.emplace_back("model.", "");
+  return decoder;
 }
 
-bool read_normalize(const fs::path& folder) {
-  if (!fs::exists(folder / "modules.json")) return false;
-  for (const Json& module : read_json(folder / "modules.json")) {
-    const std::string type = JsonView(module, "modules.json").get_or<std::string>("type", "");
-    if (type.size() >= 9 && type.compare(type.size() - 9, 9, "Normalize") == 0) return true;
-  }
-  return false;
+PoolingSpec default_pooling(const Spec& spec) {
+  if (std::holds_alternative<nn::EncoderSpec>(spec)) return {};
+  return {.pooling = Pooling::kLast, .normalize = true};
 }
 
 // The fields of the packed array of a step, in this order.
@@ -64,81 +57,105 @@ Offsets offsets_of(int64_t tokens, int64_t sequences, int64_t pages_per_sequence
   return offsets;
 }
 
-// [tokens, hidden] to [sequences, hidden]: the mean of each sequence's rows.
-ir::Value mean_rows(ir::Value hidden, ir::Value begins, ir::Value ends) {
-  const Dims dims = {begins.dim(0), hidden.dim(0)};
-  const ir::Value index = ir::iota(hidden.function(), Shape(DType::kS32, dims), 1);
-  const auto rows = [&](ir::Value v) { return ir::broadcast_in_dim(v, dims, {0}); };
-  const ir::Value inside = ir::and_(ir::compare(index, rows(begins), ir::ComparisonDirection::kGe),
-                                    ir::compare(index, rows(ends), ir::ComparisonDirection::kLt));
-  const ir::Value sums = ir::dot_general(ir::convert(inside, DType::kF32), hidden,
-                                         {.lhs_contracting = {1}, .rhs_contracting = {0}});
-  const ir::Value one = ir::full(hidden.function(), begins.shape(), 1);
-  const ir::Value counts = ir::convert(ir::maximum(ends - begins, one), DType::kF32);
-  return sums / ir::expand_dims(counts, 1);
+Dims cache_dims(const Spec& spec, DType dtype) {
+  if (const auto* encoder = std::get_if<nn::EncoderSpec>(&spec)) {
+    return nn::cache_dims(encoder->layers.at(0).attention, dtype);
+  }
+  return nn::cache_dims(std::get<nn::DecoderSpec>(spec).layers.at(0), dtype);
 }
 
-ir::Value unit_rows(ir::Value x) {
-  const ir::Value squares = x * x;
-  const ir::Value zero = ir::scalar(x.function(), DType::kF32, 0);
-  const ir::Value sums = ir::reduce({squares}, {zero}, {1}, [](const ir::Values& v) {
-    return ir::Values{ir::add(v[0], v[1])};
-  })[0];
-  const ir::Value norms = ir::sqrt(sums);
-  const ir::Value least = ir::full(x.function(), norms.shape(), 1e-12);
-  return x / ir::expand_dims(ir::maximum(norms, least), 1);
+// How many tokens the tokenizer puts behind every text.
+size_t end_tokens_of(const TextProcessor& text) {
+  if (!text.has_tokenizer()) return 0;
+  const std::vector<int32_t> bare = text.tokenizer().encode("x", false);
+  const std::vector<int32_t> whole = text.tokenizer().encode("x");
+  const auto found = std::search(whole.begin(), whole.end(), bare.begin(), bare.end());
+  if (found == whole.end() || bare.empty()) return 0;
+  return static_cast<size_t>(whole.end() - found) - bare.size();
 }
 
 }  // namespace
 
-Embedder::Embedder(const fs::path& path, const EmbedderOptions& options)
+bool is_embedding_model(const fs::path& path) {
+  if (!fs::is_directory(path)) return false;
+  return has_pooling(path) || models::is_encoder(read_json(path / "config.json"));
+}
+
+Embedder::Embedder(const fs::path& path, const EmbedderOptions& options, const Progress& progress)
     : files_(io::load_model_files(path)),
       text_(files_),
-      spec_(models::encoder_from_config(files_.config)),
+      spec_(spec_of(files_.config)),
       options_(options),
-      pooling_(read_pooling(path)),
-      normalize_(read_normalize(path)),
+      pooling_(read_pooling(path, default_pooling(spec_))),
+      end_tokens_(end_tokens_of(text_)),
       checkpoint_(io::Checkpoint::open(path)),
       client_(make_client(options.device)) {
-  const Json limits = read_optional(path / "sentence_bert_config.json");
-  max_tokens_ =
-      std::min(spec_.max_positions, JsonView(limits, "sentence_bert_config.json")
-                                        .get_or<int64_t>("max_seq_length", spec_.max_positions));
+  auto start = Clock::now();
+  std::vector<std::pair<std::string, std::string>> prefixes;
+  int64_t longest = 0;
+  std::visit(
+      [&](const auto& spec) {
+        hidden_ = spec.hidden;
+        vocab_ = spec.vocab;
+        longest = spec.max_positions;
+        prefixes = spec.name_prefixes;
+      },
+      spec_);
+  if (options.max_model_len > longest) {
+    fail(Code::kInvalidArgument, "[embed] --max-model-len is {}, and the model allows {}",
+         options.max_model_len, longest);
+  }
+  max_tokens_ = options.max_model_len > 0
+                    ? options.max_model_len
+                    : std::min(pooling_.max_tokens.value_or(kDefaultLength), longest);
   require(max_tokens_ > 2, "[embed] texts may have {} tokens, expected more than 2", max_tokens_);
-  const WeightLoader loader(*checkpoint_, options.dtype, false, spec_.name_prefixes);
+  plan_steps(std::max(options.max_num_batched_tokens, max_tokens_));
+
+  const WeightLoader loader(*checkpoint_, options.dtype, options.expand_weights, prefixes);
   const nn::FormatOf format = [&](const nn::WeightDecl& decl) { return loader.format_of(decl); };
   const kernels::Target target = target_of(client_, options.custom_calls);
   std::vector<nn::WeightDecl> weights;
-  const int64_t largest = std::max(kBudget, max_tokens_);
+  stats_.programs = static_cast<int64_t>(steps_.size());
+  for (Step& step : steps_) {
+    weights.clear();
+    CompiledStep compiled = compile_cached(client_, build(step, format, target, weights));
+    step.executable = std::move(compiled.executable);
+    stats_.compiled += compiled.from_cache ? 0 : 1;
+    if (progress) progress(&step - steps_.data() + 1, stats_.programs);
+  }
+  stats_.compile_seconds = seconds_since(start);
+  start = Clock::now();
+  for (const nn::WeightDecl& decl : weights) {
+    weights_.push_back(loader.load(decl, client_, checkpoint_));
+    stats_.weight_bytes += nn::argument_shape(decl).byte_size();
+  }
+  cache_ = client_.zeros(cache_shape_, client_.devices().at(0));
+  stats_.cache_bytes = cache_shape_.byte_size();
+  stats_.load_seconds = seconds_since(start);
+}
+
+// Four times as many tokens each, up to the largest; texts of eight tokens or more fill a step.
+void Embedder::plan_steps(int64_t largest) {
   for (int64_t tokens = 32; tokens < 4 * largest; tokens *= 4) {
     Step step;
     step.tokens = std::min(tokens, largest);
     step.sequences = std::max<int64_t>(1, step.tokens / 8);
     step.pages_per_sequence = pages_for(std::min(step.tokens, max_tokens_));
-    weights.clear();
-    Shape cache;
-    const std::string text = build(step, format, target, weights, cache);
-    step.executable = std::move(compile_cached(client_, text).executable);
-    step.cache = client_.zeros(cache, client_.devices().at(0));
     steps_.push_back(std::move(step));
   }
-  for (const nn::WeightDecl& decl : weights) {
-    weights_.push_back(loader.load(decl, client_, checkpoint_));
-  }
+  Dims dims = {pages_for(largest) + steps_.back().sequences, kPageSize};
+  for (const int64_t dim : cache_dims(spec_, options_.dtype)) dims.push_back(dim);
+  cache_shape_ = Shape(options_.dtype, dims);
 }
 
-std::string Embedder::build(Step& step, const nn::FormatOf& format_of,
-                            const kernels::Target& target, std::vector<nn::WeightDecl>& weights,
-                            Shape& cache) const {
+std::string Embedder::build(const Step& step, const nn::FormatOf& format_of,
+                            const kernels::Target& target,
+                            std::vector<nn::WeightDecl>& weights) const {
   const Offsets offsets = offsets_of(step.tokens, step.sequences, step.pages_per_sequence);
   ir::Module module("ttpu_embed");
   ir::Function& function = module.add_function("main");
   const ir::Value packed = function.add_argument(Shape(DType::kS32, {offsets.total}), "step");
-  Dims dims = {pages_for(step.tokens) + step.sequences, kPageSize};
-  for (const int64_t dim : nn::cache_dims(spec_.layers.at(0).attention, options_.dtype))
-    dims.push_back(dim);
-  cache = Shape(options_.dtype, dims);
-  const ir::Value scratch = function.add_argument(cache, "cache");
+  const ir::Value scratch = function.add_argument(cache_shape_, "cache");
   function.alias(scratch, 1);
   const auto field = [&](int64_t begin, int64_t end) { return ir::slice(packed, {begin}, {end}); };
   nn::StepInputs inputs;
@@ -149,44 +166,64 @@ std::string Embedder::build(Step& step, const nn::FormatOf& format_of,
   inputs.batch.distribution = field(offsets.distribution, offsets.pages);
   inputs.batch.page_indices = field(offsets.pages, offsets.total);
   nn::Context context(&function, target, options_.dtype, format_of);
-  const nn::LayerResult encoded = nn::encoder(context, spec_, inputs, scratch);
-  const ir::Value hidden = ir::convert(encoded.output, DType::kF32);
+  const auto* encoder = std::get_if<nn::EncoderSpec>(&spec_);
+  const nn::LayerResult states =
+      encoder != nullptr
+          ? nn::encoder(context, *encoder, inputs, scratch)
+          : nn::decoder_states(context, std::get<nn::DecoderSpec>(spec_), inputs, scratch);
   const ir::Value begins = field(offsets.cu_q_lens, offsets.cu_q_lens + step.sequences);
   const ir::Value ends = field(offsets.cu_q_lens + 1, offsets.distribution);
-  ir::Value pooled;
-  if (pooling_ == Pooling::kMean) {
-    pooled = mean_rows(hidden, begins, ends);
-  } else {
-    const ir::Value last = ir::full(function, begins.shape(), static_cast<double>(step.tokens - 1));
-    pooled = ir::take(hidden, ir::minimum(begins, last), 0);  // padding begins behind the end
-  }
-  function.set_results({normalize_ ? unit_rows(pooled) : pooled, encoded.cache});
+  const ir::Value pooled = pool(pooling_, ir::convert(states.output, DType::kF32), begins, ends);
+  function.set_results({pooled, states.cache});
   weights = context.weights();
   return module.to_string();
 }
 
-std::vector<int32_t> Embedder::encode(const std::string& text) const {
+void Embedder::check_dimensions(int64_t dimensions) const {
+  if (dimensions == hidden_) return;
+  const JsonView config(files_.config, "config.json");
+  const auto offered = config.get_or<std::vector<int64_t>>("matryoshka_dimensions", {});
+  if (!offered.empty()) {
+    require(std::find(offered.begin(), offered.end(), dimensions) != offered.end(),
+            "[embed] dimensions is {}, the model offers {}", dimensions, Json(offered).dump());
+    return;
+  }
+  require(config.get_or("is_matryoshka", false),
+          "[embed] dimensions is {}, and this model's vectors have {} that mean nothing alone",
+          dimensions, hidden_);
+  require(dimensions >= 1 && dimensions < hidden_, "[embed] dimensions is {}, expected 1 to {}",
+          dimensions, hidden_);
+}
+
+std::vector<int32_t> Embedder::encode(const std::string& text, int64_t most) const {
   std::vector<int32_t> tokens = tokenizer().encode(text);
-  const auto most = static_cast<size_t>(max_tokens_);
-  if (tokens.size() <= most) return tokens;
-  const int32_t end = tokens.back();  // the separator stays
-  tokens.resize(most);
-  tokens.back() = end;
+  truncate(tokens, most == 0 ? max_tokens_ : most);
   return tokens;
 }
 
-std::vector<std::vector<float>> Embedder::embed(std::span<const std::vector<int32_t>> texts) {
-  for (const std::vector<int32_t>& text : texts) {
-    require(!text.empty(), "[embed] a text has no tokens");
-    if (static_cast<int64_t>(text.size()) > max_tokens_) {
-      fail(Code::kOutOfRange, "[embed] a text has {} tokens, the model takes {}; shorten it",
-           text.size(), max_tokens_);
-    }
-    for (const int32_t token : text) {
-      require(token >= 0 && token < spec_.vocab,
-              "[embed] a text has token {}, the model's vocabulary is [0, {})", token, spec_.vocab);
-    }
+void Embedder::truncate(std::vector<int32_t>& tokens, int64_t most) const {
+  const auto length = static_cast<size_t>(most);
+  if (tokens.size() <= length) return;
+  const size_t kept = std::min(end_tokens_, length);
+  std::copy(tokens.end() - static_cast<std::ptrdiff_t>(kept), tokens.end(),
+            tokens.begin() + static_cast<std::ptrdiff_t>(length - kept));
+  tokens.resize(length);
+}
+
+void Embedder::check(std::span<const int32_t> tokens) const {
+  require(!tokens.empty(), "[embed] a text has no tokens");
+  if (static_cast<int64_t>(tokens.size()) > max_tokens_) {
+    fail(Code::kOutOfRange, "[embed] a text has {} tokens, the model takes {}; shorten it",
+         tokens.size(), max_tokens_);
   }
+  for (const int32_t token : tokens) {
+    require(token >= 0 && token < vocab_,
+            "[embed] a text has token {}, the model's vocabulary is [0, {})", token, vocab_);
+  }
+}
+
+std::vector<std::vector<float>> Embedder::embed(std::span<const std::vector<int32_t>> texts) {
+  for (const std::vector<int32_t>& text : texts) check(text);
   // Long ones first, so that the short ones fill the last steps.
   std::vector<size_t> order(texts.size());
   std::iota(order.begin(), order.end(), 0);
@@ -238,14 +275,14 @@ void Embedder::run(std::span<const std::vector<int32_t>* const> texts,
   at(offsets.distribution)[2] = static_cast<int32_t>(texts.size());
 
   const pjrt::Buffer input = client_.to_device(packed.data(), Shape(DType::kS32, {offsets.total}));
-  std::vector<const pjrt::Buffer*> arguments = {&input, &step.cache};
+  std::vector<const pjrt::Buffer*> arguments = {&input, &cache_};
   for (const pjrt::Buffer& weight : weights_) arguments.push_back(&weight);
   std::vector<pjrt::Buffer> results = step.executable.execute(arguments);
-  step.cache = std::move(results[1]);
+  cache_ = std::move(results[1]);
   const std::vector<float> pooled = results[0].to_vector<float>();
   for (size_t s = 0; s < texts.size(); ++s) {
-    const auto begin = pooled.begin() + static_cast<std::ptrdiff_t>(s) * spec_.hidden;
-    out[s].assign(begin, begin + spec_.hidden);
+    const auto begin = pooled.begin() + static_cast<std::ptrdiff_t>(s) * hidden_;
+    out[s].assign(begin, begin + hidden_);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
+#include "ttpu/nn/decoder_states.h"
 #include "ttpu/nn/layer.h"
 #include "ttpu/parallel/collectives.h"
 
@@ -14,6 +15,14 @@ double rounded(double value, DType dtype) {
 }
 
 ir::Value scaled(ir::Value x, double factor) { return factor == 1 ? x : x * factor; }
+
+ir::Value embedded(Context& context, const DecoderSpec& spec, const StepInputs& inputs) {
+  ir::Value x = embedding(context, spec.embedding, spec.vocab, spec.hidden, inputs.tokens);
+  x = scaled(x, rounded(spec.embedding_scale, context.compute()));
+  if (spec.position_embedding.empty()) return x;
+  return x + embedding(context, spec.position_embedding, spec.max_positions, spec.hidden,
+                       inputs.positions, "positions");
+}
 
 // Of the rows of the vocabulary that the device has.
 ir::Value own_logits(Context& context, const DecoderSpec& spec, ir::Value x) {
@@ -49,12 +58,7 @@ DecoderResult decoder(Context& context, const DecoderSpec& spec, const StepInput
           caches.size(), spec.layers.size(), expected);
   RotaryTables tables(inputs.positions);
   context.divide_tokens(inputs.tokens.dim(0));
-  ir::Value x = embedding(context, spec.embedding, spec.vocab, spec.hidden, inputs.tokens);
-  x = scaled(x, rounded(spec.embedding_scale, context.compute()));
-  if (!spec.position_embedding.empty()) {
-    x = x + embedding(context, spec.position_embedding, spec.max_positions, spec.hidden,
-                      inputs.positions, "positions");
-  }
+  ir::Value x = embedded(context, spec, inputs);
   DecoderResult result;
   if (layers == Layers::kScanned) {
     const LayerResult all = scan_layers(context, spec.layers, x, caches[0], inputs, tables);
@@ -73,6 +77,21 @@ DecoderResult decoder(Context& context, const DecoderSpec& spec, const StepInput
     logits = ir::tanh(logits / *spec.logit_soft_cap) * *spec.logit_soft_cap;
   }
   result.logits = logits;
+  return result;
+}
+
+LayerResult decoder_states(Context& context, const DecoderSpec& spec, const StepInputs& inputs,
+                           ir::Value cache) {
+  RotaryTables tables(inputs.positions);
+  context.divide_tokens(inputs.tokens.dim(0));
+  LayerResult result{embedded(context, spec, inputs), cache};
+  for (const LayerSpec& layer : spec.layers) {
+    if (cache_dims(layer, cache.dtype()) != cache_dims(spec.layers.front(), cache.dtype())) {
+      fail(Code::kUnimplemented, "[decoder] layers with caches of different dimensions");
+    }
+    result = layer_step(context, layer, result.output, result.cache, inputs, tables);
+  }
+  result.output = norm(context, spec.final_norm, result.output);
   return result;
 }
 

@@ -67,41 +67,13 @@ void CompletionFormat::add_prompt(std::vector<int32_t> tokens, std::string text)
   request.prompts.push_back(std::move(tokens));
 }
 
-// A string, strings, numbers of tokens, or lists of those.
 void CompletionFormat::read_prompt(Fields& fields, const ModelFacts& facts) {
   bool special = true;
   if (const auto given = fields.boolean("add_special_tokens")) special = *given;
-  const Json* prompt = fields.find("prompt");
-  if (prompt == nullptr) fields.wrong("prompt", "is missing");
-  const auto add_text = [&](const Json& text) {
-    check_prompt_bytes(text.get_ref<const std::string&>().size(), facts, "prompt");
-    add_prompt(text_.tokenizer().encode(text.get<std::string>(), special), text.get<std::string>());
-  };
-  const auto add_tokens = [&](const Json& list) {
-    std::vector<int32_t> tokens;
-    for (const Json& item : list) tokens.push_back(token_id(item, "prompt"));
-    add_prompt(std::move(tokens), "");
-  };
-  const auto all = [&](auto&& holds) {
-    return prompt->is_array() && !prompt->empty() &&
-           std::all_of(prompt->begin(), prompt->end(), holds);
-  };
-  const auto is_integer = [](const Json& item) { return item.is_number_integer(); };
-  if (prompt->is_string()) {
-    add_text(*prompt);
-  } else if (all(is_integer)) {
-    add_tokens(*prompt);
-  } else if (all([](const Json& item) { return item.is_string(); })) {
-    if (static_cast<int64_t>(prompt->size()) > facts.max_prompts) {
-      fields.wrong("prompt", fmt::format("has {} prompts, at most {} may be asked at once",
-                                         prompt->size(), facts.max_prompts));
-    }
-    for (const Json& item : *prompt) add_text(item);
-  } else if (all([](const Json& item) { return item.is_array(); })) {
-    for (const Json& item : *prompt) add_tokens(item);
-  } else {
-    fields.wrong("prompt", "must be a string, a list of strings, or a list of tokens' numbers");
-  }
+  read_prompts(
+      fields, "prompt", facts, facts.max_prompts,
+      [&](const std::string& text) { add_prompt(text_.tokenizer().encode(text, special), text); },
+      [&](std::vector<int32_t> tokens) { add_prompt(std::move(tokens), ""); });
   for (const auto& tokens : request.prompts) {
     if (tokens.empty()) fields.wrong("prompt", "is empty");
   }

@@ -154,6 +154,40 @@ void read_common(Fields& fields, const ModelFacts& facts, GenerationRequest& req
   fields.refuse("spaces_between_special_tokens", "is not offered", {true});
 }
 
+void read_prompts(Fields& fields, const std::string& name, const ModelFacts& facts, int64_t most,
+                  const std::function<void(const std::string&)>& on_text,
+                  const std::function<void(std::vector<int32_t>)>& on_tokens) {
+  const Json* given = fields.find(name);
+  if (given == nullptr) fields.wrong(name, "is missing");
+  const auto tokens = [&](const Json& list) {
+    std::vector<int32_t> ids;
+    for (const Json& item : list) ids.push_back(token_id(item, name));
+    if (ids.empty()) fields.wrong(name, "is empty");
+    on_tokens(std::move(ids));
+  };
+  const auto text = [&](const Json& item) {
+    const auto& words = item.get_ref<const std::string&>();
+    check_prompt_bytes(words.size(), facts, name);
+    on_text(words);
+  };
+  const auto all = [&](auto&& holds) {
+    return given->is_array() && !given->empty() && std::all_of(given->begin(), given->end(), holds);
+  };
+  if (given->is_string()) {
+    text(*given);
+  } else if (all([](const Json& item) { return item.is_number_integer(); })) {
+    tokens(*given);
+  } else if (all([](const Json& item) { return item.is_string() || item.is_array(); })) {
+    if (static_cast<int64_t>(given->size()) > most) {
+      fields.wrong(
+          name, fmt::format("has {} texts, at most {} may be given at once", given->size(), most));
+    }
+    for (const Json& item : *given) item.is_string() ? text(item) : tokens(item);
+  } else {
+    fields.wrong(name, "must be a string, a list of strings, or a list of tokens' numbers");
+  }
+}
+
 void check_prompt_bytes(size_t bytes, const ModelFacts& facts, const std::string& field) {
   if (bytes <= facts.max_prompt_bytes) return;
   throw ApiError(400,

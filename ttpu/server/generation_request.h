@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -57,6 +58,11 @@ engine::SamplingParams default_sampling(const Json& generation_config);
 std::string read_model(Fields& fields, const ModelFacts& facts);
 // All fields but the prompt, the model, and what counts tokens and log probabilities.
 void read_common(Fields& fields, const ModelFacts& facts, GenerationRequest& request);
+// What `prompt` and `input` may be: a string, strings, numbers of tokens, or lists of those; one
+// call for each of them. Throws ApiError 400 for what is none of that, or has more than `most`.
+void read_prompts(Fields& fields, const std::string& name, const ModelFacts& facts, int64_t most,
+                  const std::function<void(const std::string&)>& on_text,
+                  const std::function<void(std::vector<int32_t>)>& on_tokens);
 // Throws ApiError 400 when a text of so many bytes is longer than the model's context.
 void check_prompt_bytes(size_t bytes, const ModelFacts& facts, const std::string& field);
 // Throws ApiError 400 when a prompt leaves no room for an answer; `field` is where it stands.

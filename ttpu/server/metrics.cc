@@ -95,7 +95,7 @@ Metrics::Metrics(std::string model)
       labels_(fmt::format("model_name=\"{}\"", escaped(model))),
       finished_({{"stop", 0}, {"length", 0}, {"abort", 0}, {"error", 0}}) {}
 
-std::string Metrics::text(const engine::Engine& engine, int64_t live, int64_t connections) const {
+std::string Metrics::engine_text(const engine::Engine& engine, int64_t live) const {
   const engine::EngineMetrics& counts = engine.metrics();
   Page page(labels_);
   const int64_t running = counts.running;
@@ -114,10 +114,6 @@ std::string Metrics::text(const engine::Engine& engine, int64_t live, int64_t co
            counts.prompt_tokens.load());
   page.add("vllm:generation_tokens_total", "counter", "Tokens of answers.",
            counts.generation_tokens.load());
-  page.head("vllm:request_success_total", "counter", "Requests that have ended, by reason.");
-  for (const auto& [reason, count] : finished_) {
-    page.sample("vllm:request_success_total", fmt::format("finished_reason=\"{}\"", reason), count);
-  }
   page.add("vllm:spec_decode_num_draft_tokens_total", "counter", "Tokens that were guessed.",
            counts.draft_tokens.load());
   page.add("vllm:spec_decode_num_accepted_tokens_total", "counter", "Guesses that were right.",
@@ -129,8 +125,6 @@ std::string Metrics::text(const engine::Engine& engine, int64_t live, int64_t co
            counts.failed_steps.load());
   page.add("vllm:time_to_first_token_seconds", "From request to first token.", time_to_first_token);
   page.add("vllm:inter_token_latency_seconds", "Between two tokens.", inter_token_latency);
-  page.add("vllm:e2e_request_latency_seconds", "From request to last token.", request_latency);
-  page.add("vllm:request_prompt_tokens", "Tokens of a request's prompt.", prompt_tokens);
   page.add("vllm:request_generation_tokens", "Tokens of a request's answer.", generation_tokens);
   page.add("ttpu:compilations_after_start_total", "counter",
            "Programs compiled since the server was ready; anything but 0 is a mistake.",
@@ -140,6 +134,31 @@ std::string Metrics::text(const engine::Engine& engine, int64_t live, int64_t co
            "The engine's own work, without waiting for the device.", counts.host_seconds.load());
   page.add("ttpu:max_num_seqs", "gauge", "Requests that may run at once.",
            engine.options().max_num_seqs);
+  return page.out;
+}
+
+std::string Metrics::embedding_text(const engine::EmbeddingMetrics& counts) const {
+  Page page(labels_);
+  const int64_t running = counts.running;
+  page.add("vllm:num_requests_running", "gauge", "Requests with texts in the step that runs.",
+           running);
+  page.add("vllm:num_requests_waiting", "gauge", "Requests that wait for one.",
+           std::max<int64_t>(0, counts.requests - running));
+  page.add("vllm:prompt_tokens_total", "counter", "Tokens of texts.", counts.tokens.load());
+  page.add("ttpu:embedded_texts_total", "counter", "Texts that were embedded.",
+           counts.texts.load());
+  page.add("ttpu:steps_total", "counter", "Steps of the model.", counts.steps.load());
+  return page.out;
+}
+
+std::string Metrics::server_text(int64_t connections) const {
+  Page page(labels_);
+  page.head("vllm:request_success_total", "counter", "Requests that have ended, by reason.");
+  for (const auto& [reason, count] : finished_) {
+    page.sample("vllm:request_success_total", fmt::format("finished_reason=\"{}\"", reason), count);
+  }
+  page.add("vllm:e2e_request_latency_seconds", "From request to last token.", request_latency);
+  page.add("vllm:request_prompt_tokens", "Tokens of a request's prompt.", prompt_tokens);
   page.add("ttpu:connections", "gauge", "Open connections.", connections);
   page.head("ttpu:http_responses_total", "counter", "Responses, by status.");
   for (const auto& [status, count] : responses_) {

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "ttpu/engine/embedding_queue.h"
 #include "ttpu/engine/engine.h"
 
 namespace ttpu::server {
@@ -43,7 +44,10 @@ class Metrics {
   void count_response(int status) { ++responses_[status]; }
 
   // `live`: requests that have been submitted and have not ended.
-  std::string text(const engine::Engine& engine, int64_t live, int64_t connections) const;
+  std::string engine_text(const engine::Engine& engine, int64_t live) const;
+  std::string embedding_text(const engine::EmbeddingMetrics& counts) const;
+  // What is the same whatever is served.
+  std::string server_text(int64_t connections) const;
 
  private:
   std::string labels_;

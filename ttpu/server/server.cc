@@ -4,11 +4,13 @@
 #include <chrono>
 #include <cstdio>
 #include <ctime>
+#include <optional>
 
 #include "ttpu/base/log.h"
 #include "ttpu/server/api_error.h"
 #include "ttpu/server/chat.h"
 #include "ttpu/server/completions.h"
+#include "ttpu/server/embeddings.h"
 #include "ttpu/server/engine_loop.h"
 #include "ttpu/server/generation.h"
 #include "ttpu/server/metrics.h"
@@ -78,26 +80,14 @@ void print_access(const AccessRecord& record, LogFormat format) {
 }  // namespace
 
 struct Server::Impl {
-  Impl(engine::Engine& given, const ServerOptions& server_options)
-      : engine(given),
-        options(server_options),
+  explicit Impl(const ServerOptions& server_options)
+      : options(server_options),
         metrics(options.served_names.front()),
-        http(options.http, callbacks()),
-        loop(
-            engine, [this](auto task) { http.post(std::move(task)); },
-            [this] {
-              failed = true;
-              begin_stop();
-            }) {
+        http(options.http, callbacks()) {
     facts.names = options.served_names;
-    facts.text = &engine.text();
     facts.defaults = default_sampling(options.generation_config);
-    facts.max_model_len = engine.max_model_len();
-    facts.max_prompts = engine.options().max_num_seqs + options.max_queue;
-    facts.max_prompt_bytes = longest_token() * static_cast<size_t>(facts.max_model_len);
     const std::string& tools = options.tool_call_parser;
-    facts.tool_format = tools.empty() ? detect_tool_format(engine.text().chat_template_source())
-                                      : find_tool_format(tools);
+    if (!tools.empty()) facts.tool_format = find_tool_format(tools);
     require(tools.empty() || facts.tool_format != nullptr,
             "[serve] --tool-call-parser is '{}', expected hermes, llama3_json, mistral or pythonic",
             tools);
@@ -106,6 +96,37 @@ struct Server::Impl {
             "[serve] --reasoning-parser is '{}', expected deepseek_r1 or qwen3",
             options.reasoning_parser);
     add_routes();
+  }
+
+  Impl(engine::Engine& given, const ServerOptions& server_options) : Impl(server_options) {
+    engine = &given;
+    loop.emplace(given, poster(), [this] { fail_and_stop(); });
+    facts.text = &given.text();
+    if (options.tool_call_parser.empty()) {
+      facts.tool_format = detect_tool_format(given.text().chat_template_source());
+    }
+    facts.max_model_len = given.max_model_len();
+    facts.max_prompts = given.options().max_num_seqs + options.max_queue;
+    facts.max_prompt_bytes =
+        longest_token(given.vocab()) * static_cast<size_t>(facts.max_model_len);
+  }
+
+  Impl(engine::Embedder& given, const ServerOptions& server_options) : Impl(server_options) {
+    embedder = &given;
+    queue.emplace(given);
+    facts.text = &given.text();
+    facts.max_model_len = given.max_tokens();
+    facts.max_prompt_bytes =
+        longest_token(given.vocab()) * static_cast<size_t>(facts.max_model_len);
+  }
+
+  EngineLoop::Post poster() {
+    return [this](std::function<void()> task) { http.post(std::move(task)); };
+  }
+
+  void fail_and_stop() {
+    failed = true;
+    begin_stop();
   }
 
   using Handler = void (Impl::*)(const HttpRequest&, const std::shared_ptr<Exchange>&);
@@ -151,10 +172,10 @@ struct Server::Impl {
   }
 
   // In bytes.
-  size_t longest_token() const {
+  size_t longest_token(int64_t vocab) const {
     size_t longest = 1;
-    for (int64_t id = 0; id < engine.vocab(); ++id) {
-      const auto token = engine.text().tokenizer().id_to_token(static_cast<int32_t>(id));
+    for (int64_t id = 0; id < vocab; ++id) {
+      const auto token = facts.text->tokenizer().id_to_token(static_cast<int32_t>(id));
       if (token) longest = std::max(longest, token->size());
     }
     return longest;
@@ -169,6 +190,7 @@ struct Server::Impl {
               {"POST", "/v1/chat/completions", &Impl::chat, true},
               {"POST", "/v1/completions", &Impl::completion, true},
               {"POST", "/v1/responses", &Impl::response, true},
+              {"POST", "/v1/embeddings", &Impl::embeddings, true},
               {"POST", "/tokenize", &Impl::tokenize, true},
               {"POST", "/detokenize", &Impl::detokenize, true}};
   }
@@ -216,15 +238,21 @@ struct Server::Impl {
   }
 
   // For requests that make the engine work.
-  void check_room(size_t choices) const {
+  void check_room(int64_t wanted, int64_t live, int64_t most) const {
     if (draining) throw ApiError(503, "the server is stopping", "", "unavailable");
-    const int64_t most = engine.options().max_num_seqs + options.max_queue;
-    if (loop.live() + compiling + static_cast<int64_t>(choices) > most) {
-      throw ApiError(429,
-                     fmt::format("{} requests run or wait, and at most {} may; try again soon",
-                                 loop.live(), most),
-                     "", "rate_limit_exceeded");
+    if (live + wanted <= most) return;
+    throw ApiError(
+        429, fmt::format("{} requests run or wait, and at most {} may; try again soon", live, most),
+        "", "rate_limit_exceeded");
+  }
+
+  void check_generates(int64_t choices) const {
+    if (!loop) {
+      throw ApiError(400, "this server embeds and does not generate; see /v1/embeddings", "model",
+                     "model_not_supported");
     }
+    check_room(choices, loop->live() + compiling,
+               engine->options().max_num_seqs + options.max_queue);
   }
 
   void page(const HttpRequest&, const std::shared_ptr<Exchange>& exchange) {
@@ -246,17 +274,16 @@ struct Server::Impl {
   }
 
   void metrics_text(const HttpRequest&, const std::shared_ptr<Exchange>& exchange) {
-    exchange->reply({200, metrics.text(engine, loop.live(), http.connections()),
+    const std::string model = loop ? metrics.engine_text(*engine, loop->live())
+                                   : metrics.embedding_text(queue->metrics());
+    exchange->reply({200, model + metrics.server_text(http.connections()),
                      "text/plain; version=0.0.4; charset=utf-8"});
   }
 
   Json model_json(const std::string& name) const {
-    return {{"id", name},
-            {"object", "model"},
-            {"created", started},
-            {"owned_by", "ttpu"},
-            {"root", options.model_path},
-            {"max_model_len", engine.max_model_len()}};
+    return {
+        {"id", name},         {"object", "model"},          {"created", started},
+        {"owned_by", "ttpu"}, {"root", options.model_path}, {"max_model_len", facts.max_model_len}};
   }
 
   void models(const HttpRequest&, const std::shared_ptr<Exchange>& exchange) {
@@ -280,11 +307,11 @@ struct Server::Impl {
       throw ApiError(400, fmt::format("{} answers are asked for at once, at most {} may be",
                                       choices, facts.max_prompts));
     }
-    check_room(choices);
+    check_generates(static_cast<int64_t>(choices));
     if (format->request.sampling.structured_outputs) {
       compile_first(std::move(format), exchange);
     } else {
-      start_generation(loop, metrics, std::move(format), exchange);
+      start_generation(*loop, metrics, std::move(format), exchange);
     }
   }
 
@@ -298,7 +325,7 @@ struct Server::Impl {
       std::optional<ApiError> error;
       try {
         GenerationRequest& request = format->request;
-        request.grammar = engine.compile_grammar(*request.sampling.structured_outputs);
+        request.grammar = engine->compile_grammar(*request.sampling.structured_outputs);
       } catch (const Error& failure) {
         error = to_api_error(failure, "structured_outputs");
       }
@@ -307,7 +334,7 @@ struct Server::Impl {
         if (*gone) return;
         if (error) return exchange->reply(to_reply(*error));
         try {
-          start_generation(loop, metrics, format, exchange);
+          start_generation(*loop, metrics, format, exchange);
         } catch (const Error& failure) {
           exchange->reply(to_reply(to_api_error(failure)));
         }
@@ -316,18 +343,28 @@ struct Server::Impl {
   }
 
   void chat(const HttpRequest& request, const std::shared_ptr<Exchange>& exchange) {
-    check_room(1);  // before the work of reading
+    check_generates(1);  // before the work of reading
     generate(read_chat(parse_body(request.body), facts), exchange);
   }
 
   void completion(const HttpRequest& request, const std::shared_ptr<Exchange>& exchange) {
-    check_room(1);
+    check_generates(1);
     generate(read_completion(parse_body(request.body), facts), exchange);
   }
 
   void response(const HttpRequest& request, const std::shared_ptr<Exchange>& exchange) {
-    check_room(1);
+    check_generates(1);
     generate(read_response(parse_body(request.body), facts), exchange);
+  }
+
+  void embeddings(const HttpRequest& request, const std::shared_ptr<Exchange>& exchange) {
+    if (!queue) {
+      throw ApiError(400, "this server generates and does not embed; start one with --task embed",
+                     "model", "model_not_supported");
+    }
+    check_room(1, queue->metrics().requests, options.max_queue);
+    start_embedding(*queue, metrics, read_embedding(parse_body(request.body), facts, *embedder),
+                    embedder->normalized(), exchange, poster(), [this] { fail_and_stop(); });
   }
 
   // As vLLM has it: a prompt or messages to numbers of tokens.
@@ -349,7 +386,7 @@ struct Server::Impl {
     const bool names = fields.boolean("return_token_strs").value_or(false);
     fields.finish();
     Json out = {{"count", tokens.size()},
-                {"max_model_len", engine.max_model_len()},
+                {"max_model_len", facts.max_model_len},
                 {"tokens", tokens},
                 {"token_strs", nullptr}};
     if (names) {
@@ -371,7 +408,8 @@ struct Server::Impl {
     exchange->reply({200, dump({{"prompt", facts.text->tokenizer().decode(*tokens, false)}})});
   }
 
-  engine::Engine& engine;
+  engine::Engine* engine = nullptr;  // one of the two
+  engine::Embedder* embedder = nullptr;
   ServerOptions options;
   ModelFacts facts;
   Metrics metrics;
@@ -382,11 +420,16 @@ struct Server::Impl {
   int64_t compiling = 0;  // requests whose grammars are being compiled
   HttpServer http;
   Worker compiler;  // goes before the server: it posts to it
-  EngineLoop loop;  // goes first: it posts to the server
+  // Go first: they post to the server.
+  std::optional<EngineLoop> loop;
+  std::optional<engine::EmbeddingQueue> queue;
 };
 
 Server::Server(engine::Engine& engine, const ServerOptions& options)
     : impl_(std::make_unique<Impl>(engine, options)) {}
+
+Server::Server(engine::Embedder& embedder, const ServerOptions& options)
+    : impl_(std::make_unique<Impl>(embedder, options)) {}
 
 Server::~Server() = default;
 
@@ -395,7 +438,7 @@ std::string Server::url() const { return impl_->http.url(); }
 void Server::run() {
   impl_->http.run();
   if (impl_->failed) {
-    fail(Code::kInternal, "[serve] the engine has failed, so that the server has ended");
+    fail(Code::kInternal, "[serve] the model has failed, so that the server has ended");
   }
 }
 

@@ -1,10 +1,11 @@
-// The OpenAI server over an engine.
+// The OpenAI server over an engine, or over a model that embeds.
 #pragma once
 
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "ttpu/engine/embedder.h"
 #include "ttpu/engine/engine.h"
 #include "ttpu/server/http_server.h"
 
@@ -27,9 +28,10 @@ struct ServerOptions {
 
 class Server {
  public:
-  // Listens from here on; the engine must outlive the server. Throws kUnavailable when the address
-  // cannot be had.
+  // Listens from here on; the engine or embedder must outlive the server. Throws kUnavailable when
+  // the address cannot be had.
   Server(engine::Engine& engine, const ServerOptions& options);
+  Server(engine::Embedder& embedder, const ServerOptions& options);
   ~Server();
 
   std::string url() const;
