@@ -9,7 +9,6 @@
 #include "ttpu/base/error.h"
 #include "ttpu/engine/embedder.h"
 #include "ttpu/engine/offline.h"
-#include "ttpu/io/hub.h"
 
 namespace {
 
@@ -36,7 +35,7 @@ std::vector<std::string> texts_of(const EmbedFlags& flags) {
 
 void run(const EmbedFlags& flags) {
   const std::vector<std::string> texts = texts_of(flags);
-  ttpu::engine::Embedder embedder(ttpu::io::resolve_model(flags.model.model),
+  ttpu::engine::Embedder embedder(ttpu::cli::model_path(flags.model),
                                   ttpu::cli::embedder_options(flags.model));
   std::vector<std::vector<int32_t>> tokens;
   for (const std::string& text : texts) tokens.push_back(embedder.encode(text));

@@ -77,3 +77,13 @@ def test_embeddings_are_those_of_sentence_transformers():
         ours, theirs = output.outputs.embedding, item["embedding"]
         product = sum(a * b for a, b in zip(ours, theirs, strict=True))
         assert product / math.sqrt(sum(a * a for a in ours) * sum(b * b for b in theirs)) > 0.9999
+    (output,) = llm.embed(items[0]["token_ids"])
+    assert output.outputs.embedding == pytest.approx(llm.embed(items[0]["text"])[0].outputs.embedding, abs=1e-5)
+
+
+def test_a_decoder_embeds_with_its_last_token():
+    items = json.loads((FIXTURES / "reference" / "qwen3-embeddings.json").read_text())["items"]
+    llm = ttpu.LLM(FIXTURES / "models" / "qwen3", task="embed")
+    for output, item in zip(llm.embed([item["token_ids"] for item in items]), items, strict=True):
+        length = math.sqrt(sum(x * x for x in item["last"]))
+        assert output.outputs.embedding == pytest.approx([x / length for x in item["last"]], abs=2e-5)
