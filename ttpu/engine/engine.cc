@@ -162,7 +162,8 @@ int64_t Engine::submit(Request request, OutputCallback on_output) {
   live->priority = given.priority;
   live->tokens = given.prompt;
   live->prompt_length = static_cast<int64_t>(given.prompt.size());
-  live->max_length = std::min(live->prompt_length + sampling.max_tokens, max_model_len());
+  live->max_length =
+      live->prompt_length + std::min(sampling.max_tokens, max_model_len() - live->prompt_length);
   live->salt = salt_hash(given.cache_salt);
   live->wants_all_rows = sampling.prompt_logprobs >= 0;
   live->reuse = !live->wants_all_rows;

@@ -7,6 +7,9 @@
 namespace ttpu::engine {
 namespace {
 
+constexpr double kMostTemperature = 100;
+constexpr double kMostRepetitionPenalty = 100;
+
 void check_penalty(const char* name, double value) {
   require(std::isfinite(value) && value >= -2 && value <= 2,
           "[sampling] {} is {}, expected a number from -2 to 2", name, value);
@@ -25,17 +28,20 @@ void check_logprobs(const char* name, int64_t value) {
 }  // namespace
 
 void validate(const SamplingParams& params, int64_t vocab) {
-  require(std::isfinite(params.temperature) && params.temperature >= 0,
-          "[sampling] temperature is {}, expected 0 (greedy) or more", params.temperature);
+  // What divides and multiplies logits must leave them finite.
+  require(params.temperature >= 0 && params.temperature <= kMostTemperature,
+          "[sampling] temperature is {}, expected 0 (greedy) to {}", params.temperature,
+          kMostTemperature);
   require(params.top_k >= -1 && params.top_k <= INT32_MAX,
           "[sampling] top_k is {}, expected 0 (all) or more", params.top_k);
   require(params.top_p > 0 && params.top_p <= 1,
           "[sampling] top_p is {}, expected a number in (0, 1]", params.top_p);
   require(params.min_p >= 0 && params.min_p <= 1,
           "[sampling] min_p is {}, expected a number from 0 to 1", params.min_p);
-  require(std::isfinite(params.repetition_penalty) && params.repetition_penalty > 0,
-          "[sampling] repetition_penalty is {}, expected a positive number",
-          params.repetition_penalty);
+  require(params.repetition_penalty >= 1 / kMostRepetitionPenalty &&
+              params.repetition_penalty <= kMostRepetitionPenalty,
+          "[sampling] repetition_penalty is {}, expected {} to {}", params.repetition_penalty,
+          1 / kMostRepetitionPenalty, kMostRepetitionPenalty);
   check_penalty("frequency_penalty", params.frequency_penalty);
   check_penalty("presence_penalty", params.presence_penalty);
   require(params.max_tokens >= 1, "[sampling] max_tokens is {}, expected at least 1",
