@@ -1,4 +1,5 @@
-// `ttpu bench`: how fast a model runs here, without a server in between.
+// `ttpu bench`: how fast a model runs here, without a server in between; `serve` is a file of its
+// own.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -197,6 +198,7 @@ void add_bench_command(CLI::App& app) {
       ->capture_default_str();
   one->add_option("--iterations", latency->iterations, "Batches")->capture_default_str();
   one->callback([latency] { run_latency(*latency); });
+  add_bench_serve_command(*command);
   command->footer(
       "Random prompts, greedy unless --temperature says otherwise. Example:\n"
       "  ttpu bench latency model.gguf --input-len 128 --output-len 128");

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 
 void add_bench_command(CLI::App& app);
+void add_bench_serve_command(CLI::App& bench);  // below `bench`
 void add_chat_command(CLI::App& app);
 void add_compile_command(CLI::App& app);
 void add_doctor_command(CLI::App& app);

@@ -100,6 +100,17 @@ def fixture_server(command, smollm2):
         server.kill()
 
 
+@pytest.fixture(scope="session", name="certificate")
+def fixture_certificate(tmp_path_factory):
+    """A certificate for 127.0.0.1 that vouches for itself, and its key."""
+    folder = tmp_path_factory.mktemp("certificate")
+    pem, key = folder / "certificate.pem", folder / "key.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+                    "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
+                    "-keyout", key, "-out", pem], check=True, capture_output=True)
+    return pem, key
+
+
 @pytest.fixture(scope="session", name="client")
 def fixture_client(server):
     return server.client()

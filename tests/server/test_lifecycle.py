@@ -204,14 +204,11 @@ def test_the_log_has_a_json_object_for_each_request(serve):
     assert any(line["status"] == 404 for line in lines)
 
 
-def test_tls(serve, tmp_path):
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-                    "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
-                    "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    server = serve("--ssl-certfile", str(certificate), "--ssl-keyfile", str(key))
+def test_tls(serve, certificate):
+    pem, key = certificate
+    server = serve("--ssl-certfile", str(pem), "--ssl-keyfile", str(key))
     assert server.url.startswith("https://")
-    trust = ssl.create_default_context(cafile=certificate)
+    trust = ssl.create_default_context(cafile=pem)
     with httpx.Client(verify=trust, timeout=120) as client:
         assert client.get(server.url + "/health").json() == {"status": "ok"}
         whole = client.post(server.url + "/v1/completions", json=SHORT).json()
