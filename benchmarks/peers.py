@@ -20,11 +20,12 @@ from pathlib import Path
 
 from engines import models
 from engines.base import Engine, Task, write_json
+from engines.command import run_command
 from engines.llama_cpp import LlamaCpp
 from engines.measure import BenchmarkError, metered, wait_until_quiet
 from engines.memory import read_bandwidth
 from engines.python_peers import OpenVinoGenAi, Transformers, Vllm
-from engines.table import markdown, read, replace_table
+from engines.table import markdown, read
 from engines.ttpu import Ttpu
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -178,17 +179,11 @@ class Session:
         return self.record
 
 
-def measure(arguments: argparse.Namespace) -> None:
+def measure(arguments: argparse.Namespace) -> dict:
     record = Session(arguments).run()
     write_json(arguments.out, record)
     say(f"written to {arguments.out}")
-    show(record, arguments.update)
-
-
-def show(record: dict, page: Path | None) -> None:
-    print(markdown(record))
-    if page:
-        replace_table(page, markdown(record))
+    return record
 
 
 def main() -> None:
@@ -212,16 +207,7 @@ def main() -> None:
     run.add_argument("--wait-quiet", type=float, default=0, metavar="SECONDS",
                      help="before each run, wait up to this long until others are quiet")
     run.set_defaults(call=measure)
-    table = commands.add_parser("table", help="print the table of a record")
-    table.add_argument("file", type=Path)
-    table.set_defaults(call=lambda arguments: show(read(arguments.file), arguments.update))
-    for command in (run, table):
-        command.add_argument("--update", type=Path, metavar="PAGE", help="also put the table into docs/performance.md")
-    arguments = parser.parse_args()
-    try:
-        arguments.call(arguments)
-    except BenchmarkError as error:
-        raise SystemExit(f"[peers] {error}") from error
+    run_command("peers", parser, commands, run, markdown)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,9 @@ and 128 streams at once, 128 tokens each, greedily. TTPU also answers a prompt o
 """
 
 import argparse
-import asyncio
 import datetime
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -27,6 +25,7 @@ from statistics import median
 
 from engines import models
 from engines.base import peers_dir, write_json
+from engines.command import run_command
 from engines.measure import BenchmarkError, metered
 from engines.table import read
 
@@ -34,7 +33,6 @@ ROOT = Path(__file__).resolve().parent.parent
 WORKLOAD = read(ROOT / "benchmarks" / "workloads" / "smollm2.json")
 STREAMS = {1: 8, 8: 32, 32: 64, 128: 128}  # at once, and requests in all
 PLACES, CONTEXT, PORT = 128, 640, 18473
-BEGIN, END = "<!-- serving: begin -->", "<!-- serving: end -->"
 
 
 class Server:
@@ -114,68 +112,44 @@ class Vllm(Server):
                 "--dtype", "bfloat16", "--disable-log-requests"]
 
 
-async def ask(prompt: list[int], tokens: int) -> list[float]:
-    """The times at which the answer's events came; the first entry is when it was asked for."""
-    body = json.dumps({"model": "model", "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True,
-                       "stream": True, "stream_options": {"include_usage": True}}).encode()
-    times = [time.monotonic()]
-    reader, writer = await asyncio.open_connection("127.0.0.1", PORT, limit=1 << 20)
-    writer.write(b"POST /v1/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ncontent-type: application/json\r\n"
-                 b"content-length: %d\r\n\r\n%s" % (len(body), body))
-    usage = 0
-    async for line in reader:
-        if not line.startswith(b"data: {"):
-            continue
-        if b'"text"' in line:
-            times.append(time.monotonic())
-        if found := re.search(rb'"completion_tokens": ?(\d+)', line):
-            usage = int(found[1])
-    writer.close()
-    if usage != tokens:
-        raise BenchmarkError(f"{usage} tokens came, and not {tokens}")
-    return times
+def bench(ttpu: Path, prompts: list[list[int]], tokens: int, *flags) -> dict:
+    """What `ttpu bench serve` measures, whichever the server."""
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as dataset:
+        dataset.write("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
+        dataset.flush()
+        command = [ttpu, "bench", "serve", "--port", PORT, "--model", "model", "--dataset", dataset.name, "--output-len", tokens,
+                   "--ignore-eos", "--json", *flags]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    if done.returncode:
+        raise BenchmarkError(done.stderr.strip())
+    report = json.loads(done.stdout)
+    if report["total_output_tokens"] != report["completed"] * tokens:
+        raise BenchmarkError(f"{report['total_output_tokens']} tokens came to {report['completed']} prompts, and not {tokens} to each")
+    return report
 
 
-async def load(streams: int, requests: int, tokens: int) -> dict:
-    """Figures with vLLM's names; milliseconds."""
-    prompts = WORKLOAD["W2"]["prompts"]
-    left = iter(range(requests))
-    answers: list[list[float]] = []
-
-    async def stream() -> None:
-        for number in left:
-            answers.append(await ask(prompts[number % len(prompts)], tokens))
-
-    start = time.monotonic()
-    await asyncio.gather(*(stream() for _ in range(streams)))
-    seconds = time.monotonic() - start
-    first = sorted(times[1] - times[0] for times in answers)
-    between = sorted(b - a for times in answers for a, b in zip(times[1:], times[2:]))
-    return {"streams": streams, "requests": requests, "output_throughput": requests * tokens / seconds,
-            "median_ttft_ms": 1e3 * median(first), "p99_ttft_ms": 1e3 * first[int(0.99 * (len(first) - 1))],
-            "median_itl_ms": 1e3 * median(between), "p99_itl_ms": 1e3 * between[int(0.99 * (len(between) - 1))]}
-
-
-async def prefix_cache() -> dict:
+def prefix_cache(ttpu: Path) -> dict:
     """Time to first token of 2,000 tokens that are new, and of the same with another end."""
     prefix = WORKLOAD["W3"]["prompt"][:2000]
-    seconds = []
-    for end in (5, 6, 7):
-        times = await ask([*prefix, end], 2)
-        seconds.append(times[1] - times[0])
-    return {"first_seconds": seconds[0], "second_seconds": min(seconds[1:]), "ratio": seconds[0] / min(seconds[1:])}
+    first, *others = bench(ttpu, [[*prefix, end] for end in (5, 6, 7)], 2, "--max-concurrency", 1, "--save-detailed")["ttfts"]
+    return {"first_seconds": first, "second_seconds": min(others), "ratio": first / min(others)}
 
 
 def measure(server: Server, arguments: argparse.Namespace, number: int) -> list[dict]:
     runs = []
+    if server.name == "ttpu" and number == 1:
+        with server:  # fills the cache of programs, so that every start that is measured finds it
+            pass
     with server:
-        asyncio.run(load(1, 1, 2))  # touches every page once
+        prompts = WORKLOAD["W2"]["prompts"]
+        bench(arguments.ttpu, prompts[:1], 2)  # touches every page once
         base = {"server": server.name, "round": number, "start_seconds": server.start_seconds}
         if server.name == "ttpu":
-            runs.append(base | {"prefix_cache": asyncio.run(prefix_cache())})
+            runs.append(base | {"prefix_cache": prefix_cache(arguments.ttpu)})
         for streams in arguments.streams:
             with metered() as others:
-                figures = asyncio.run(load(streams, arguments.requests or STREAMS[streams], arguments.tokens))
+                figures = bench(arguments.ttpu, prompts, arguments.tokens, "--num-prompts", arguments.requests or STREAMS[streams],
+                                "--max-concurrency", streams) | {"streams": streams}
             runs.append(base | figures | {"load_average": os.getloadavg()[0], "stolen_cores": others.stolen})
             say(f"round {number}: {server.title}, {streams} streams: {figures['output_throughput']:.1f} tokens/s, "
                 f"first token {figures['median_ttft_ms']:.0f} ms, between {figures['median_itl_ms']:.1f} ms")
@@ -186,7 +160,7 @@ def say(text: str) -> None:
     print(f"[serving] {text}", file=sys.stderr, flush=True)
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> dict:
     servers = [kind(arguments.ttpu) for kind in (Ttpu, LlamaServer, Vllm) if kind.name in arguments.servers]
     record = {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "cores": os.cpu_count(),
               "tokens": arguments.tokens, "titles": {server.name: server.title for server in servers}, "left_out": {}, "runs": []}
@@ -202,7 +176,7 @@ def run(arguments: argparse.Namespace) -> None:
                 record["left_out"][server.name] = str(error)
                 say(f"{server.title} is left out: {error}")
             write_json(arguments.out, record)
-    show(record, arguments.update)
+    return record
 
 
 def markdown(record: dict) -> str:
@@ -239,16 +213,6 @@ def markdown(record: dict) -> str:
     return "\n".join(lines)
 
 
-def show(record: dict, page: Path | None) -> None:
-    table = markdown(record)
-    print(table)
-    if page:
-        text = page.read_text()
-        if text.count(BEGIN) != 1 or text.count(END) != 1:
-            raise BenchmarkError(f"{page} has not one `{BEGIN}` and one `{END}` for the table to stand between")
-        page.write_text(text[:text.index(BEGIN) + len(BEGIN)] + f"\n{table}\n" + text[text.index(END):])
-
-
 def set_up(_: argparse.Namespace) -> None:
     source, build = peers_dir() / "llama_cpp" / "source" / "llama.cpp", LlamaServer.program.parent.parent
     if not source.is_dir():
@@ -275,16 +239,7 @@ def main() -> None:
     one.add_argument("--rounds", type=int, default=3)
     one.add_argument("--out", type=Path, default=Path("serving.json"))
     one.set_defaults(call=run)
-    table = commands.add_parser("table")
-    table.add_argument("file", type=Path)
-    table.set_defaults(call=lambda arguments: show(read(arguments.file), arguments.update))
-    for command in (one, table):
-        command.add_argument("--update", type=Path, metavar="PAGE", help="also put the table into docs/performance.md")
-    arguments = parser.parse_args()
-    try:
-        arguments.call(arguments)
-    except BenchmarkError as error:
-        raise SystemExit(f"[serving] {error}") from error
+    run_command("serving", parser, commands, one, markdown)
 
 
 if __name__ == "__main__":

@@ -15,15 +15,13 @@ def read(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
-BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
-
-
-def replace_table(page: Path, table: str) -> None:
-    """Puts the table between the two marks of a page."""
+def replace_table(page: Path, name: str, table: str) -> None:
+    """Puts the table between the two marks of that name of a page."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     text = page.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise BenchmarkError(f"{page} has not one `{BEGIN}` and one `{END}` for the table to stand between")
-    page.write_text(text[:text.index(BEGIN) + len(BEGIN)] + f"\n{table}\n" + text[text.index(END):])
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise BenchmarkError(f"{page} has not one `{begin}` and one `{end}` for the table to stand between")
+    page.write_text(text[:text.index(begin) + len(begin)] + f"\n{table}\n" + text[text.index(end):])
 
 
 # The figures: title, task, value of one run, whether more is better, how it is written.
