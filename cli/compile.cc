@@ -30,7 +30,9 @@ struct CompileFlags {
   engine::EngineOptions engine = default_options();
   std::string layers = "unrolled";
   bool json = false;
-  std::string output;      // the folder of a bundle
+  std::string output;    // the folder of a bundle
+  std::string save_hlo;  // the folder of the scheduled programs
+  std::string xla_flags;
   std::string child;       // the phase that this process is to compile
   std::string child_text;  // the file that this process is to compile into `output`
 
@@ -57,6 +59,10 @@ engine::AotRequest to_request(const CompileFlags& flags) {
   request.phase = flags.child == "decode" ? engine::Phase::kDecode : engine::Phase::kPrefill;
   request.engine = engine_options(flags);
   request.layers = flags.layers == "scanned" ? nn::Layers::kScanned : nn::Layers::kUnrolled;
+  request.xla_flags = flags.xla_flags;
+  if (!flags.save_hlo.empty()) {
+    request.hlo_file = std::filesystem::path(flags.save_hlo) / (flags.child + ".hlo.pb");
+  }
   return request;
 }
 
@@ -94,6 +100,11 @@ plan::ProgramReport compile_in_child(const CompileFlags& flags, const std::strin
                                       flags.layers,
                                       "--child",
                                       phase};
+  if (!flags.xla_flags.empty()) command.push_back("--xla-flags=" + flags.xla_flags);
+  if (!flags.save_hlo.empty()) {
+    std::filesystem::create_directories(flags.save_hlo);
+    command.insert(command.end(), {"--save-hlo", flags.save_hlo});
+  }
   for (std::string& argument : parallel_arguments(flags.engine.parallel)) {
     command.push_back(std::move(argument));
   }
@@ -231,6 +242,10 @@ void add_compile_command(CLI::App& app) {
       ->check(CLI::IsMember({"unrolled", "scanned"}))
       ->capture_default_str();
   ttpu::cli::add_parallel_flags(*command, &flags->engine.parallel);
+  command->add_option("--save-hlo", flags->save_hlo,
+                      "Put the scheduled programs into this folder; `ttpu plan --hlo` reads them");
+  command->add_option("--xla-flags", flags->xla_flags,
+                      "Flags of the TPU compiler: \"--xla_a=true --xla_b=3\"");
   command->add_flag("--json", flags->json, "Print JSON");
   command->add_option("--child-text", flags->child_text)->group("");
   command->add_option("--child", flags->child)

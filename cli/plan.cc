@@ -37,7 +37,7 @@ engine::ChildCompile child_of(const PlanFlags& flags, const Json& config,
                               const plan::Candidate& candidate, const plan::Workload& work,
                               const std::string& phase) {
   // Replicas that share nothing are compiled as one of them, on the part of the slice that it has.
-  const bool alone = candidate.strategy == "tensor" || candidate.strategy == "context";
+  const bool alone = !candidate.strategy.starts_with("expert");
   const auto slice = alone ? plan::replica_slice(candidate) : candidate.slice;
   require(slice.has_value(), "[plan] a replica on half a chip is not compiled alone");
   const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
@@ -95,8 +95,12 @@ void price_hlo(const PlanFlags& flags) {
   const plan::Slice slice = plan::parse_slice(flags.request.topology);
   const std::string bytes = read_file(flags.hlo);
   const bool text = bytes.find("ENTRY ") != std::string::npos;
-  const plan::ScheduleCost cost = text ? plan::schedule_cost(plan::parse_hlo_text(bytes), slice)
-                                       : plan::schedule_cost(plan::parse_hlo(bytes), slice);
+  const plan::HloModule module = text ? plan::parse_hlo_text(bytes) : plan::parse_hlo(bytes);
+  require(!module.computations.empty(),
+          "[plan] {} holds no program; expected XLA's text, or a message HloModuleProto as `ttpu "
+          "compile --save-hlo` writes it",
+          flags.hlo);
+  const plan::ScheduleCost cost = plan::schedule_cost(module, slice);
   if (flags.json) {
     std::cout << plan::to_json(cost).dump(2) << "\n";
     return;
@@ -182,7 +186,7 @@ void add_plan_command(CLI::App& app) {
   command->add_option("--tensor-parallel-size,--tp", request.tensor,
                       "Only meshes with so many devices to a layer (0: any)");
   command->add_option("--strategy", request.strategy, "Only this one")
-      ->check(CLI::IsMember({"tensor", "context", "expert", "expert_context"}));
+      ->check(CLI::IsMember({"tensor", "sequence", "context", "expert", "expert_context"}));
   command->add_option("--max-ttft", flags->max_ttft_ms, "Milliseconds to the first token, at most")
       ->check(CLI::PositiveNumber);
   command->add_option("--max-tpot", flags->max_tpot_ms, "Milliseconds a token after it, at most")

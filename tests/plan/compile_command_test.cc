@@ -53,6 +53,24 @@ TEST_P(CompileCommand, TellsMemoryAndCostOfBothPrograms) {
   EXPECT_GT(report["prefill"]["flops"], report["decode"]["flops"]);
 }
 
+TEST_P(CompileCommand, TheScheduledProgramsCanBePricedAgain) {
+  const std::filesystem::path folder =
+      std::filesystem::path(testing::TempDir()) / (std::string("hlo_") + GetParam());
+  std::filesystem::remove_all(folder);
+  const SubprocessResult made = run_subprocess(
+      {TTPU_COMMAND, "compile", kModel, "--topology", GetParam(), "--json", "--max-model-len", "64",
+       "--prefill-tokens", "32", "--save-hlo", folder.string()});
+  ASSERT_EQ(made.exit_code, 0) << made.errors;
+  const Json report = parse_json(made.output, "report");
+  for (const std::string phase : {"prefill", "decode"}) {
+    const SubprocessResult priced =
+        run_subprocess({TTPU_COMMAND, "plan", "--hlo", (folder / (phase + ".hlo.pb")).string(),
+                        "--topology", GetParam(), "--json"});
+    ASSERT_EQ(priced.exit_code, 0) << priced.errors;
+    EXPECT_EQ(parse_json(priced.output, "cost"), report[phase]["schedule"]);
+  }
+}
+
 TEST_P(CompileCommand, TheCacheHasTheTypeThatWasAskedFor) {
   const auto cache_bytes = [](const SubprocessResult& result) {
     return parse_json(result.output, "report")["decode"]["cache_bytes"].get<int64_t>();

@@ -42,6 +42,31 @@ TEST(Schedule, AProductIsCountedWithItsBytesAndItsWaits) {
   EXPECT_NEAR(cost.limit_seconds, cost.hbm_bytes / 819e9, 1e-15);
 }
 
+// As libtpu writes the product of a head: the weight goes through a fusion of nothing but a
+// bitcast.
+TEST(Schedule, AWeightBehindABitcastIsRead) {
+  const ScheduleCost cost = cost_of(R"(
+%bitcast_fusion (input: bf16[32064,4096]) -> bf16[32064,4096] {
+  %input = bf16[32064,4096]{1,0:T(8,128)(2,1)} parameter(0)
+  ROOT %bitcast = bf16[32064,4096]{1,0:T(8,128)(2,1)} bitcast(%input)
+}
+
+%fused_computation (param_0: bf16[32064,4096], param_1: bf16[8,4096]) -> f32[8,32064] {
+  %param_1 = bf16[8,4096]{1,0:T(8,128)(2,1)S(1)} parameter(1)
+  %param_0 = bf16[32064,4096]{1,0:T(8,128)(2,1)} parameter(0)
+  %fusion.1 = bf16[32064,4096]{1,0:T(8,128)(2,1)} fusion(%param_0), kind=kLoop, calls=%bitcast_fusion
+  ROOT %convolution = f32[8,32064]{1,0:T(8,128)} convolution(%param_1, %fusion.1), dim_labels=bf_oi->bf
+}
+
+ENTRY %main (w: bf16[32064,4096], x: bf16[8,4096]) -> f32[8,32064] {
+  %w = bf16[32064,4096]{1,0:T(8,128)(2,1)} parameter(0)
+  %x = bf16[8,4096]{1,0:T(8,128)(2,1)S(1)} parameter(1)
+  ROOT %fusion = f32[8,32064]{1,0:T(8,128)S(1)} fusion(%w, %x), kind=kOutput, calls=%fused_computation, backend_config={"estimated_cycles":"686356"}
+})");
+  EXPECT_EQ(cost.hbm_bytes, 32064.0 * 4096 * 2);
+  EXPECT_EQ(cost.flops, 2.0 * 8 * 32064 * 4096);
+}
+
 // The same copy beside an operator that is long enough.
 TEST(Schedule, ACopyBesideWorkIsHidden) {
   const ScheduleCost cost = cost_of(R"(
@@ -107,6 +132,32 @@ ENTRY %main (a: bf16[2048,4096], b: bf16[16,128]) -> bf16[64,128] {
   EXPECT_EQ(reduce.sent_bytes, 2048.0 * 4096 * 2 * 1.5);
   EXPECT_GE(reduce.exposed_seconds, reduce.sent_bytes / 100e9);  // two links of 50 GB/s
   EXPECT_EQ(cost.exposed_collective_seconds, reduce.exposed_seconds);
+}
+
+// As libtpu writes it; the rows are padded to 560 a device.
+TEST(Schedule, AReduceScatterSendsHalfOfAnAllReduce) {
+  const ScheduleCost cost = cost_of(R"(
+%all-reduce-scatter (input: bf16[2048,4096]) -> bf16[560,4096] {
+  %input = bf16[2048,4096]{1,0:T(8,128)(2,1)S(1)} parameter(0)
+  %zero = bf16[] constant(0)
+  %pad = bf16[2240,4096]{1,0:T(8,128)(2,1)} pad(%input, %zero), padding=0_192x0_0
+  %all-reduce = bf16[2240,4096]{1,0:T(8,128)(2,1)} all-reduce(%pad), replica_groups={{0,1,2,3}}, to_apply=%add
+  %partition-id = u32[] partition-id()
+  %rows = u32[] constant(560)
+  %row = u32[] multiply(%partition-id, %rows)
+  %column = u32[] constant(0)
+  ROOT %dynamic-slice = bf16[560,4096]{1,0:T(8,128)(2,1)S(1)} dynamic-slice(%all-reduce, %row, %column), dynamic_slice_sizes={560,4096}
+}
+
+ENTRY %main (a: bf16[2048,4096]) -> bf16[560,4096] {
+  %a = bf16[2048,4096]{1,0:T(8,128)(2,1)S(1)} parameter(0)
+  ROOT %fusion = bf16[560,4096]{1,0:T(8,128)(2,1)S(1)} fusion(%a), kind=kCustom, calls=%all-reduce-scatter
+})");
+  ASSERT_EQ(cost.collectives.size(), 1U);
+  EXPECT_EQ(cost.collectives[0].opcode, "reduce-scatter");
+  EXPECT_EQ(cost.collectives[0].bytes, 560.0 * 4096 * 2);
+  EXPECT_EQ(cost.collectives[0].sent_bytes, 3 * 560.0 * 4096 * 2);
+  EXPECT_GE(cost.seconds, cost.collectives[0].sent_bytes / 100e9);
 }
 
 // Two kernels that name one cache, as tpu-inference has them for prefill and decode.

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <optional>
 
+#include "ttpu/base/file.h"
 #include "ttpu/engine/weight_loader.h"
 #include "ttpu/models/registry.h"
 #include "ttpu/pjrt/topology.h"
@@ -166,10 +167,14 @@ plan::ProgramReport compile_ahead(const AotRequest& request) {
   report.program_text_bytes = static_cast<int64_t>(text.size());
   pjrt::CompileOptions options;
   options.num_partitions = static_cast<int>(report.devices);
+  pjrt::add_xla_flags(options, request.xla_flags);
   const auto start = std::chrono::steady_clock::now();
   const pjrt::Executable executable = topology.compile(text, options);
   report.compile_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (!request.hlo_file.empty()) {
+    write_file(request.hlo_file, executable.optimized_program().code);
+  }
   add_compiled(executable, &report);
   report.estimate = plan::estimate_step(chip, report.flops, report.moved_bytes(), report.ici_bytes);
   report.tokens_per_second = static_cast<double>(report.tokens) / report.estimate.seconds;

@@ -1,6 +1,7 @@
 // A model's programs compiled for TPUs that this machine need not have. No weights are needed.
 #pragma once
 
+#include <filesystem>
 #include <string>
 
 #include "ttpu/base/json.h"
@@ -18,6 +19,8 @@ struct AotRequest {
   Phase phase = Phase::kDecode;
   EngineOptions engine;  // dtype, lengths and sizes of batches; its device is the topology
   nn::Layers layers = nn::Layers::kUnrolled;
+  std::string xla_flags = {};           // for the TPU compiler, as in XLA_FLAGS
+  std::filesystem::path hlo_file = {};  // where the scheduled program goes; empty: nowhere
 };
 
 // Compiles one of the engine's programs, that of its largest bucket of the phase, with libtpu, in

@@ -74,7 +74,7 @@ std::string strategy_of(const nn::DecoderSpec& spec, const ParallelOptions& opti
   const bool few = kv_heads_of(spec.layers.at(0)) % sizes.tensor != 0;
   const bool whole = options.enable_expert_parallel || experts >= sizes.tensor * sizes.data;
   if (experts > 0 && whole) return few ? "expert_context" : "expert";
-  return few ? "context" : "tensor";
+  return few ? "context" : "sequence";
 }
 
 }  // namespace

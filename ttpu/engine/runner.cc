@@ -83,6 +83,16 @@ Runner::Runner(const nn::DecoderSpec& spec, const std::filesystem::path& weights
   }
 }
 
+namespace {
+
+bool same_order(const std::vector<nn::WeightDecl>& a, const std::vector<nn::WeightDecl>& b) {
+  return std::ranges::equal(a, b, [](const nn::WeightDecl& one, const nn::WeightDecl& other) {
+    return one.names == other.names && one.row_offset == other.row_offset;
+  });
+}
+
+}  // namespace
+
 void Runner::build_programs(const nn::DecoderSpec& spec, const WeightLoader& loader) {
   const kernels::Target target = target_of(client_, options_.custom_calls);
   const nn::FormatOf format = [&](const nn::WeightDecl& decl) { return loader.format_of(decl); };
@@ -96,7 +106,12 @@ void Runner::build_programs(const nn::DecoderSpec& spec, const WeightLoader& loa
     steps_.push_back({bucket, layout, Shape(DType::kS32, {layout.total()}), {}, nullptr});
     steps_.back().program.name = program_name(bucket);
     if (options_.bundle != nullptr) continue;
-    program = build(bucket);
+    EngineProgram next = build(bucket);
+    // They are called with the same weights, in the order of the first one's declarations.
+    require(steps_.size() == 1 || same_order(program.weights, next.weights),
+            "[engine] program {} asks for its weights in another order than {}",
+            steps_.back().program.name, steps_.front().program.name);
+    program = std::move(next);
     steps_.back().program.text = program.module->to_string();
   }
   set_history_.name = kHistoryProgram;

@@ -61,12 +61,15 @@ Projections fused_projection(Context& context, const AttentionSpec& spec, const 
   const int64_t kv = spec.kv_heads * spec.head_dim;
   LinearSpec fused{spec.qkv,           spec.hidden,     q + 2 * kv,   spec.qkv_bias,
                    {"heads", "embed"}, spec.transposed, {heads.units}};
-  const int64_t tokens = x.dim(0);
+  const auto product = [&] {
+    return of_all_tokens(
+        context, x, [&](ir::Value rows) { return ir::Values{linear(context, fused, rows)}; })[0];
+  };
   if (spec.layout == AttentionSpec::Layout::kConcatenated) {
     fused.segments = {{q, "heads", heads.units},
                       {kv, "kv_heads", spec.kv_heads},
                       {kv, "kv_heads", spec.kv_heads}};
-    const ir::Value all = linear(context, fused, x);
+    const ir::Value all = product();
     const int64_t own_q = heads.q * spec.head_dim;
     const int64_t own_kv = heads.kv * spec.head_dim;
     return {split_heads(columns(all, 0, own_q), heads.q),
@@ -74,7 +77,9 @@ Projections fused_projection(Context& context, const AttentionSpec& spec, const 
             split_heads(columns(all, own_q + own_kv, own_q + 2 * own_kv), heads.kv)};
   }
   // Each head's q, k and v stand together.
-  const ir::Value all = ir::reshape(linear(context, fused, x), {tokens, heads.q, 3, spec.head_dim});
+  const ir::Value joined = product();
+  const int64_t tokens = joined.dim(0);
+  const ir::Value all = ir::reshape(joined, {tokens, heads.q, 3, spec.head_dim});
   const auto part = [&](int64_t i) {
     return ir::reshape(ir::slice(all, {0, 0, i, 0}, {tokens, heads.q, i + 1, spec.head_dim}),
                        {tokens, heads.q, spec.head_dim});
@@ -98,7 +103,9 @@ Projections project(Context& context, const AttentionSpec& spec, const Heads& he
     weights.push_back(linear_weight(context, part));
     biases.push_back(linear_bias(context, part));
   }
-  const ir::Values out = kernels::linear_group(context.target(), x, weights, biases);
+  const ir::Values out = of_all_tokens(context, x, [&](ir::Value rows) {
+    return ir::Values(kernels::linear_group(context.target(), rows, weights, biases));
+  });
   return {split_heads(out[0], heads.q), split_heads(out[1], heads.kv),
           split_heads(out[2], heads.kv)};
 }
@@ -185,7 +192,7 @@ LayerResult attention(Context& context, const AttentionSpec& spec, ir::Value x, 
       context.target(), parallel::gather(heads.q, 1, mesh, own.apart), heads.k, heads.v, cache,
       inputs.batch_for(spec.sliding_window), options);
   const ir::Value output = parallel::own_part(result.output, 1, mesh, own.apart);
-  const ir::Value joined = ir::reshape(output, {x.dim(0), own.q * spec.head_dim});
+  const ir::Value joined = ir::reshape(output, {output.dim(0), own.q * spec.head_dim});
   return {linear_sum(context,
                      {spec.o,
                       spec.heads * spec.head_dim,
@@ -198,8 +205,9 @@ LayerResult attention(Context& context, const AttentionSpec& spec, ir::Value x, 
           result.cache};
 }
 
-LayerResult attention(Context& context, const MlaSpec& spec, ir::Value x, ir::Value cache,
+LayerResult attention(Context& context, const MlaSpec& spec, ir::Value own_x, ir::Value cache,
                       const StepInputs& inputs, RotaryTables& tables) {
+  const ir::Value x = all_tokens(context, own_x);
   const int64_t qk = spec.qk_nope_head_dim + spec.qk_rope_head_dim;
   const parallel::Mesh& mesh = context.layout().mesh();
   const Heads own = divide_heads(context.layout(), spec.heads, 1);

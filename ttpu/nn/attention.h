@@ -90,7 +90,7 @@ struct LayerResult {
   ir::Value output;  // [tokens, hidden], of the device's part of the tokens
   ir::Value cache;   // updated
 };
-// x: all tokens. cache: what the device has of it.
+// x: the device's part of the tokens. cache: what it has of it.
 LayerResult attention(Context& context, const AttentionSpec& spec, ir::Value x, ir::Value cache,
                       const StepInputs& inputs, RotaryTables& tables);
 LayerResult attention(Context& context, const MlaSpec& spec, ir::Value x, ir::Value cache,

@@ -71,7 +71,7 @@ DecoderResult decoder(Context& context, const DecoderSpec& spec, const StepInput
       result.caches.push_back(step.cache);
     }
   }
-  x = norm(context, spec.final_norm, ir::take(all_tokens(context, x), rows, 0));
+  x = norm(context, spec.final_norm, take_tokens(context, x, rows));
   ir::Value logits = scaled(head(context, spec, x), spec.logit_scale);
   if (spec.logit_soft_cap) {
     logits = ir::tanh(logits / *spec.logit_soft_cap) * *spec.logit_soft_cap;

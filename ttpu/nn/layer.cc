@@ -9,13 +9,12 @@ namespace {
 ir::Value scaled(ir::Value x, double factor) { return factor == 1 ? x : x * factor; }
 
 ir::Value feed_forward(Context& context, const LayerSpec& layer, ir::Value own) {
-  const ir::Value x = all_tokens(context, own);
   return std::visit(
       [&](const auto& spec) {
         if constexpr (std::is_same_v<std::decay_t<decltype(spec)>, MoeSpec>) {
-          return moe(context, spec, x);
+          return moe(context, spec, own);
         } else {
-          return mlp(context, spec, x);
+          return mlp(context, spec, own);
         }
       },
       layer.mlp);
@@ -28,8 +27,7 @@ LayerResult layer_step(Context& context, const LayerSpec& layer, ir::Value x, ir
   const ir::Value attention_input = norm(context, layer.attention_norm, x);
   LayerResult result = std::visit(
       [&](const auto& spec) {
-        return attention(context, spec, all_tokens(context, attention_input), cache, inputs,
-                         tables);
+        return attention(context, spec, attention_input, cache, inputs, tables);
       },
       layer.attention);
   const ir::Value attended =

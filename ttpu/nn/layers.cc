@@ -1,5 +1,7 @@
 #include "ttpu/nn/layers.h"
 
+#include <functional>
+
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
 #include "ttpu/parallel/collectives.h"
@@ -34,19 +36,45 @@ ir::Value linear(Context& context, const LinearSpec& spec, ir::Value x,
                          linear_bias(context, spec), result);
 }
 
-ir::Value linear_sum(Context& context, const LinearSpec& spec, ir::Value x) {
+namespace {
+
+// How the columns of a weight are divided.
+parallel::Division columns_of(const Context& context, const LinearSpec& spec) {
   const int64_t units = spec.units.size() > 1 ? spec.units[1] : 0;
-  const parallel::Division division = units > 0 ? context.layout().division(spec.axes.at(1), units)
-                                                : context.layout().division(spec.axes.at(1));
-  if (division.whole()) return own_tokens(context, linear(context, spec, x));
-  const ir::Value partial = kernels::linear(context.target(), x, linear_weight(context, spec));
-  const ir::Value sum = sum_tokens(context, partial, division);
+  return units > 0 ? context.layout().division(spec.axes.at(1), units)
+                   : context.layout().division(spec.axes.at(1));
+}
+
+bool goes_round(const Context& context, const LinearSpec& spec) {
+  return context.ring() && columns_of(context, spec) == context.tokens();
+}
+
+ir::Value with_bias(Context& context, const LinearSpec& spec, ir::Value sum) {
   const std::optional<ir::Value> bias = linear_bias(context, spec);
   return bias ? sum + ir::convert(*bias, sum.dtype()) : sum;
 }
 
+}  // namespace
+
+ir::Value linear_sum(Context& context, const LinearSpec& spec, ir::Value x) {
+  const parallel::Division division = columns_of(context, spec);
+  if (division.whole()) return own_tokens(context, linear(context, spec, x));
+  const auto partial = [&](ir::Value rows) {
+    return kernels::linear(context.target(), rows, linear_weight(context, spec));
+  };
+  const ir::Value sum = goes_round(context, spec) ? context.ring()->sum_scatter(x, partial)
+                                                  : sum_tokens(context, partial(x), division);
+  return with_bias(context, spec, sum);
+}
+
 ir::Value all_tokens(Context& context, ir::Value x) {
   return parallel::gather(x, 0, context.layout().mesh(), context.tokens());
+}
+
+ir::Values of_all_tokens(Context& context, ir::Value own,
+                         const parallel::Ring::Products& products) {
+  if (context.ring()) return context.ring()->gather(own, products);
+  return products(all_tokens(context, own));
 }
 
 ir::Value own_tokens(Context& context, ir::Value x) {
@@ -59,6 +87,33 @@ ir::Value sum_tokens(Context& context, ir::Value partial, const parallel::Divisi
   return own_tokens(context, parallel::sum(partial, mesh, division));
 }
 
+namespace {
+
+// Of rows that are divided, `count` to a device, those at `indices`; zeros where another has them.
+ir::Value take_own(Context& context, const parallel::Division& division, int64_t count,
+                   ir::Value indices, const std::function<ir::Value(ir::Value own)>& take) {
+  const ir::Value part =
+      parallel::part_index(indices.function(), context.layout().mesh(), division);
+  const auto rows = static_cast<double>(count);
+  const ir::Value own = indices - ir::broadcast_to(part * rows, indices.dims());
+  const ir::Value zero = ir::full(own.function(), own.shape(), 0);
+  const ir::Value has = ir::and_(
+      ir::compare(own, zero, ir::ComparisonDirection::kGe),
+      ir::compare(own, ir::full(own.function(), own.shape(), rows), ir::ComparisonDirection::kLt));
+  const ir::Value found = take(ir::select(has, own, zero));
+  const ir::Value nothing = ir::full(found.function(), found.shape(), 0);
+  return ir::select(ir::broadcast_in_dim(has, found.dims(), {0}), found, nothing);
+}
+
+}  // namespace
+
+ir::Value take_tokens(Context& context, ir::Value own, ir::Value indices) {
+  const auto take = [&](ir::Value at) { return ir::take(own, at, 0); };
+  if (context.tokens().whole()) return take(indices);
+  const ir::Value part = take_own(context, context.tokens(), own.dim(0), indices, take);
+  return parallel::sum(part, context.layout().mesh(), context.tokens());
+}
+
 ir::Value embedding(Context& context, const std::string& weight, int64_t rows, int64_t hidden,
                     ir::Value indices, const std::string& axis) {
   const kernels::WeightOperand table = context.matrix(weight, rows, hidden, {axis, "embed"});
@@ -67,19 +122,7 @@ ir::Value embedding(Context& context, const std::string& weight, int64_t rows, i
   };
   const parallel::Division division = context.layout().division(axis);
   if (division.whole()) return own_tokens(context, take(indices));
-  // The device that has a row adds it, the others zeros.
-  const ir::Value part =
-      parallel::part_index(indices.function(), context.layout().mesh(), division);
-  const auto count = static_cast<double>(table.dims[0]);
-  const ir::Value own = indices - ir::broadcast_to(part * count, indices.dims());
-  const ir::Value zero = ir::full(own.function(), own.shape(), 0);
-  const ir::Value has = ir::and_(
-      ir::compare(own, zero, ir::ComparisonDirection::kGe),
-      ir::compare(own, ir::full(own.function(), own.shape(), count), ir::ComparisonDirection::kLt));
-  const ir::Value found = take(ir::select(has, own, zero));
-  const ir::Value nothing = ir::full(found.function(), found.shape(), 0);
-  return sum_tokens(
-      context, ir::select(ir::broadcast_in_dim(has, found.dims(), {0}), found, nothing), division);
+  return sum_tokens(context, take_own(context, division, table.dims[0], indices, take), division);
 }
 
 namespace {
@@ -133,9 +176,10 @@ kernels::Activation activation_from_config(const std::string& name) {
        name);
 }
 
-ir::Value mlp(Context& context, const MlpSpec& spec, ir::Value x) {
-  const LinearSpec down{spec.down, spec.intermediate, spec.hidden,
-                        spec.bias, {"embed", "mlp"},  spec.transposed};
+namespace {
+
+// What comes before the last product.
+ir::Value mlp_inner(Context& context, const MlpSpec& spec, ir::Value x) {
   LinearSpec up{spec.up,   spec.hidden,      spec.intermediate,
                 spec.bias, {"mlp", "embed"}, spec.transposed};
   if (spec.fused) {
@@ -146,17 +190,30 @@ ir::Value mlp(Context& context, const MlpSpec& spec, ir::Value x) {
     const int64_t own = both.dim(1) / 2;
     const ir::Value gate = ir::slice(both, {0, 0}, {tokens, own});
     const ir::Value value = ir::slice(both, {0, own}, {tokens, 2 * own});
-    return linear_sum(context, down, kernels::activate(spec.activation, gate) * value);
+    return kernels::activate(spec.activation, gate) * value;
   }
-  if (spec.gate.empty()) {
-    return linear_sum(context, down, kernels::activate(spec.activation, linear(context, up, x)));
-  }
+  if (spec.gate.empty()) return kernels::activate(spec.activation, linear(context, up, x));
   LinearSpec gate = up;
   gate.name = spec.gate;
-  const ir::Value inner = kernels::gated_linear(
-      context.target(), x, linear_weight(context, gate), linear_weight(context, up),
-      spec.activation, linear_bias(context, gate), linear_bias(context, up));
-  return linear_sum(context, down, inner);
+  return kernels::gated_linear(context.target(), x, linear_weight(context, gate),
+                               linear_weight(context, up), spec.activation,
+                               linear_bias(context, gate), linear_bias(context, up));
+}
+
+}  // namespace
+
+ir::Value mlp(Context& context, const MlpSpec& spec, ir::Value own) {
+  const LinearSpec down{spec.down, spec.intermediate, spec.hidden,
+                        spec.bias, {"embed", "mlp"},  spec.transposed};
+  if (!goes_round(context, down)) {
+    return linear_sum(context, down, mlp_inner(context, spec, all_tokens(context, own)));
+  }
+  const ir::Value sum = context.ring()->gather_sum_scatter(own, [&](ir::Value rows) {
+    // Declared in this order in every program: they share the weights.
+    const ir::Value inner = mlp_inner(context, spec, rows);
+    return kernels::linear(context.target(), inner, linear_weight(context, down));
+  });
+  return with_bias(context, down, sum);
 }
 
 }  // namespace ttpu::nn

@@ -32,6 +32,10 @@ ir::Value linear_sum(Context& context, const LinearSpec& spec, ir::Value x);
 
 // Between attention and MLP a device may have a part of the tokens (Context::tokens). All of them:
 ir::Value all_tokens(Context& context, ir::Value x);
+// What `products` gives of each of all the tokens, given the device's part of them.
+ir::Values of_all_tokens(Context& context, ir::Value own, const parallel::Ring::Products& products);
+// Those at `indices` (i32), on every device.
+ir::Value take_tokens(Context& context, ir::Value own, ir::Value indices);
 // Its part of what all devices have, and of what is the sum over a division's devices.
 ir::Value own_tokens(Context& context, ir::Value x);
 ir::Value sum_tokens(Context& context, ir::Value partial, const parallel::Division& division);
@@ -72,7 +76,7 @@ struct MlpSpec {
   bool fused = false;       // `up` holds gate then up: [2 * intermediate, hidden]
   bool transposed = false;  // GPT-2
 };
-// x: all tokens; gives the device's part of them.
-ir::Value mlp(Context& context, const MlpSpec& spec, ir::Value x);
+// Of the device's part of the tokens.
+ir::Value mlp(Context& context, const MlpSpec& spec, ir::Value own);
 
 }  // namespace ttpu::nn

@@ -154,22 +154,22 @@ ir::Value run_experts(Context& context, const MoeSpec& spec, ir::Value x, const 
 
 }  // namespace
 
-ir::Value moe(Context& context, const MoeSpec& spec, ir::Value x) {
+ir::Value moe(Context& context, const MoeSpec& spec, ir::Value own) {
   const parallel::Layout& layout = context.layout();
   const parallel::Division experts = layout.division("experts");
   // Where replicas of the model share the experts, each sees the tokens of all.
   const parallel::Division within = without(layout.mesh(), experts, layout.division("batch"));
   const parallel::Division shared_by = without(layout.mesh(), experts, within);
-  const ir::Value tokens = parallel::gather(x, 0, layout.mesh(), shared_by);
+  const ir::Value tokens = parallel::gather(all_tokens(context, own), 0, layout.mesh(), shared_by);
   const ir::Value partial = run_experts(context, spec, tokens, route(context, spec, tokens));
   const ir::Value routed =
       sum_tokens(context, parallel::sum_scatter(partial, 0, layout.mesh(), shared_by),
                  join(layout.mesh(), within, layout.division("expert_mlp")));
   if (spec.shared.up.empty()) return routed;
-  ir::Value shared = mlp(context, spec.shared, x);
+  ir::Value shared = mlp(context, spec.shared, own);
   if (!spec.shared_gate.empty()) {
     const LinearSpec gate{spec.shared_gate, spec.hidden, 1, false, {"norm", "embed"}};
-    shared = shared * own_tokens(context, ir::logistic(linear(context, gate, x)));
+    shared = shared * ir::logistic(linear(context, gate, own));
   }
   return routed + shared;
 }

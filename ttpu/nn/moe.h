@@ -40,7 +40,7 @@ struct MoeSpec {
   std::string shared_gate;  // module [1, hidden] whose sigmoid scales the shared expert
 };
 
-// x: all tokens; gives the device's part of them.
-ir::Value moe(Context& context, const MoeSpec& spec, ir::Value x);
+// Of the device's part of the tokens.
+ir::Value moe(Context& context, const MoeSpec& spec, ir::Value own);
 
 }  // namespace ttpu::nn

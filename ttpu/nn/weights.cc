@@ -101,8 +101,13 @@ ir::Value Context::tensor(const std::string& name, const Dims& dims, const Axes&
 ir::Value Context::tensor(WeightDecl decl) { return of_turn(declare(std::move(decl)).value); }
 
 void Context::divide_tokens(int64_t tokens) {
+  // Fewer rows than fill a TPU's matrix unit twice do not pay. On CPU, where several devices serve
+  // to try programs, two halves of one row do.
+  const int64_t least = target_.platform == kernels::Platform::kTpu ? 256 : 2;
   tokens_ = layout_.division("tokens");
-  if (tokens % tokens_.parts != 0) tokens_ = {};
+  if (tokens % tokens_.parts != 0 || tokens / tokens_.parts < least) tokens_ = {};
+  ring_.reset();
+  if (!tokens_.whole()) ring_.emplace(layout_.mesh(), tokens_);
 }
 
 kernels::WeightOperand Context::matrix(WeightDecl decl) {

@@ -12,6 +12,7 @@
 #include "ttpu/ir/function.h"
 #include "ttpu/kernels/linear/linear.h"
 #include "ttpu/kernels/registry.h"
+#include "ttpu/parallel/ring.h"
 #include "ttpu/parallel/strategy.h"
 
 namespace ttpu::nn {
@@ -94,13 +95,16 @@ class Context {
     Context other(function, target_, compute_, format_of_, layout_);
     other.names_arguments_ = false;
     other.tokens_ = tokens_;
+    other.ring_ = ring_;
     return other;
   }
 
-  // How the flat batch of `tokens` is divided between attention and MLP (the strategy's "tokens");
-  // to be set before layers are built.
+  // How the flat batch of `tokens` is divided between attention and MLP (the strategy's "tokens"),
+  // if there are enough of them; to be set before layers are built.
   void divide_tokens(int64_t tokens);
   const parallel::Division& tokens() const { return tokens_; }
+  // Where they are divided: what brings them together and takes them apart beside the products.
+  const std::optional<parallel::Ring>& ring() const { return ring_; }
 
   // Inside a loop over layers: a declaration stands for those of all turns, stacked by `stacked`
   // on a new first dimension, and what is given back is the part of the turn `index` (a scalar).
@@ -129,6 +133,7 @@ class Context {
   FormatOf format_of_;
   parallel::Layout layout_;
   parallel::Division tokens_;
+  std::optional<parallel::Ring> ring_;
   bool names_arguments_ = true;
   std::optional<Loop> loop_;
   std::vector<WeightDecl> weights_;

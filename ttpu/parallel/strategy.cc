@@ -33,7 +33,9 @@ Rules with(Rules rules, const std::string& logical_axis) {
 const std::vector<Strategy>& strategies() {
   static const std::vector<Strategy> kStrategies = {
       {"tensor", "every matrix divided; KV heads that are too few are replicated", tensor_rules()},
-      {"sequence", "tensor, and norms and residual sums divided by tokens",
+      {"sequence",
+       "tensor; in long prefills norms and residual sums are divided by tokens, and what is sent "
+       "travels beside the products",
        with(tensor_rules(), "tokens")},
       {"context", "tensor, and the cache of KV heads that are too few divided by positions",
        with(tensor_rules(), "context")},

@@ -29,6 +29,12 @@ bool divides_positions(const Candidate& candidate) {
   return candidate.strategy.ends_with("context");
 }
 
+// Collectives run beside the products of so many tokens: nn::Context::divide_tokens.
+bool overlaps(const Candidate& candidate, double tokens) {
+  return candidate.strategy.ends_with("sequence") && candidate.tensor > 1 &&
+         tokens / as_double(candidate.tensor) >= 256;
+}
+
 // How many parts the cache of a layer is divided into.
 double cache_parts(const ModelFacts::Attention& layer, const Candidate& candidate) {
   if (divides_positions(candidate)) return as_double(candidate.tensor);
@@ -114,6 +120,11 @@ StepTime step(const ModelFacts& facts, const Workload& work, const Candidate& ca
   const double cache = sequences * cache_width(facts, candidate, seen);
   time.hbm = (read - (tied ? 0 : embedding) + cache) * work.element_bytes / chip.hbm_bandwidth;
   *sent = add_collectives(facts, candidate, tokens, work.element_bytes, &time);
+  if (overlaps(candidate, tokens)) {
+    const double layers = 2 * as_double(facts.layers);
+    const double hidden = time.interconnect * layers / (layers + 1);  // all but the embedding's
+    time.interconnect -= std::min(hidden, std::max(time.compute, time.hbm));
+  }
   return time;
 }
 

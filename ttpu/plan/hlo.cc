@@ -220,6 +220,15 @@ void read_schedule(std::string_view message, HloModule* module) {
 }  // namespace
 
 HloModule parse_hlo(std::string_view bytes) {
+  // HloModuleProtoWithConfig has the module as field 1, where HloModuleProto has its name, and no
+  // computations.
+  std::string_view first;
+  bool whole = false;
+  for (Fields fields(bytes); fields.next();) {
+    if (fields.number == 1) first = fields.bytes;
+    whole = whole || fields.number == 3;
+  }
+  if (!whole) bytes = first;
   HloModule module;
   std::string_view schedule;
   for (Fields fields(bytes); fields.next();) {

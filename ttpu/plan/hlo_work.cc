@@ -67,9 +67,14 @@ class Reader {
       const HloComputation* inner = module_.find(user.called[0]);
       if (inner != nullptr) {
         for (const auto& [id, op] : inner->instructions) {
-          if (op.opcode == "parameter" && op.parameter_number == static_cast<int64_t>(index)) {
-            return uses(*inner, id, whole, depth + 1);
+          if (op.opcode != "parameter" || op.parameter_number != static_cast<int64_t>(index))
+            continue;
+          double sum = uses(*inner, id, whole, depth + 1);
+          // The fusion gives it on as it is: inside another one, to those who use it there.
+          if (is_given_on(*inner, id)) {
+            sum += depth == 0 ? whole : uses(computation, user.id, whole, depth + 1);
           }
+          return std::min(sum, whole);
         }
       }
     }
@@ -116,6 +121,16 @@ class Reader {
   }
 
  private:
+  static bool is_given_on(const HloComputation& computation, int64_t id) {
+    int64_t source = computation.root;
+    for (int i = 0; i < kDeepest && source != id; ++i) {
+      const HloInstruction* op = computation.find(source);
+      if (op == nullptr || op->opcode != "bitcast" || op->operands.empty()) return false;
+      source = op->operands[0];
+    }
+    return source == id;
+  }
+
   double uses(const HloComputation& computation, int64_t id, double whole, int depth) const {
     if (depth >= kDeepest) return whole;
     double sum = 0;

@@ -272,6 +272,7 @@ std::vector<Candidate> candidates_of(const ModelFacts& facts, const Slice& slice
       found.push_back({slice, tensor, devices / tensor, strategy});
     };
     add("tensor");
+    if (tensor > 1) add("sequence");
     const bool few_kv_heads = std::any_of(
         facts.attention.begin(), facts.attention.end(),
         [&](const auto& layer) { return layer.kv_heads % tensor != 0 || layer.kv_heads == 0; });
@@ -316,6 +317,8 @@ Plan make_plan(const ModelFacts& facts, const PlanRequest& request, const Compil
     for (const Candidate& one : candidates_of(facts, slice)) {
       if (request.tensor > 0 && one.tensor != request.tensor) continue;
       if (!request.strategy.empty() && one.strategy != request.strategy) continue;
+      // It is what `sequence` does with few tokens, and never better.
+      if (request.strategy.empty() && one.tensor > 1 && one.strategy == "tensor") continue;
       // More replicas than sequences would stand idle.
       if (one.data > request.work.batch) continue;
       Row row{one, analyse(facts, request.work, one)};

@@ -8,7 +8,6 @@
 #include <unordered_map>
 
 #include "ttpu/plan/hlo_work.h"
-#include "ttpu/plan/proto_fields.h"
 
 namespace ttpu::plan {
 namespace {
@@ -278,6 +277,20 @@ class Player {
     collective_of_[id] = index;
   }
 
+  // How the TPU compiler writes a reduce-scatter: a fusion named all-reduce-scatter, of an
+  // all-reduce and a slice of it at the device's own place.
+  static bool is_scatter(const HloComputation& inner, const HloInstruction& found,
+                         HloInstruction* scatter) {
+    const HloInstruction* root = inner.find(inner.root);
+    if (found.opcode != "all-reduce" || root == nullptr || root->opcode != "dynamic-slice") {
+      return false;
+    }
+    *scatter = found;
+    scatter->opcode = "reduce-scatter";
+    scatter->shape = root->shape;
+    return true;
+  }
+
   // A fusion that holds a collective: started, finished, or run beside its products.
   bool fused_collective(const HloComputation& around, const HloInstruction& op, double weight) {
     const HloComputation* inner = op.called.empty() ? nullptr : module_.find(op.called[0]);
@@ -294,6 +307,8 @@ class Player {
       starts = starts || part.opcode.ends_with("-start");
       found = &part;
     }
+    HloInstruction scatter;
+    if (found != nullptr && is_scatter(*inner, *found, &scatter)) found = &scatter;
     if (found == nullptr && !ends) return false;
     if (found == nullptr) {
       finish(around, op, weight);
@@ -487,15 +502,8 @@ ScheduleCost schedule_cost(const HloModule& module, const Slice& slice) {
 }
 
 ScheduleCost schedule_cost(const pjrt::OptimizedProgram& program, const Slice& slice) {
-  std::string_view bytes = program.code;
-  if (program.format == "hlo_with_config") {
-    for (Fields fields(program.code); fields.next();) {
-      if (fields.number == 1) bytes = fields.bytes;
-    }
-  } else if (program.format != "hlo") {
-    return {};
-  }
-  return schedule_cost(parse_hlo(bytes), slice);
+  if (!program.format.starts_with("hlo")) return {};
+  return schedule_cost(parse_hlo(program.code), slice);
 }
 
 }  // namespace ttpu::plan

@@ -1,5 +1,7 @@
 #include "ttpu/kernels/linear/linear.h"
 
+#include <functional>
+
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
 #include "ttpu/kernels/linear/cpu/handlers.h"
@@ -107,6 +109,16 @@ cpu::Activation cpu_activation(Activation activation) {
   return cpu::Activation::kNone;
 }
 
+// The TPU compiler computes a product with a single row number by number, several times slower than
+// memory gives the weight; with rows of zeros beside it, the matrix unit does it.
+Value with_more_rows(const Target& target, Value x, const std::function<Value(Value)>& product) {
+  constexpr int64_t kRows = 8;
+  if (target.platform != Platform::kTpu || x.rank() != 2 || x.dim(0) != 1) return product(x);
+  const Value padded = ir::pad(x, ir::scalar(x.function(), x.dtype(), 0), {0, 0}, {kRows - 1, 0});
+  const Value y = product(padded);
+  return ir::slice(y, {0, 0}, {1, y.dim(1)});
+}
+
 }  // namespace
 
 Value linear(const Target& target, Value x, const WeightOperand& weight, std::optional<Value> bias,
@@ -114,7 +126,8 @@ Value linear(const Target& target, Value x, const WeightOperand& weight, std::op
   check_operands("linear", x, weight, bias, 2);
   const DType dtype = result.value_or(x.dtype());
   if (!has_kernel(target, x, weight, bias) || !is_activation(dtype)) {
-    return reference::linear(x, weight, bias, dtype);
+    return with_more_rows(target, x,
+                          [&](Value rows) { return reference::linear(rows, weight, bias, dtype); });
   }
   const Shape shape = result_shape(x, weight.dims[0], dtype);
   return call(x, {&weight}, {bias}, {shape}, cpu::Activation::kNone)[0];
@@ -152,7 +165,9 @@ Value gated_linear(const Target& target, Value x, const WeightOperand& gate,
   require(gate.dims == up.dims, "[gated_linear] gate is {} and up {}; they must be equal",
           dims_to_string(gate.dims), dims_to_string(up.dims));
   if (!has_kernel(target, x, gate, gate_bias) || !has_kernel(target, x, up, up_bias)) {
-    return reference::gated_linear(x, gate, up, activation, gate_bias, up_bias);
+    return with_more_rows(target, x, [&](Value rows) {
+      return reference::gated_linear(rows, gate, up, activation, gate_bias, up_bias);
+    });
   }
   const Shape shape = result_shape(x, gate.dims[0], x.dtype());
   return call(x, {&gate, &up}, {gate_bias, up_bias}, {shape}, cpu_activation(activation))[0];

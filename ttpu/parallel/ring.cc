@@ -1,0 +1,134 @@
+#include "ttpu/parallel/ring.h"
+
+#include "ttpu/base/error.h"
+#include "ttpu/ir/ir.h"
+#include "ttpu/parallel/collectives.h"
+
+namespace ttpu::parallel {
+namespace {
+
+constexpr int64_t kDirections[] = {1, -1};
+
+int64_t modulo(int64_t a, int64_t n) { return (a % n + n) % n; }
+
+ir::Value rows_of(ir::Value x, int64_t begin, int64_t end) {
+  Dims first(static_cast<size_t>(x.rank()), 0);
+  Dims last = x.dims();
+  first[0] = begin;
+  last[0] = end;
+  return ir::slice(x, first, last);
+}
+
+ir::Values starts_at(ir::Value row, int rank) {
+  ir::Values starts(static_cast<size_t>(rank), ir::scalar_like(row, 0));
+  starts[0] = row;
+  return starts;
+}
+
+// [begin, end) of a part's rows that travel in this direction.
+std::pair<int64_t, int64_t> half(int64_t rows, int64_t direction) {
+  return direction > 0 ? std::pair(int64_t{0}, rows / 2) : std::pair(rows / 2, rows);
+}
+
+}  // namespace
+
+Ring::Ring(const Mesh& mesh, const Division& division) : mesh_(mesh), division_(division) {
+  require(!division.whole(), "[parallel] a ring needs at least two parts");
+}
+
+ir::Value Ring::send(ir::Value x, int64_t direction) const {
+  std::vector<std::pair<int64_t, int64_t>> pairs;
+  for (const Dims& group : groups_of(mesh_, division_)) {
+    const auto size = static_cast<int64_t>(group.size());
+    for (int64_t i = 0; i < size; ++i) {
+      pairs.emplace_back(group[static_cast<size_t>(i)],
+                         group[static_cast<size_t>(modulo(i + direction, size))]);
+    }
+  }
+  return ir::collective_permute(x, pairs);
+}
+
+ir::Value Ring::first_row(ir::Function& function, int64_t places, int64_t rows) const {
+  const ir::Value own = part_index(function, mesh_, division_);
+  const auto parts = static_cast<double>(division_.parts);
+  const ir::Value part = ir::remainder(own + static_cast<double>(modulo(places, division_.parts)),
+                                       ir::scalar_like(own, parts));
+  return part * static_cast<double>(rows);
+}
+
+ir::Values Ring::passing(ir::Value own_half, int64_t direction) const {
+  ir::Values halves = {own_half};
+  while (static_cast<int64_t>(halves.size()) < division_.parts) {
+    halves.push_back(send(halves.back(), direction));
+  }
+  return halves;
+}
+
+ir::Value Ring::sum(const Rows& rows, int64_t direction) const {
+  // What has k places still to go is the sum for the device k places on.
+  ir::Value sum = rows(division_.parts - 1);
+  for (int64_t k = division_.parts - 2; k >= 0; --k) sum = send(sum, direction) + rows(k);
+  return sum;
+}
+
+ir::Values Ring::gather(ir::Value own, const Products& products) const {
+  const int64_t rows = own.dim(0);
+  ir::Values results;
+  for (const int64_t direction : kDirections) {
+    const auto [begin, end] = half(rows, direction);
+    const ir::Values halves = passing(rows_of(own, begin, end), direction);
+    for (int64_t k = 0; k < division_.parts; ++k) {
+      const ir::Values made = products(halves[static_cast<size_t>(k)]);
+      if (results.empty()) {
+        for (const ir::Value& value : made) {
+          Dims dims = value.dims();
+          dims[0] = rows * division_.parts;
+          results.push_back(ir::full(value.function(), {value.dtype(), dims}, 0));
+        }
+      }
+      const ir::Value row = first_row(own.function(), -k * direction, rows);
+      const ir::Value start = row + static_cast<double>(begin);
+      for (size_t i = 0; i < made.size(); ++i) {
+        results[i] =
+            ir::dynamic_update_slice(results[i], made[i], starts_at(start, made[i].rank()));
+      }
+    }
+  }
+  return results;
+}
+
+ir::Value Ring::sum_scatter(ir::Value x, const Product& product) const {
+  const int64_t rows = x.dim(0) / division_.parts;
+  require(x.dim(0) % division_.parts == 0, "[parallel] {} rows do not divide by {}", x.dim(0),
+          division_.parts);
+  ir::Values sums;
+  for (const int64_t direction : kDirections) {
+    const auto [begin, end] = half(rows, direction);
+    const auto own = [&, begin = begin, end = end](int64_t places) {
+      const ir::Value row = first_row(x.function(), places * direction, rows);
+      Dims dims = x.dims();
+      dims[0] = end - begin;
+      return product(
+          ir::dynamic_slice(x, starts_at(row + static_cast<double>(begin), x.rank()), dims));
+    };
+    sums.push_back(sum(own, direction));
+  }
+  return ir::concatenate(sums, 0);
+}
+
+ir::Value Ring::gather_sum_scatter(ir::Value own, const Product& product) const {
+  ir::Values sums;
+  for (const int64_t direction : kDirections) {
+    const auto [begin, end] = half(own.dim(0), direction);
+    const ir::Values halves = passing(rows_of(own, begin, end), direction);
+    // The half of the device k places on is that of the device parts - k places back.
+    sums.push_back(sum(
+        [&](int64_t k) {
+          return product(halves[static_cast<size_t>(modulo(-k, division_.parts))]);
+        },
+        direction));
+  }
+  return ir::concatenate(sums, 0);
+}
+
+}  // namespace ttpu::parallel

@@ -1,0 +1,50 @@
+// All-gather and reduce-scatter taken apart into steps between neighbours, so that products of the
+// rows that have come run while the next ones travel: S. Wang et al., "Overlap Communication with
+// Dependent Computation via Decomposition in Large Deep Learning Models" (ASPLOS 2023).
+//
+// Rows are divided by `division`, each device having one part. Half of a part travels one way round
+// the ring and half the other way, since links carry both directions at once.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "ttpu/ir/value.h"
+#include "ttpu/parallel/mesh.h"
+
+namespace ttpu::parallel {
+
+class Ring {
+ public:
+  // What is computed of each row by itself.
+  using Product = std::function<ir::Value(ir::Value rows)>;
+  using Products = std::function<ir::Values(ir::Value rows)>;
+
+  Ring(const Mesh& mesh, const Division& division);
+
+  // products(the rows of all parts, in order), given the device's own rows.
+  ir::Values gather(ir::Value own, const Products& products) const;
+  // Of the sum over devices of product(x), the device's own rows. x: the rows of all parts.
+  ir::Value sum_scatter(ir::Value x, const Product& product) const;
+  // sum_scatter of the gathered rows, which never stand together.
+  ir::Value gather_sum_scatter(ir::Value own, const Product& product) const;
+
+ private:
+  using Rows = std::function<ir::Value(int64_t ahead)>;
+
+  // The half parts that come by, from the device's own on: after k turns the half of the device
+  // that is k places before it.
+  ir::Values passing(ir::Value own_half, int64_t direction) const;
+  // `rows(k)`: what the device adds for the one k places after it.
+  ir::Value sum(const Rows& rows, int64_t direction) const;
+  ir::Value send(ir::Value x, int64_t direction) const;
+  // The first row of the part that is `places` after the device's own, where parts have `rows`.
+  ir::Value first_row(ir::Function& function, int64_t places, int64_t rows) const;
+
+  Mesh mesh_;
+  Division division_;
+};
+
+}  // namespace ttpu::parallel
