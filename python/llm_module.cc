@@ -65,13 +65,13 @@ std::vector<BatchResult> generate(BatchEngine& batch,
       if (running.wait_for(std::chrono::milliseconds(50)) == std::future_status::ready) break;
     }
     if (PyErr_CheckSignals() != 0) {
-      const nb::python_error interrupt;
+      nb::python_error interrupt;
       {
         const nb::gil_scoped_release release;
         cancelled = true;
         running.wait();
       }
-      throw interrupt;
+      throw nb::python_error(std::move(interrupt));
     }
   }
   return running.get();

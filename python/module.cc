@@ -60,9 +60,9 @@ void wait(ReleasedStream& stream, bool (Stream::*until)(Stream::Duration)) {
       done = (stream.*until)(kBetweenSignals);
     }
     if (PyErr_CheckSignals() != 0) {
-      const nb::python_error interrupt;
+      nb::python_error interrupt;
       end_stream(stream);
-      throw interrupt;
+      throw nb::python_error(std::move(interrupt));
     }
   }
 }

@@ -36,6 +36,10 @@ void* allocate(size_t size, const void* caller) {
 
 }  // namespace
 
+// Where only one of a pair is inlined, gcc believes that new and free do not belong together.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
+#endif
 void* operator new(size_t size) { return allocate(size, __builtin_return_address(0)); }
 void* operator new[](size_t size) { return allocate(size, __builtin_return_address(0)); }
 void operator delete(void* memory) noexcept { std::free(memory); }

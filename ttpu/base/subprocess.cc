@@ -146,7 +146,10 @@ class Child {
                       [&](const auto& item) { return entry.starts_with(item.first + "="); });
       if (!replaced) variables.emplace_back(entry);
     }
-    for (const auto& [key, value] : options.environment) variables.push_back(key + "=" + value);
+    for (const auto& [key, value] : options.environment) {
+      variables.push_back(key);
+      variables.back().append("=").append(value);
+    }
     const std::vector<char*> c_argv = pointers(argv);
     const std::vector<char*> c_environment = pointers(variables);
 

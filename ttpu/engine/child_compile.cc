@@ -73,7 +73,7 @@ plan::ProgramReport compile_in_child(const ChildCompile& child) {
     const JsonView error = view.child("error");
     throw Error(static_cast<Code>(error.get<int64_t>("code")), error.get<std::string>("message"));
   }
-  const plan::ProgramReport report = plan::report_from_json(view.child("report").json());
+  plan::ProgramReport report = plan::report_from_json(view.child("report").json());
   if (path) {
     try {
       write_file(*path, plan::to_json(report).dump());

@@ -84,7 +84,7 @@ parallel::Layout choose_layout(const nn::DecoderSpec& spec, const ParallelOption
   const Sizes sizes = sizes_of(spec, options, num_devices);
   const parallel::Mesh mesh(
       {{parallel::kDataAxis, sizes.data}, {parallel::kTensorAxis, sizes.tensor}});
-  const parallel::Layout layout(mesh, parallel::find_strategy(strategy_of(spec, options, sizes)));
+  parallel::Layout layout(mesh, parallel::find_strategy(strategy_of(spec, options, sizes)));
   const int64_t heads = heads_of(spec.layers.at(0));
   const int64_t parts = layout.division("heads", heads).parts;
   if (parts < sizes.tensor) {

@@ -15,7 +15,7 @@ struct Piece {
   int64_t begin = 0;
   int64_t count = 0;
   int64_t local = 0;
-  auto operator<=>(const Piece&) const = default;
+  auto operator<=>(const Piece&) const = default;  // NOLINT(modernize-use-nullptr): clang 14 errs
 };
 using Pieces = std::vector<Piece>;
 using Part = std::vector<Pieces>;  // of each dimension

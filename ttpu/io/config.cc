@@ -13,7 +13,8 @@ namespace fs = std::filesystem;
 
 Json read_object(const fs::path& file) {
   Json json = read_json(file);
-  JsonView(json, "'" + file.string() + "'");  // throws unless it is an object
+  const JsonView object(json, "'" + file.string() + "'");  // throws unless it is one
+  static_cast<void>(object);
   return json;
 }
 

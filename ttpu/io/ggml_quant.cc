@@ -14,7 +14,7 @@ constexpr int kSmall = 32;   // elements of a block of the simple encodings
 constexpr int kSuper = 256;  // elements of a block of the K encodings
 
 float half_at(const uint8_t* bytes) {
-  uint16_t bits;
+  uint16_t bits = 0;
   std::memcpy(&bits, bytes, 2);
   return fast_f32_from_f16(bits);
 }
@@ -25,7 +25,7 @@ void put_half(uint8_t* bytes, float value) {
 }
 
 uint32_t word_at(const uint8_t* bytes) {
-  uint32_t word;
+  uint32_t word = 0;
   std::memcpy(&word, bytes, 4);
   return word;
 }

@@ -379,7 +379,7 @@ std::vector<Tensor> transformers_tensors(const Gguf& gguf) {
 }
 
 std::string model_type_of(const Gguf& gguf) {
-  const std::string type(find_architecture(gguf).model_type);
+  std::string type(find_architecture(gguf).model_type);
   // Gating by sigmoid (2) came with DeepSeek-V3.
   if (type == "deepseek_v2" && gguf.get_int("deepseek2.expert_gating_func").value_or(1) == 2) {
     return "deepseek_v3";

@@ -121,7 +121,7 @@ fs::path hub_cache_dir() {
 }
 
 fs::path resolve_model(std::string_view name, std::string_view revision) {
-  const fs::path local{std::string(name)};
+  fs::path local{std::string(name)};
   std::error_code error;
   if (!name.empty() && fs::exists(local, error)) return local;
   const auto parsed = parse_hub_name(name);

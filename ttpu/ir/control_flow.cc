@@ -9,7 +9,7 @@ namespace {
 const Shape kPredicate(DType::kPred, {});
 
 std::vector<Shape> infer_branches(const OpContext& op) {
-  const std::vector<Shape> results = shapes_of(op.regions[0]->yielded());
+  std::vector<Shape> results = shapes_of(op.regions[0]->yielded());
   for (size_t i = 0; i < op.regions.size(); ++i) {
     const std::vector<Shape> yielded = shapes_of(op.regions[i]->yielded());
     check(op.regions[i]->arguments.empty(), op, "branch {} takes arguments", i);
@@ -22,7 +22,7 @@ std::vector<Shape> infer_branches(const OpContext& op) {
 }  // namespace
 
 std::vector<Shape> infer_while(const OpContext& op) {
-  const std::vector<Shape> shapes = shapes_of(op.operands);
+  std::vector<Shape> shapes = shapes_of(op.operands);
   check_region(op, 0, shapes, {kPredicate});
   check_region(op, 1, shapes, shapes);
   return shapes;

@@ -166,7 +166,7 @@ struct PairReader {
         words[2 * n + 1] = _mm512_unpackhi_epi16(even, odd);
       }
       for (int r = 0; r < R; ++r) {
-        int32_t pair;
+        int32_t pair = 0;
         std::memcpy(&pair, weights + r * kKvBlock + j, sizeof pair);
         const __m512i weight = _mm512_set1_epi32(pair);
         for (int n = 0; n < 2 * N; ++n) sum[r][n] = multiply_pairs(sum[r][n], weight, words[n]);

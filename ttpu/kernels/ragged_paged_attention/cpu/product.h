@@ -18,7 +18,7 @@ constexpr int kGroupVectors = 3;
 // Products of 32-bit words: one f32, or (AVX512) two bf16.
 struct PlainWords {
   static VecF multiply_add(VecF sum, uint32_t a, VecF b) {
-    float value;
+    float value = 0;
     std::memcpy(&value, &a, sizeof value);
     return sum + value * b;
   }

@@ -25,7 +25,7 @@ void prepare(const float* x, const uint32_t* allowed, float factor, int64_t voca
         for (int j = 0; j < kLanes && i + j < vocab; ++j) v[j] = x[i + j];
       }
       v *= factor;
-      VecI keep = v == v;
+      VecI keep = v == v;  // NOLINT(misc-redundant-expression): not where it is NaN
       if (allowed != nullptr && i < vocab) {
         const VecI bit = lane + static_cast<int32_t>(i % 32);
         const VecI word = all(static_cast<int32_t>(allowed[i / 32]));
