@@ -1,0 +1,47 @@
+// TCP sockets that are closed with their objects.
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <string_view>
+
+namespace ttpu::parallel {
+
+class Descriptor {
+ public:
+  Descriptor() = default;
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() { close(); }
+  Descriptor(Descriptor&& other) noexcept;
+  Descriptor& operator=(Descriptor&& other) noexcept;
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+  bool open() const { return fd_ >= 0; }
+  void close();
+
+ private:
+  int fd_ = -1;
+};
+
+struct Address {
+  std::string host;
+  int port = 0;
+};
+// "host:port", "[::1]:port". Throws kInvalidArgument.
+Address parse_address(std::string_view text);
+std::string to_string(const Address& address);
+
+// On all interfaces; throws kAlreadyExists when the port is taken.
+Descriptor listen_on(int port);
+// The port of a socket that listens (port 0: any that is free).
+int port_of(const Descriptor& socket);
+// Throws kUnavailable with the reason; kDeadlineExceeded.
+Descriptor connect_to(const Address& address, std::chrono::milliseconds timeout);
+// The socket does not block, and small frames are sent at once.
+void set_options(const Descriptor& socket);
+// Reads until the other side closes. Throws kUnavailable, kDeadlineExceeded. For plain HTTP.
+std::string http_get(const std::string& url, const std::string& header,
+                     std::chrono::milliseconds timeout);
+
+}  // namespace ttpu::parallel
