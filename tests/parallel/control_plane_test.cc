@@ -180,11 +180,16 @@ TEST(ControlPlane, WhoFallsSilentIsNamedAndWhoBreaksOffToo) {
         encode({FrameKind::kBarrier, kStartBarrier, {}, 10000});
     ASSERT_EQ(::send(socket.get(), greeting.data(), greeting.size(), 0),
               static_cast<ssize_t>(greeting.size()));
-    if (!silent) {
-      std::array<char, 1> byte{};
-      while (::recv(socket.get(), byte.data(), 1, 0) < 1) std::this_thread::yield();
-      ::shutdown(socket.get(), SHUT_WR);
+    FrameReader reader;
+    std::array<char, 256> block{};
+    for (bool started = false; !started;) {
+      const ssize_t count = ::recv(socket.get(), block.data(), block.size(), 0);
+      if (count > 0) reader.push({block.data(), static_cast<size_t>(count)});
+      while (const auto frame = reader.next()) {
+        started = started || frame->kind == FrameKind::kPassed;
+      }
     }
+    if (!silent) ::shutdown(socket.get(), SHUT_WR);
     const std::string how = silent ? "process 2 (host-2) has not been heard of for 1 s"
                                    : "process 2 (host-2) has ended without a goodbye";
     for (const std::string& why : {leader.get(), other.get()}) {
