@@ -6,6 +6,8 @@
 #include <exception>
 
 #include "cli/commands.h"
+
+void add_launch_command(CLI::App& app);
 #include "ttpu/base/error.h"
 #include "ttpu/base/log.h"
 #include "ttpu/base/utf8.h"
@@ -25,6 +27,7 @@ int main(int argc, char** argv) {
     add_bench_command(app);
     add_compile_command(app);
     add_plan_command(app);
+    add_launch_command(app);
     add_plugin_command(app);
     add_doctor_command(app);
     CLI11_PARSE(app, argc, argv);

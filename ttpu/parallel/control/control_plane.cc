@@ -103,6 +103,12 @@ void ControlPlane::fail_all(const std::string& why) {
   changed_.notify_all();
 }
 
+void ControlPlane::end() {
+  const std::scoped_lock lock(mutex_);
+  ended_ = true;
+  changed_.notify_all();
+}
+
 bool ControlPlane::is_full() const {
   const std::scoped_lock lock(mutex_);
   return heard_bytes_ > kMostHeard;

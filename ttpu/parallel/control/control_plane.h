@@ -61,6 +61,8 @@ class ControlPlane {
   void barrier(std::string_view name, std::chrono::milliseconds timeout);
   // From process 0 to all others, in order. Waits where they do not keep up.
   void broadcast(std::string bytes);
+  // Calls that wait end with kUnavailable.
+  void end();
   // The next that process 0 has said; nothing once it has said goodbye.
   std::optional<std::string> receive();
 

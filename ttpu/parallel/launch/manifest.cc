@@ -1,0 +1,133 @@
+#include "ttpu/parallel/launch/manifest.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+#include <fmt/ranges.h>
+
+#include "ttpu/base/error.h"
+#include "ttpu/base/json.h"
+#include "ttpu/parallel/launch/host_check.h"
+
+namespace ttpu::parallel {
+namespace {
+
+struct Chip {
+  std::string_view name;
+  std::string_view accelerator;  // GKE's label
+  bool eight_on_a_host;          // as 2x4
+};
+constexpr std::array<Chip, 5> kChips = {{{"v4", "tpu-v4-podslice", false},
+                                         {"v5e", "tpu-v5-lite-podslice", true},
+                                         {"v5p", "tpu-v5p-slice", false},
+                                         {"v6e", "tpu-v6e-slice", true},
+                                         {"tpu7x", "tpu7x", false}}};
+
+const Chip& chip_called(std::string_view name) {
+  const auto* found = std::find_if(kChips.begin(), kChips.end(),
+                                   [&](const Chip& chip) { return chip.name == name; });
+  if (found == kChips.end()) {
+    fail(Code::kInvalidArgument,
+         "[launch] the chip '{}' is not known; expected v4, v5e, v5p, v6e or tpu7x", name);
+  }
+  return *found;
+}
+
+// JSON's strings are YAML's, too.
+std::string quoted(const std::string& text) { return Json(text).dump(); }
+
+std::string shell_word(const std::string& word) {
+  const bool plain = !word.empty() && std::all_of(word.begin(), word.end(), [](unsigned char c) {
+    return std::isalnum(c) != 0 ||
+           std::string_view("-_./=:,+@%").find(static_cast<char>(c)) != std::string_view::npos;
+  });
+  if (plain) return word;
+  std::string result = "'";
+  for (const char c : word) result += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return result + "'";
+}
+
+}  // namespace
+
+std::string jobset_manifest(const ManifestOptions& options) {
+  const bool good_name =
+      !options.name.empty() && options.name.size() <= 40 &&
+      std::all_of(options.name.begin(), options.name.end(),
+                  [](unsigned char c) {
+                    return std::islower(c) != 0 || std::isdigit(c) != 0 || c == '-';
+                  }) &&
+      std::islower(static_cast<unsigned char>(options.name.front())) != 0 &&
+      options.name.back() != '-';
+  require(good_name,
+          "[launch] Kubernetes takes no job called '{}'; expected small letters, digits and -, at "
+          "most 40",
+          options.name);
+  require(!options.image.empty(), "[launch] a manifest needs --image, with ttpu in it");
+  require(!options.topology.empty(), "[launch] a manifest needs --topology, such as v5e:4x4");
+  const std::vector<int> dims = topology_dims(options.topology);
+  const Chip& chip = chip_called(options.topology.substr(0, options.topology.find(':')));
+  int chips = 1;
+  for (const int dim : dims) chips *= dim;
+  const int on_host = chips == 8 && chip.eight_on_a_host ? 8 : std::min(chips, 4);
+  std::string command =
+      "[\"ttpu\", \"launch\", \"--port\", \"" + std::to_string(options.port) + "\", \"--\"";
+  for (const std::string& word : options.command) command += ", " + quoted(word);
+  return fmt::format(R"(apiVersion: jobset.x-k8s.io/v1alpha2
+kind: JobSet
+metadata:
+  name: {name}
+  annotations:
+    alpha.jobset.sigs.k8s.io/exclusive-topology: cloud.google.com/gke-nodepool
+spec:
+  failurePolicy:
+    maxRestarts: {restarts}
+  replicatedJobs:
+  - name: slice
+    replicas: 1
+    template:
+      spec:
+        parallelism: {hosts}
+        completions: {hosts}
+        backoffLimit: 0
+        template:
+          spec:
+            restartPolicy: Never
+            nodeSelector:
+              cloud.google.com/gke-tpu-accelerator: {accelerator}
+              cloud.google.com/gke-tpu-topology: {shape}
+            containers:
+            - name: ttpu
+              image: {image}
+              command: {command}]
+              ports:
+              - containerPort: {port}
+              - containerPort: {next_port}
+              resources:
+                requests:
+                  google.com/tpu: {on_host}
+                limits:
+                  google.com/tpu: {on_host}
+)",
+                     fmt::arg("name", options.name), fmt::arg("restarts", options.max_restarts),
+                     fmt::arg("hosts", chips / on_host), fmt::arg("accelerator", chip.accelerator),
+                     fmt::arg("shape", fmt::format("{}", fmt::join(dims, "x"))),
+                     fmt::arg("image", quoted(options.image)), fmt::arg("command", command),
+                     fmt::arg("port", options.port), fmt::arg("next_port", options.port + 1),
+                     fmt::arg("on_host", on_host));
+}
+
+std::string sbatch_script(const std::vector<std::string>& command, int nodes, int port) {
+  std::string line;
+  for (const std::string& word : command) line += " " + shell_word(word);
+  return fmt::format(R"(#!/bin/bash
+#SBATCH --job-name=ttpu
+#SBATCH --nodes={}
+#SBATCH --ntasks-per-node=1
+#SBATCH --exclusive
+exec srun --kill-on-bad-exit=1 ttpu launch --slurm --port {} --{}
+)",
+                     nodes, port, line);
+}
+
+}  // namespace ttpu::parallel
