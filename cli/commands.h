@@ -10,6 +10,7 @@ void add_compile_command(CLI::App& app);
 void add_doctor_command(CLI::App& app);
 void add_embed_command(CLI::App& app);
 void add_generate_command(CLI::App& app);
+void add_launch_command(CLI::App& app);
 void add_plan_command(CLI::App& app);
 void add_plugin_command(CLI::App& app);
 void add_serve_command(CLI::App& app);

@@ -139,9 +139,11 @@ void add_job_flags(CLI::App& command, LaunchFlags* flags) {
   command.add_option("--remote-ttpu", options.remote_command,
                      "Where ttpu is on the hosts (default: as here)");
   command.add_option("--folder", options.folder, "Where the processes start (default: as here)");
-  command.add_option("--env", flags->variables,
-                     "NAME or NAME=VALUE for all processes; TTPU_*, TPU_*, LIBTPU_*, XLA_* and "
-                     "HF_* go with them anyway");
+  command
+      .add_option("--env", flags->variables,
+                  "NAME or NAME=VALUE for all processes; TTPU_*, TPU_*, LIBTPU_*, XLA_* and "
+                  "HF_* go with them anyway")
+      ->allow_extra_args(false);
   command
       .add_option("--port", flags->port,
                   "Of the control plane; the ports after it are for launchers and libtpu")
@@ -172,7 +174,6 @@ void add_job_flags(CLI::App& command, LaunchFlags* flags) {
 
 }  // namespace
 
-void add_launch_command(CLI::App& app);
 void add_launch_command(CLI::App& app) {
   auto flags = std::make_shared<LaunchFlags>();
   CLI::App* command = app.add_subcommand("launch", "Run one command on every host of a slice");

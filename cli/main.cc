@@ -6,8 +6,6 @@
 #include <exception>
 
 #include "cli/commands.h"
-
-void add_launch_command(CLI::App& app);
 #include "ttpu/base/error.h"
 #include "ttpu/base/log.h"
 #include "ttpu/base/utf8.h"

@@ -1,5 +1,6 @@
 #include "ttpu/parallel/control/control_plane.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "ttpu/base/error.h"
@@ -74,6 +75,13 @@ ControlPlane::ControlPlane(const ControlOptions& options) : options_(options) {
 }
 
 ControlPlane::~ControlPlane() = default;
+
+int ControlPlane::processes_on_this_host() const {
+  const auto place = static_cast<size_t>(options_.process);
+  if (place >= options_.hosts.size()) return 1;
+  return static_cast<int>(
+      std::count(options_.hosts.begin(), options_.hosts.end(), options_.hosts[place]));
+}
 
 void ControlPlane::on_frame(Frame frame) {
   const std::scoped_lock lock(mutex_);

@@ -51,6 +51,8 @@ class ControlPlane {
 
   int process() const { return options_.process; }
   int processes() const { return options_.processes; }
+  // This one too.
+  int processes_on_this_host() const;
 
   // All calls: from any thread; throw kUnavailable when a process is lost, saying which.
   void set(std::string_view key, std::string value);

@@ -189,7 +189,9 @@ Cluster cluster_from_tpu_environment() {
           "[launch] TPU_WORKER_HOSTNAMES is not set; Kubernetes sets it in pods of "
           "a job on TPU nodes that has a headless service");
   for (const std::string& name : split(names, ',')) {
-    add_host(cluster, {name.substr(0, name.find('.')), name, 1}, "TPU_WORKER_HOSTNAMES");
+    const bool numeric = name.find_first_not_of("0123456789.:") == std::string::npos;
+    add_host(cluster, {numeric ? name : name.substr(0, name.find('.')), name, 1},
+             "TPU_WORKER_HOSTNAMES");
   }
   cluster.self = number(env_or("TPU_WORKER_ID", env_or("JOB_COMPLETION_INDEX")), "TPU_WORKER_ID");
   return checked(cluster, "TPU_WORKER_HOSTNAMES");

@@ -14,6 +14,7 @@ namespace ttpu::parallel {
 namespace {
 
 constexpr std::chrono::milliseconds kPing(1000);
+constexpr std::chrono::milliseconds kEnding(5);
 constexpr int kTick = 100;
 constexpr size_t kLastWords = 1000;
 
@@ -37,15 +38,25 @@ void Crew::add(const std::string& name, const std::vector<std::string>& argv) {
 
 Crew::~Crew() {
   pings_ = {};
-  for (Agent& agent : agents_) agent.child.input.close();
   for (Agent& agent : agents_) {
-    if (agent.child.pid <= 0) continue;
-    if (agent.lost) ::kill(agent.child.pid, SIGKILL);  // a remote shell that waits for a lost host
+    agent.child.input.close();
     // Nobody reads what it still says: to an agent that is the same as the end of its input.
     agent.child.output.close();
     agent.child.errors.close();
-    int status = 0;
-    while (::waitpid(agent.child.pid, &status, 0) < 0 && errno == EINTR) {
+  }
+  const Clock::time_point deadline = Clock::now() + patience_;
+  for (Agent& agent : agents_) {
+    if (agent.child.pid <= 0) continue;
+    while (!agent.lost && !agent.mute && Clock::now() < deadline) {
+      if (::waitpid(agent.child.pid, nullptr, WNOHANG) != 0) {
+        agent.child.pid = -1;
+        break;
+      }
+      std::this_thread::sleep_for(kEnding);
+    }
+    if (agent.child.pid <= 0) continue;
+    ::kill(agent.child.pid, SIGKILL);  // a remote shell that waits for a lost host
+    while (::waitpid(agent.child.pid, nullptr, 0) < 0 && errno == EINTR) {
     }
   }
 }
@@ -124,6 +135,7 @@ void Crew::read(size_t index, const Sink& sink) {
   }
   const bool more = agent.out.read(agent.child.output, [&](std::string_view line) {
     agent.heard = Clock::now();
+    agent.mute = false;
     try {
       sink.message(index, parse_json(line, "what " + agent.name + " says"));
     } catch (const Error&) {  // a greeting of the remote shell, say

@@ -20,9 +20,9 @@ class Crew {
 
   // `argv` starts the agent of the host called `name`.
   void add(const std::string& name, const std::vector<std::string>& argv);
-  // Ends all: agents stop what they have started before they end.
+  // Ends all: agents stop what they have started before they end, for which they get so long.
   ~Crew();
-  Crew() = default;
+  explicit Crew(std::chrono::milliseconds patience) : patience_(patience) {}
   Crew(const Crew&) = delete;
   Crew& operator=(const Crew&) = delete;
 
@@ -50,12 +50,14 @@ class Crew {
     std::string last_words;  // of the remote shell
     Clock::time_point heard = Clock::now();
     bool lost = false;
+    bool mute = true;  // has never answered, and so has started nothing
   };
   void read(size_t index, const Sink& sink);
   void lose(size_t index, const Sink& sink, std::string why);
   void write(Agent& agent, const std::string& line);
   void keep_pinging(const std::stop_token& stop);
 
+  std::chrono::milliseconds patience_;
   std::mutex mutex_;  // of writing to agents
   std::vector<Agent> agents_;
   std::jthread pings_;

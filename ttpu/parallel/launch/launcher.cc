@@ -123,6 +123,7 @@ class Launcher {
 
   int run_once(int attempt) {
     failure_.clear();
+    started_ = false;
     code_ = 0;
     stop_at_.reset();
     restartable_ = true;
@@ -140,12 +141,12 @@ class Launcher {
     settings_.job = ranks_ ? ranks_->job(attempt, random_name()) : random_name();
     start();
     while (!over()) step();
-    if (ranks_) ranks_->stopped(attempt);
+    if (ranks_ && signal_ == 0) ranks_->stopped(attempt);
     return code_;
   }
 
   void call_agents() {
-    crew_ = std::make_unique<Crew>();
+    crew_ = std::make_unique<Crew>(seconds(options_.grace_s + 5));
     stations_.clear();
     for (size_t host = 0; host < cluster_.hosts.size(); ++host) {
       if (cluster_.self && static_cast<int>(host) != *cluster_.self) continue;
@@ -219,6 +220,7 @@ class Launcher {
   }
 
   void start() {
+    started_ = true;
     for (size_t agent = 0; agent < stations_.size(); ++agent) {
       Station& station = stations_[agent];
       const Host& host = cluster_.hosts[static_cast<size_t>(station.host)];
@@ -284,6 +286,12 @@ class Launcher {
     note(fmt::format("signal {} is handed on; what still runs after {} s is killed", signal,
                      options_.grace_s));
     crew_->order_all({{"signal", signal}});
+    if (ranks_) {
+      ranks_->fail(
+          settings_.restarts,
+          fmt::format("{} was told to end by signal {}",
+                      cluster_.hosts.at(static_cast<size_t>(*cluster_.self)).name, signal));
+    }
     stop_at_ = Clock::now() + seconds(options_.grace_s);
   }
 
@@ -323,7 +331,7 @@ class Launcher {
     if (!failure_.empty() || signal_ != 0) return;
     failure_ = why;
     code_ = code;
-    note(fmt::format("{}; the others are stopped", why));
+    if (started_) note(fmt::format("{}; the others are stopped", why));  // else it is thrown
     if (ranks_) ranks_->fail(settings_.restarts, why);
     crew_->order_all({{"stop", true}});
   }
@@ -354,6 +362,7 @@ class Launcher {
   std::string failure_;
   int code_ = 0;
   int signal_ = 0;
+  bool started_ = false;
   bool restartable_ = true;
   std::optional<Clock::time_point> stop_at_;
 };

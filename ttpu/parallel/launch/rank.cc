@@ -49,11 +49,6 @@ std::vector<NamedCheck> Ranks::share(int attempt, const NamedCheck& mine) {
 }
 
 std::string Ranks::job(int attempt, const std::string& name) {
-  {
-    const std::scoped_lock lock(mutex_);
-    outcome_.reset();
-    succeeded_ = false;
-  }
   if (*cluster_.self == 0) plane_.set(key("job", attempt), name);
   const std::string job = plane_.get(key("job", attempt), patience_);
   watchers_.emplace_back([this, attempt] { watch(attempt); });
@@ -111,8 +106,13 @@ std::optional<std::string> Ranks::outcome() {
 }
 
 void Ranks::stopped(int attempt) {
+  for (std::thread& watcher : watchers_) watcher.join();
+  watchers_.clear();
   try {
     plane_.barrier(key("stopped", attempt), patience_);
+    const std::scoped_lock lock(mutex_);
+    outcome_.reset();
+    succeeded_ = false;
   } catch (const Error&) {  // a host that is lost; the next start says so
   }
 }

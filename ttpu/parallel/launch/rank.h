@@ -25,14 +25,13 @@ class Ranks {
 
   // What all hosts say of themselves.
   std::vector<NamedCheck> share(int attempt, const NamedCheck& mine);
-  // The name of the job, that of the first host's launcher for all. From here on outcome() is that
-  // of the attempt.
+  // The name of the job, that of the first host's launcher for all.
   std::string job(int attempt, const std::string& name);
   void succeed(int attempt);
   void fail(int attempt, const std::string& why);
   // "": all have succeeded; else why one has failed. Nothing: they still run.
   std::optional<std::string> outcome();
-  // All have stopped.
+  // Waits until all have stopped; outcome() is that of the next attempt then.
   void stopped(int attempt);
 
  private:
