@@ -33,7 +33,8 @@ struct CompileFlags {
   std::string output;    // the folder of a bundle
   std::string save_hlo;  // the folder of the scheduled programs
   std::string xla_flags;
-  std::string child;       // the phase that this process is to compile
+  std::string child;  // the phase that this process is to compile
+  int64_t first_layers = 0;
   std::string child_text;  // the file that this process is to compile into `output`
 
   static engine::EngineOptions default_options() {
@@ -59,6 +60,7 @@ engine::AotRequest to_request(const CompileFlags& flags) {
   request.phase = flags.child == "decode" ? engine::Phase::kDecode : engine::Phase::kPrefill;
   request.engine = engine_options(flags);
   request.layers = flags.layers == "scanned" ? nn::Layers::kScanned : nn::Layers::kUnrolled;
+  request.first_layers = flags.first_layers;
   request.xla_flags = flags.xla_flags;
   if (!flags.save_hlo.empty()) {
     request.hlo_file = std::filesystem::path(flags.save_hlo) / (flags.child + ".hlo.pb");
@@ -247,6 +249,7 @@ void add_compile_command(CLI::App& app) {
   command->add_option("--xla-flags", flags->xla_flags,
                       "Flags of the TPU compiler: \"--xla_a=true --xla_b=3\"");
   command->add_flag("--json", flags->json, "Print JSON");
+  command->add_option("--first-layers", flags->first_layers)->group("");  // of the child alone
   command->add_option("--child-text", flags->child_text)->group("");
   command->add_option("--child", flags->child)
       ->check(CLI::IsMember({"prefill", "decode"}))

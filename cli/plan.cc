@@ -12,6 +12,7 @@
 #include "ttpu/models/registry.h"
 #include "ttpu/pjrt/plugin.h"
 #include "ttpu/plan/calibrate.h"
+#include "ttpu/plan/depth.h"
 #include "ttpu/plan/planner.h"
 
 namespace ttpu::cli {
@@ -27,6 +28,7 @@ struct PlanFlags {
   bool calibrate = false;
   bool analytic_only = false;
   bool no_cache = false;
+  bool all_layers = false;
   bool json = false;
   int64_t timeout = 600;
   std::string layers = "unrolled";
@@ -35,7 +37,7 @@ struct PlanFlags {
 
 engine::ChildCompile child_of(const PlanFlags& flags, const Json& config,
                               const plan::Candidate& candidate, const plan::Workload& work,
-                              const std::string& phase) {
+                              const std::string& phase, int64_t first_layers) {
   // Replicas that share nothing are compiled as one of them, on the part of the slice that it has.
   const bool alone = !candidate.strategy.starts_with("expert");
   const auto slice = alone ? plan::replica_slice(candidate) : candidate.slice;
@@ -61,6 +63,8 @@ engine::ChildCompile child_of(const PlanFlags& flags, const Json& config,
                    candidate.strategy,
                    "--layers",
                    flags.layers,
+                   "--first-layers",
+                   std::to_string(first_layers),
                    "--child",
                    phase};
   child.timeout = std::chrono::seconds(flags.timeout);
@@ -68,26 +72,39 @@ engine::ChildCompile child_of(const PlanFlags& flags, const Json& config,
   return child;
 }
 
-plan::CompileProgram compiler_of(const PlanFlags& flags, const Json& config) {
-  return [&flags, &config](const plan::Candidate& candidate, const plan::Workload& work,
-                           const std::string& phase) {
-    const engine::ChildCompile child = child_of(flags, config, candidate, work, phase);
-    const bool kept = engine::is_kept(child);
-    std::cerr << fmt::format("[plan] {} of {} {} {}: ", phase, candidate.slice.name,
-                             candidate.mesh(), candidate.strategy)
-              << (kept ? "kept from before\n" : "compiling ... ") << std::flush;
-    const auto start = std::chrono::steady_clock::now();
-    const auto seconds = [&start] {
-      return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+plan::ProgramReport compile_one(const PlanFlags& flags, const Json& config,
+                                const plan::Candidate& candidate, const plan::Workload& work,
+                                const std::string& phase, int64_t first_layers) {
+  const engine::ChildCompile child = child_of(flags, config, candidate, work, phase, first_layers);
+  const bool kept = engine::is_kept(child);
+  std::cerr << fmt::format("[plan] {} of {} {} {}{}: ", phase, candidate.slice.name,
+                           candidate.mesh(), candidate.strategy,
+                           first_layers > 0 ? fmt::format(", {} layers", first_layers) : "")
+            << (kept ? "kept from before\n" : "compiling ... ") << std::flush;
+  const auto start = std::chrono::steady_clock::now();
+  const auto seconds = [&start] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  };
+  try {
+    plan::ProgramReport report = engine::compile_in_child(child);
+    if (!kept) std::cerr << fmt::format("{:.1f} s\n", seconds());
+    return report;
+  } catch (const Error&) {
+    std::cerr << fmt::format("failed after {:.1f} s\n", seconds());
+    throw;
+  }
+}
+
+plan::CompileProgram compiler_of(const PlanFlags& flags, const Json& config,
+                                 const std::optional<plan::Depths>& depths) {
+  return [&flags, &config, depths](const plan::Candidate& candidate, const plan::Workload& work,
+                                   const std::string& phase) {
+    const auto compile = [&](int64_t layers) {
+      return compile_one(flags, config, candidate, work, phase, layers);
     };
-    try {
-      plan::ProgramReport report = engine::compile_in_child(child);
-      if (!kept) std::cerr << fmt::format("{:.1f} s\n", seconds());
-      return report;
-    } catch (const Error&) {
-      std::cerr << fmt::format("failed after {:.1f} s\n", seconds());
-      throw;
-    }
+    if (!depths) return compile(0);
+    const plan::ProgramReport first = compile(depths->first);
+    return plan::at_depth(first, compile(depths->second), *depths);
   };
 }
 
@@ -134,7 +151,8 @@ void run_plan(PlanFlags& flags) {
   request.price_per_chip_hour = optional(flags.price);
   request.model = std::filesystem::path(flags.model).stem().string();
   const Json config = read_config(flags.model);
-  const plan::ModelFacts facts = plan::facts_of(models::decoder_from_config(config));
+  const nn::DecoderSpec spec = models::decoder_from_config(config);
+  const plan::ModelFacts facts = plan::facts_of(spec);
   plan::CompileProgram compile;
   if (!flags.analytic_only && request.compile > 0) {
     const std::filesystem::path plugin = pjrt::find_plugin("tpu");
@@ -144,7 +162,8 @@ void run_plan(PlanFlags& flags) {
            "--analytic-only, which compiles nothing",
            plugin.string());
     }
-    compile = compiler_of(flags, config);
+    const bool shallow = !flags.all_layers && flags.layers == "unrolled";
+    compile = compiler_of(flags, config, shallow ? plan::depths_of(spec) : std::nullopt);
   }
   const plan::Plan plan = plan::make_plan(facts, request, compile);
   if (flags.json) {
@@ -203,6 +222,8 @@ void add_plan_command(CLI::App& app) {
   command->add_option("--layers", flags->layers, "As of `ttpu compile`")
       ->check(CLI::IsMember({"unrolled", "scanned"}))
       ->capture_default_str();
+  command->add_flag("--all-layers", flags->all_layers,
+                    "Compile whole programs, not two of few layers whose figures go on to all");
   command->add_flag("--no-cache", flags->no_cache, "Compile again what was compiled before");
   command->add_option("--hlo", flags->hlo,
                       "Price this compiled program (HLO as text or message) instead of a model");

@@ -408,6 +408,17 @@ TEST(Sampling, TheReferenceAndTheKernelAgree) {
   EXPECT_EQ(kernel.tokens, b.sample());
 }
 
+// The reference goes another way where no row is filtered, and where none draws.
+TEST(Sampling, TheReferenceAndTheKernelAgreeOnPlainBatches) {
+  Batch b = random_batch(100, 1000, 12);
+  b.top_k.assign(100, 0);
+  b.top_p.assign(100, 1);
+  b.min_p.assign(100, 0);
+  EXPECT_EQ(run_program(b, false, 1).tokens, run_program(b, true, 1).tokens);
+  b.temperature.assign(100, 0);
+  EXPECT_EQ(run_program(b, false, 1).tokens, run_program(b, true, 1).tokens);
+}
+
 TEST(Sampling, LogProbabilitiesOfGivenTokens) {
   const int64_t vocab = 200;
   std::vector<float> logits(3 * 200, -kInfinity);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
+#include <utility>
 
 #include "ttpu/base/file.h"
 #include "ttpu/engine/weight_loader.h"
@@ -136,7 +137,10 @@ pjrt::Topology create_topology(const std::string& name) {
 }
 
 plan::ProgramReport compile_ahead(const AotRequest& request) {
-  const nn::DecoderSpec spec = models::decoder_from_config(request.config);
+  nn::DecoderSpec spec = models::decoder_from_config(request.config);
+  if (request.first_layers > 0 && std::cmp_less(request.first_layers, spec.layers.size())) {
+    spec.layers.resize(static_cast<size_t>(request.first_layers));
+  }
   const pjrt::Topology topology = create_topology(request.topology);
   const plan::Chip& chip = plan::chip_of_topology(request.topology);
   const auto devices = topology.devices();

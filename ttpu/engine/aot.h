@@ -19,6 +19,7 @@ struct AotRequest {
   Phase phase = Phase::kDecode;
   EngineOptions engine;  // dtype, lengths and sizes of batches; its device is the topology
   nn::Layers layers = nn::Layers::kUnrolled;
+  int64_t first_layers = 0;             // only so many of the model's layers; 0: all
   std::string xla_flags = {};           // for the TPU compiler, as in XLA_FLAGS
   std::filesystem::path hlo_file = {};  // where the scheduled program goes; empty: nowhere
 };

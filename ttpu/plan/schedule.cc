@@ -482,6 +482,13 @@ class Player {
 
 }  // namespace
 
+void find_limit(ScheduleCost* cost) {
+  cost->limit_seconds = std::max({cost->compute_limit, cost->hbm_limit, cost->ici_limit});
+  cost->bound = cost->limit_seconds == cost->hbm_limit       ? "HBM"
+                : cost->limit_seconds == cost->compute_limit ? "compute"
+                                                             : "interconnect";
+}
+
 ScheduleCost schedule_cost(const HloModule& module, const Slice& slice) {
   Player player(module, slice);
   player.play(module.entry, 1);
@@ -494,10 +501,7 @@ ScheduleCost schedule_cost(const HloModule& module, const Slice& slice) {
   cost.compute_limit = cost.flops / chip.bf16_flops + at(cost.int8_ops, chip.int8_ops) +
                        at(cost.fp8_flops, chip.fp8_flops);
   cost.hbm_limit = cost.hbm_bytes / chip.hbm_bandwidth;
-  cost.limit_seconds = std::max({cost.compute_limit, cost.hbm_limit, cost.ici_limit});
-  cost.bound = cost.limit_seconds == cost.hbm_limit       ? "HBM"
-               : cost.limit_seconds == cost.compute_limit ? "compute"
-                                                          : "interconnect";
+  find_limit(&cost);
   return cost;
 }
 

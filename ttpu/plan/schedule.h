@@ -60,6 +60,9 @@ struct ScheduleCost {
   std::vector<KernelCost> kernels;
 };
 
+// The longest of the three limits, and its name.
+void find_limit(ScheduleCost* cost);
+
 // Plays the entry computation in the order of the schedule, for one device of `slice`.
 //
 // - An operator takes the compiler's `estimated_cycles` at the chip's clock. One that has none

@@ -143,23 +143,47 @@ Value kept(const SamplingInputs& in, Value sorted) {
   return ir::and_(keep, ir::or_(reached, is_first));
 }
 
-Value pick(const SamplingInputs& in, Value logits) {
+Value is_greedy(const SamplingInputs& in) {
+  return is(in.temperature, ComparisonDirection::kLt, kGreedyBelow);
+}
+Value inverse_temperature(const SamplingInputs& in) {
+  return ir::select(is_greedy(in), full_like(in.temperature, 1), 1.0 / in.temperature);
+}
+
+// Where no row keeps only some of the tokens.
+Value pick_of_all(const SamplingInputs& in, Value logits) {
+  const Value scaled = logits * down(inverse_temperature(in), logits);
+  const Value drawn = ir::argmax(scaled + gumbel(in, column_numbers(logits)), 1);
+  return ir::select(is_greedy(in), ir::argmax(logits, 1), drawn);
+}
+
+Value pick_of_kept(const SamplingInputs& in, Value logits) {
   const ir::Values sorted = ir::sort(
       {logits, column_numbers(logits)}, 1, true,
       [](const ir::Values& v) { return ir::compare(v[0], v[1], ComparisonDirection::kGt); });
-  const Value temperature = in.temperature;
   const Value best = sorted[0];
   const Value most = ir::reshape(ir::slice(best, {0, 0}, {best.dim(0), 1}), {best.dim(0)});
   // A row without a token left is settled with the greedy ones: token 0 was sorted first.
-  const Value greedy = ir::or_(is(temperature, ComparisonDirection::kLt, kGreedyBelow),
-                               is(most, ComparisonDirection::kEq, -kInfinity));
-  const Value factor = ir::select(is(temperature, ComparisonDirection::kLt, kGreedyBelow),
-                                  full_like(temperature, 1), 1.0 / temperature);
-  const Value scaled = best * down(factor, best);
+  const Value greedy = ir::or_(is_greedy(in), is(most, ComparisonDirection::kEq, -kInfinity));
+  const Value scaled = best * down(inverse_temperature(in), best);
   const Value scores =
       ir::select(kept(in, scaled), scaled + gumbel(in, sorted[1]), full_like(scaled, -kInfinity));
   const Value drawn = ir::argmax(scores, 1);
   return at_column(sorted[1], ir::select(greedy, full_like(drawn, 0), drawn));
+}
+
+// The tokens of all rows. Sorting takes many times longer than all else, and noise for the whole
+// vocabulary longer than the largest number: each only where a row of the batch asks for it.
+Value pick(const SamplingInputs& in, Value logits) {
+  const Value draws = ir::not_(is_greedy(in));
+  const Value filters = ir::or_(
+      ir::or_(is(in.top_k, ComparisonDirection::kGe, 1), is(in.top_p, ComparisonDirection::kLt, 1)),
+      is(in.min_p, ComparisonDirection::kGt, 0));
+  const auto any = [](Value rows) { return ir::convert(ir::reduce_or(rows, {0}), DType::kS32); };
+  return ir::case_(any(draws) + any(ir::and_(draws, filters)),
+                   {[&] { return ir::Values{ir::argmax(logits, 1)}; },
+                    [&] { return ir::Values{pick_of_all(in, logits)}; },
+                    [&] { return ir::Values{pick_of_kept(in, logits)}; }})[0];
 }
 
 // The counts with one more of each row's token.
