@@ -111,6 +111,17 @@ TEST(DefaultSampling, IsThatOfTheModelAndOpenAisWithoutOne) {
   EXPECT_EQ(default_sampling(object(R"({"do_sample": false, "temperature": 0.2})")).temperature, 1);
 }
 
+TEST(Fields, NamesNeedNotOutliveTheRead) {
+  const Json body = object(R"({"a_field_of_a_long_name_on_the_heap": 1})");
+  Fields fields(body);
+  {
+    std::string name = "a_field_of_a_long_name_on_the_heap";
+    EXPECT_EQ(fields.integer(name), 1);
+    name.assign(name.size(), 'x');
+  }
+  EXPECT_NO_THROW(fields.finish());
+}
+
 TEST(GenerationRequest, GivesEachChoiceOfAPromptASeedOfItsOwn) {
   GenerationRequest request;
   request.prompts = {{1}, {2}};

@@ -49,7 +49,7 @@ void Fields::ill_typed(std::string_view name, const Json& value, std::string_vie
 }
 
 const Json* Fields::find(std::string_view name) {
-  known_.push_back(name);
+  known_.emplace_back(name);
   const auto found = object_->find(name);
   return found == object_->end() || found->is_null() ? nullptr : &*found;
 }
@@ -120,7 +120,7 @@ std::optional<Fields> Fields::child(std::string_view name) {
 }
 
 void Fields::ignore(std::initializer_list<std::string_view> names) {
-  known_.insert(known_.end(), names);
+  known_.insert(known_.end(), names.begin(), names.end());
 }
 
 void Fields::refuse(std::string_view name, std::string_view why,
@@ -135,10 +135,13 @@ void Fields::finish() const {
   for (const auto& [name, value] : object_->items()) {
     if (std::find(known_.begin(), known_.end(), name) != known_.end()) continue;
     if (name.size() > 64) throw ApiError(400, "there is no field of that length", path_ + "...");
-    const auto near = std::min_element(known_.begin(), known_.end(), [&](auto a, auto b) {
-      return edit_distance(a, name) < edit_distance(b, name);
-    });
-    const bool likely = near != known_.end() && edit_distance(*near, name) <= 2;
+    const auto distance = [&text = name](const std::string& known) {
+      return edit_distance(known, text);
+    };
+    const auto near =
+        std::min_element(known_.begin(), known_.end(),
+                         [&](const auto& a, const auto& b) { return distance(a) < distance(b); });
+    const bool likely = near != known_.end() && distance(*near) <= 2;
     wrong(name, likely ? fmt::format("is not a field of this request; did you mean `{}`?", *near)
                        : "is not a field of this request");
   }

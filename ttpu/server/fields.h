@@ -45,7 +45,7 @@ class Fields {
 
   const Json* object_;
   std::string path_;
-  std::vector<std::string_view> known_;
+  std::vector<std::string> known_;  // copies: a name may be shorter-lived than this
 };
 
 // One token id; throws as above.

@@ -60,6 +60,7 @@ void StopMatcher::link() {
 
 StopMatcher::Result StopMatcher::push(std::string_view text) {
   if (!stop_.empty()) return {"", true};
+  if (states_.size() == 1) return {std::string(text), false};  // there are no stop strings
   for (size_t i = 0; i < text.size(); ++i) {
     state_ = step(state_, static_cast<unsigned char>(text[i]));
     const size_t stop_size = states_[state_].longest_stop;
