@@ -10,6 +10,7 @@
 #include "cli/model_flags.h"
 #include "ttpu/base/error.h"
 #include "ttpu/engine/generator.h"
+#include "ttpu/engine/offline.h"
 
 namespace {
 
@@ -18,11 +19,14 @@ using ttpu::Json;
 using ttpu::engine::Engine;
 using ttpu::engine::Request;
 
+constexpr size_t kPrompts = 32;  // unless it is said how many
+
 struct BenchFlags {
   ttpu::cli::ModelFlags model;
   int64_t input_len = 128;
   int64_t output_len = 128;
-  int64_t num_prompts = 32;
+  int64_t num_prompts = 0;
+  std::string dataset;
   int64_t iterations = 5;
   bool json = false;
 };
@@ -36,6 +40,27 @@ Request random_request(const BenchFlags& flags, int64_t vocab, std::mt19937_64& 
   request.sampling.max_tokens = flags.output_len;
   request.sampling.ignore_eos = true;
   return request;
+}
+
+// Those of the dataset, again and again if there are to be more, or random ones.
+std::vector<Request> requests_of(const BenchFlags& flags, const Engine& engine,
+                                 std::mt19937_64& random) {
+  std::vector<Json> items;
+  if (!flags.dataset.empty()) items = ttpu::engine::read_jsonl(flags.dataset);
+  ttpu::require(flags.dataset.empty() || !items.empty(), "[bench] '{}' has no prompts",
+                flags.dataset);
+  const size_t all = items.empty() ? kPrompts : items.size();
+  const size_t count = flags.num_prompts > 0 ? static_cast<size_t>(flags.num_prompts) : all;
+  std::vector<Request> requests;
+  for (size_t i = 0; i < count; ++i) {
+    requests.push_back(random_request(flags, engine.vocab(), random));
+    if (items.empty()) continue;
+    const size_t line = i % items.size();
+    requests[i].prompt = ttpu::engine::prompt_tokens(
+        engine.text(), items[line], false, fmt::format("line {} of '{}'", line + 1, flags.dataset));
+    engine.check(requests[i]);
+  }
+  return requests;
 }
 
 struct Measured {
@@ -102,29 +127,28 @@ Engine load(const BenchFlags& flags) {
                 "[bench] --input-len is {} and --output-len {}, expected at least 1",
                 flags.input_len, flags.output_len);
   ttpu::cli::ModelFlags model = flags.model;
-  if (model.engine.max_model_len == 0)
+  model.engine.lazy_programs = false;  // what is loaded late would be measured
+  if (model.engine.max_model_len == 0 && flags.dataset.empty())
     model.engine.max_model_len = flags.input_len + flags.output_len;
   return ttpu::cli::load_engine(model);
 }
 
 void run_throughput(const BenchFlags& flags) {
-  ttpu::require(flags.num_prompts > 0, "[bench] --num-prompts is {}, expected at least 1",
+  ttpu::require(flags.num_prompts >= 0, "[bench] --num-prompts is {}, expected at least 1",
                 flags.num_prompts);
   Engine engine = load(flags);
   std::mt19937_64 random(flags.model.sampling.seed);
-  // Every program is loaded and every page touched once.
+  std::vector<Request> requests = requests_of(flags, engine, random);
+  const size_t count = requests.size();
+  // Every page is touched once.
   measure(engine, {random_request(flags, engine.vocab(), random)});
-  std::vector<Request> requests;
-  for (int64_t i = 0; i < flags.num_prompts; ++i) {
-    requests.push_back(random_request(flags, engine.vocab(), random));
-  }
   const double host = engine.metrics().host_seconds;
   const int64_t steps = engine.metrics().steps;
   const Measured measured = measure(engine, std::move(requests));
   Json report = describe(flags);
-  report["num_prompts"] = flags.num_prompts;
+  report["num_prompts"] = count;
   report["seconds"] = measured.seconds;
-  report["requests_per_second"] = static_cast<double>(flags.num_prompts) / measured.seconds;
+  report["requests_per_second"] = static_cast<double>(count) / measured.seconds;
   report["output_tokens_per_second"] =
       static_cast<double>(measured.output_tokens) / measured.seconds;
   report["total_tokens_per_second"] =
@@ -186,7 +210,12 @@ void add_bench_command(CLI::App& app) {
   throughput->model.engine.max_num_seqs = 16;
   CLI::App* many = command->add_subcommand("throughput", "Many prompts, as fast as they go");
   add_flags(*many, throughput.get());
-  many->add_option("--num-prompts", throughput->num_prompts, "How many")->capture_default_str();
+  many->add_option("--num-prompts", throughput->num_prompts,
+                   "How many (default: all of the dataset, or 32)");
+  many->add_option(
+      "--dataset,--dataset-path", throughput->dataset,
+      "A file with a JSON object a line, `prompt`, `prompt_token_ids` or `messages`, in "
+      "place of random prompts");
   many->add_option("--max-num-seqs", throughput->model.engine.max_num_seqs, "Answered at once")
       ->capture_default_str();
   many->callback([throughput] { run_throughput(*throughput); });
@@ -200,6 +229,7 @@ void add_bench_command(CLI::App& app) {
   one->callback([latency] { run_latency(*latency); });
   add_bench_serve_command(*command);
   command->footer(
-      "Random prompts, greedy unless --temperature says otherwise. Example:\n"
+      "Random prompts unless there is a --dataset, greedy unless --temperature says otherwise. "
+      "Example:\n"
       "  ttpu bench latency model.gguf --input-len 128 --output-len 128");
 }
