@@ -36,6 +36,9 @@ BAD = [  # body, status
 ]
 
 
+PATIENCE = 300  # seconds without a byte
+
+
 class Failure(Exception):
     """Something that must hold did not."""
 
@@ -62,7 +65,7 @@ class Server:
         self.address = match[1], int(match[2])
 
     def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(*self.address, timeout=300)
+        return http.client.HTTPConnection(*self.address, timeout=PATIENCE)
 
     def metrics(self) -> dict[str, float]:
         connection = self.connect()
@@ -165,6 +168,8 @@ def soak(load: Load, seconds: float, clients: int, seed: int) -> tuple[list[str]
             try:
                 load.one(chance, first)
                 first = None
+            except TimeoutError:
+                failures.append(f"no answer within {PATIENCE} s; {progress(load.server)}")
             except (Failure, OSError, http.client.HTTPException, ValueError, KeyError) as error:
                 failures.append(f"{type(error).__name__}: {error}")
 
@@ -180,6 +185,16 @@ def soak(load: Load, seconds: float, clients: int, seed: int) -> tuple[list[str]
     for thread in threads:
         thread.join()
     return failures, memory
+
+
+def progress(server: Server) -> str:
+    """Whether the engine goes on: a server that is slow is not one that hangs."""
+    try:
+        before, _, after = server.metrics(), time.sleep(5), server.metrics()
+    except OSError as error:
+        return f"nor does /metrics answer: {error}"
+    names = "ttpu:steps_total", "vllm:num_requests_running", "vllm:num_requests_waiting"
+    return f"within 5 s {', '.join(f'{name} went from {before[name]:g} to {after[name]:g}' for name in names)}"
 
 
 def settle(server: Server, seconds: float = 60) -> dict[str, float]:

@@ -28,3 +28,11 @@ def answer(generate, version: str) -> None:
         generate(prompt, TASK["new_tokens"], lambda: times.append(time.monotonic()))
         requests.append({"start": start, "first": times[0], "last": times[-1], "tokens": len(times)})
     print(json.dumps({"version": version, "requests": requests}), file=_stdout, flush=True)
+
+
+def answer_all(generate, version: str) -> None:
+    """`generate(prompts, count)` answers all at once and tells how many tokens came; the first prompt warms it up."""
+    generate(TASK["prompts"][:1], 2)
+    start = time.monotonic()
+    tokens = generate(TASK["prompts"], TASK["new_tokens"])
+    print(json.dumps({"version": version, "seconds": time.monotonic() - start, "tokens": tokens}), file=_stdout, flush=True)
