@@ -24,7 +24,7 @@ struct PlanFlags {
   std::string hlo;  // price this instead
   double max_ttft_ms = 0;
   double max_tpot_ms = 0;
-  double price = 0;
+  std::string prices;
   bool calibrate = false;
   bool analytic_only = false;
   bool no_cache = false;
@@ -143,12 +143,9 @@ void run_plan(PlanFlags& flags) {
           "[plan] no model; give a folder with config.json, a config's .json "
           "file, a .gguf file, or a hub id");
   plan::PlanRequest& request = flags.request;
-  const auto optional = [](double value) {
-    return value > 0 ? std::optional(value) : std::nullopt;
-  };
   if (flags.max_ttft_ms > 0) request.max_ttft = flags.max_ttft_ms / 1e3;
   if (flags.max_tpot_ms > 0) request.max_tpot = flags.max_tpot_ms / 1e3;
-  request.price_per_chip_hour = optional(flags.price);
+  request.price_per_chip_hour = plan::parse_prices(flags.prices);
   request.model = std::filesystem::path(flags.model).stem().string();
   const Json config = read_config(flags.model);
   const nn::DecoderSpec spec = models::decoder_from_config(config);
@@ -210,8 +207,9 @@ void add_plan_command(CLI::App& app) {
       ->check(CLI::PositiveNumber);
   command->add_option("--max-tpot", flags->max_tpot_ms, "Milliseconds a token after it, at most")
       ->check(CLI::PositiveNumber);
-  command->add_option("--price-per-chip-hour", flags->price, "Gives the price of a million tokens")
-      ->check(CLI::PositiveNumber);
+  command->add_option("--price-per-chip-hour", flags->prices,
+                      "1.2, or v5e=1.2,v6e=2.7: gives the price of a million tokens, and what auto "
+                      "looks for");
   command->add_option("--compile", request.compile, "How many candidates are compiled")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

@@ -169,10 +169,24 @@ ProgramReport report_of(const Candidate& candidate, double seconds) {
   return report;
 }
 
+TEST(Plan, PricesDecideWhereSlicesAreSearched) {
+  PlanRequest request = request_for("auto");
+  const auto best = [&](const char* prices) {
+    request.price_per_chip_hour = parse_prices(prices);
+    return make_plan(facts("llama-3-8b"), request, {}).rows.front().candidate.slice.chip.name;
+  };
+  EXPECT_EQ(best("v5e=1.2"), "v5e");
+  EXPECT_EQ(best("v5e=1,v6e=100"), "v5e");
+  EXPECT_EQ(best("v5e=100,v6e=1"), "v6e");
+  for (const char* bad : {"free", "v5e=", "v5e=-1", "v9z=1", "1,v5e=inf", "nan"}) {
+    EXPECT_THROW(parse_prices(bad), Error) << bad;
+  }
+}
+
 TEST(Plan, WhatTheCompilerSaysDecides) {
   std::vector<std::string> compiled;
   PlanRequest request = request_for("v5e:2x4");
-  request.price_per_chip_hour = 1.0;
+  request.price_per_chip_hour = {{"", 1.0}};
   const auto compile = [&](const Candidate& candidate, const Workload&, const std::string& phase) {
     compiled.push_back(candidate.mesh() + " " + phase);
     return report_of(candidate, phase == "decode" ? 0.08 : 0.4);

@@ -81,7 +81,7 @@ std::string to_table(const Plan& plan, const PlanRequest& request) {
       request.model, request.topology, work.batch, work.input_len, work.output_len,
       plan.rows.front().analytic.parameters / 1e9, "", "weights", "cache", "temps", "code", "fits",
       "tokens of", "prompt ms", "step ms", "tokens/s", "bound",
-      request.price_per_chip_hour ? "  per M tok" : "");
+      request.price_per_chip_hour.empty() ? "" : "  per M tok");
   table += fmt::format("{:<97}{}\n", "", "cache");
   for (size_t i = 0; i < plan.rows.size() && i < kRowsShown; ++i) table += line_of(plan.rows[i]);
   if (plan.rows.size() > kRowsShown) {

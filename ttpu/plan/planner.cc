@@ -1,6 +1,8 @@
 #include "ttpu/plan/planner.h"
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <tuple>
 
 #include <fmt/ranges.h>
@@ -13,6 +15,14 @@ namespace {
 constexpr double kGiB = 1 << 30;
 
 double as_double(int64_t value) { return static_cast<double>(value); }
+
+std::optional<double> price_of(const PlanRequest& request, const Chip& chip) {
+  for (const std::string& name : {chip.name, std::string()}) {
+    const auto found = request.price_per_chip_hour.find(name);
+    if (found != request.price_per_chip_hour.end()) return found->second;
+  }
+  return std::nullopt;
+}
 
 std::vector<Slice> slices_of(const std::string& topology) {
   const size_t colon = topology.find(':');
@@ -96,8 +106,8 @@ void evaluate(const PlanRequest& request, Row* row) {
   row->cache_tokens = static_cast<int64_t>(std::max(0.0, tokens)) * candidate.data;
   row->tokens_per_second = as_double(work.batch) * as_double(work.output_len) /
                            (batch * row->ttft + as_double(work.output_len) * row->tpot);
-  if (request.price_per_chip_hour) {
-    const double an_hour = *request.price_per_chip_hour * as_double(candidate.slice.chips());
+  if (const auto price = price_of(request, candidate.slice.chip)) {
+    const double an_hour = *price * as_double(candidate.slice.chips());
     row->price_per_million = an_hour / 3600 / row->tokens_per_second * 1e6;
   }
   row->missed.clear();
@@ -110,13 +120,13 @@ void evaluate(const PlanRequest& request, Row* row) {
   check("TPOT", row->tpot, request.max_tpot);
 }
 
-// Those that fit and meet the targets first; where slices are searched, the smallest that does;
-// then the most tokens.
+// Those that fit and meet the targets first; where slices are searched, the cheapest that does (by
+// the price of a token, or the fewest chips); then the most tokens.
 void rank(std::vector<Row>* rows, bool search) {
   const auto key = [search](const Row& row) {
     const bool good = row.fits() && row.missed.empty();
-    const int64_t chips = search && good ? row.candidate.slice.chips() : 0;
-    return std::tuple(!row.fits(), !row.missed.empty(), chips,
+    const double cost = row.price_per_million.value_or(as_double(row.candidate.slice.chips()));
+    return std::tuple(!row.fits(), !row.missed.empty(), search && good ? cost : 0,
                       row.fits() ? -row.tokens_per_second : -row.free_bytes);
   };
   std::stable_sort(rows->begin(), rows->end(),
@@ -263,6 +273,31 @@ void explain(Plan* plan, bool search) {
 
 }  // namespace
 
+std::map<std::string, double> parse_prices(const std::string& text) {
+  std::map<std::string, double> prices;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    const std::string part = text.substr(begin, end - begin);
+    begin = end + 1;
+    const size_t equals = part.find('=');
+    const std::string chip = equals == std::string::npos ? "" : part.substr(0, equals);
+    const std::string number = equals == std::string::npos ? part : part.substr(equals + 1);
+    double price = 0;
+    const auto parsed = std::from_chars(number.data(), number.data() + number.size(), price);
+    const bool is_price = parsed.ec == std::errc() && std::isfinite(price) && price > 0 &&
+                          parsed.ptr == number.data() + number.size();
+    const bool is_known =
+        chip.empty() ||
+        std::any_of(chips().begin(), chips().end(), [&](const Chip& c) { return c.name == chip; });
+    require(is_price && is_known,
+            "[plan] '{}' is no price of a chip; expected a number above 0 for any chip, or one for "
+            "each: v5e=1.2,v6e=2.7",
+            part);
+    prices[chip] = price;
+  }
+  return prices;
+}
+
 std::vector<Candidate> candidates_of(const ModelFacts& facts, const Slice& slice) {
   std::vector<Candidate> found;
   const int64_t devices = slice.devices();
@@ -314,6 +349,7 @@ Plan make_plan(const ModelFacts& facts, const PlanRequest& request, const Compil
   Plan plan;
   for (const Slice& slice : slices) {
     if (request.tensor > 0 && !search) check_tensor(facts, slice, request.tensor);
+    if (search && !request.price_per_chip_hour.empty() && !price_of(request, slice.chip)) continue;
     for (const Candidate& one : candidates_of(facts, slice)) {
       if (request.tensor > 0 && one.tensor != request.tensor) continue;
       if (!request.strategy.empty() && one.strategy != request.strategy) continue;
