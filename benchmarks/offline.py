@@ -20,7 +20,7 @@ from statistics import median
 
 from engines import models
 from engines.base import Task, write_json
-from engines.command import run_command
+from engines.command import command_line, run_command
 from engines.measure import BenchmarkError, metered, run
 from engines.python_peers import OpenVinoGenAi, Vllm
 from engines.table import read
@@ -98,9 +98,7 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ttpu", type=Path, default=ROOT / "build" / "ttpu", help="the command (default: build/ttpu)")
-    commands = parser.add_subparsers(dest="what", required=True)
+    parser, commands = command_line(__doc__)
     names = ["ttpu", "openvino_genai", "vllm"]
     one = commands.add_parser("run", help="measure", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     one.add_argument("--engines", nargs="+", choices=names, default=names)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from engines import models
 from engines.base import Engine, Task, write_json
-from engines.command import run_command
+from engines.command import command_line, run_command
 from engines.llama_cpp import LlamaCpp
 from engines.measure import BenchmarkError, metered, wait_until_quiet
 from engines.memory import read_bandwidth
@@ -188,9 +188,7 @@ def measure(arguments: argparse.Namespace) -> dict:
 
 def main() -> None:
     names = [engine.name for engine in engines(Path())]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ttpu", type=Path, default=ROOT / "build" / "ttpu", help="the command (default: build/ttpu)")
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser, commands = command_line(__doc__)
     setup = commands.add_parser("setup", help="install the peers and make the models")
     setup.add_argument("peers", nargs="*", choices=[*names, []], metavar="PEER", help="default: all")
     setup.set_defaults(call=set_up)

@@ -25,7 +25,7 @@ from statistics import median
 
 from engines import models
 from engines.base import peers_dir, write_json
-from engines.command import run_command
+from engines.command import command_line, run_command
 from engines.measure import BenchmarkError, metered
 from engines.table import read
 
@@ -226,9 +226,7 @@ def set_up(_: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ttpu", type=Path, default=ROOT / "build" / "ttpu", help="the command (default: build/ttpu)")
-    commands = parser.add_subparsers(dest="what", required=True)
+    parser, commands = command_line(__doc__)
     commands.add_parser("setup").set_defaults(call=set_up)
     one = commands.add_parser("run", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     names = ["ttpu", "llama_server", "vllm"]

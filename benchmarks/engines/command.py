@@ -7,6 +7,15 @@ from pathlib import Path
 from engines.measure import BenchmarkError
 from engines.table import read, replace_table
 
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def command_line(doc: str | None):
+    """The parser, and its commands; each file adds its own."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ttpu", type=Path, default=ROOT / "build" / "ttpu", help="the command (default: build/ttpu)")
+    return parser, parser.add_subparsers(dest="command", required=True)
+
 
 def run_command(name: str, parser: argparse.ArgumentParser, commands, run: argparse.ArgumentParser,
                 markdown: Callable[[dict], str]) -> None:
