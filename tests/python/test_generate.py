@@ -75,6 +75,9 @@ def test_a_forgotten_stream_does_not_hold_the_model(model):
 
 def interrupt_soon(started):
     """Control-C from another thread, which needs the GIL to send it."""
+    # Whatever runs the tests in the background of a shell has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def run():
         started.wait()
         time.sleep(0.2)
