@@ -1,5 +1,8 @@
 #include "ttpu/parallel/ring.h"
 
+#include <utility>
+#include <vector>
+
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
 #include "ttpu/parallel/collectives.h"
@@ -98,9 +101,9 @@ ir::Values Ring::gather(ir::Value own, const Products& products) const {
 }
 
 ir::Value Ring::sum_scatter(ir::Value x, const Product& product) const {
-  const int64_t rows = x.dim(0) / division_.parts;
   require(x.dim(0) % division_.parts == 0, "[parallel] {} rows do not divide by {}", x.dim(0),
           division_.parts);
+  const int64_t rows = x.dim(0) / division_.parts;
   ir::Values sums;
   for (const int64_t direction : kDirections) {
     const auto [begin, end] = half(rows, direction);

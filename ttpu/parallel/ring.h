@@ -7,9 +7,6 @@
 #pragma once
 
 #include <functional>
-#include <optional>
-#include <utility>
-#include <vector>
 
 #include "ttpu/ir/value.h"
 #include "ttpu/parallel/mesh.h"

@@ -8,6 +8,7 @@
 #include <fmt/ranges.h>
 
 #include "ttpu/base/error.h"
+#include "ttpu/base/strings.h"
 
 namespace ttpu::plan {
 namespace {
@@ -275,10 +276,7 @@ void explain(Plan* plan, bool search) {
 
 std::map<std::string, double> parse_prices(const std::string& text) {
   std::map<std::string, double> prices;
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    const std::string part = text.substr(begin, end - begin);
-    begin = end + 1;
+  for (const std::string& part : split(text, ',')) {
     const size_t equals = part.find('=');
     const std::string chip = equals == std::string::npos ? "" : part.substr(0, equals);
     const std::string number = equals == std::string::npos ? part : part.substr(equals + 1);

@@ -1,10 +1,10 @@
 #include "ttpu/parallel/control/control_plane.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "ttpu/base/error.h"
 #include "ttpu/base/file.h"
+#include "ttpu/base/strings.h"
 #include "ttpu/parallel/control/coordinator.h"
 #include "ttpu/parallel/control/link.h"
 
@@ -16,21 +16,10 @@ constexpr size_t kMostHeard = 1 << 20;
 int number_from(const char* name, int fallback) {
   const std::string text = env_or(name);
   if (text.empty()) return fallback;
-  int value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  require(error == std::errc() && end == text.data() + text.size() && value >= 0,
-          "[control] {} is '{}', expected a number; it is set by `ttpu launch`", name, text);
-  return value;
-}
-
-std::vector<std::string> split(const std::string& text) {
-  std::vector<std::string> parts;
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    parts.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
+  const std::optional<int> value = parse_count(text);
+  require(value.has_value(), "[control] {} is '{}', expected a number; it is set by `ttpu launch`",
+          name, text);
+  return *value;
 }
 
 }  // namespace
@@ -45,7 +34,7 @@ std::optional<ControlOptions> control_options_from_environment() {
           "processes with `ttpu launch`",
           options.processes);
   options.process = number_from("TTPU_PROCESS_ID", -1);
-  options.hosts = split(env_or("TTPU_HOSTS"));
+  options.hosts = split(env_or("TTPU_HOSTS"), ',');
   options.job = env_or("TTPU_JOB");
   options.start_timeout = std::chrono::seconds(number_from("TTPU_START_TIMEOUT", 300));
   options.peer_timeout = std::chrono::seconds(number_from("TTPU_PEER_TIMEOUT", 15));

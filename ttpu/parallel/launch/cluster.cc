@@ -1,7 +1,6 @@
 #include "ttpu/parallel/launch/cluster.h"
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <map>
 #include <sstream>
@@ -10,6 +9,7 @@
 
 #include "ttpu/base/error.h"
 #include "ttpu/base/file.h"
+#include "ttpu/base/strings.h"
 #include "ttpu/parallel/control/socket.h"
 
 namespace ttpu::parallel {
@@ -18,19 +18,10 @@ namespace {
 constexpr int kMostProcesses = 1 << 16;
 constexpr std::chrono::seconds kMetadata(10);
 
-std::vector<std::string> split(const std::string& text, char separator) {
-  std::vector<std::string> parts;
-  std::stringstream stream(text);
-  for (std::string part; std::getline(stream, part, separator);) parts.push_back(part);
-  return parts;
-}
-
 int number(const std::string& text, const std::string& what) {
-  int value = -1;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  require(error == std::errc() && end == text.data() + text.size() && value >= 0,
-          "[launch] {} is '{}', expected a number", what, text);
-  return value;
+  const std::optional<int> value = parse_count(text);
+  require(value.has_value(), "[launch] {} is '{}', expected a number", what, text);
+  return *value;
 }
 
 void check_name(const std::string& name, const std::string& what) {
