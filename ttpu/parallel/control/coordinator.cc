@@ -5,7 +5,6 @@
 #include <cerrno>
 
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -43,7 +42,6 @@ Coordinator::Coordinator(const ControlOptions& options, ControlPlane& local)
     : options_(options),
       local_(local),
       listener_(listen_on(parse_address(options.coordinator).port)),
-      wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
       peers_(static_cast<size_t>(options.processes)),
       thread_([this] { run(); }) {}
 
@@ -53,27 +51,22 @@ Coordinator::~Coordinator() {
     for (int process = 1; process < options_.processes; ++process) {
       deliver(process, {FrameKind::kBye});
     }
-    wake();
+    waker_.wake();
     // Who closes first would cut off what the others still say.
     drained_.wait_for(lock, kGoodbye, [&] {
       return std::all_of(peers_.begin() + 1, peers_.end(),
                          [](const Peer& peer) { return peer.left || !peer.socket.open(); });
     });
     closing_ = true;
-    wake();
+    waker_.wake();
   }
   thread_.join();
-}
-
-void Coordinator::wake() const {
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = ::write(wake_.get(), &one, sizeof(one));
 }
 
 void Coordinator::take(Frame frame) {
   const std::scoped_lock lock(mutex_);
   handle(0, std::move(frame));
-  wake();
+  waker_.wake();
 }
 
 size_t Coordinator::most_unsent() const {
@@ -88,14 +81,15 @@ void Coordinator::broadcast(std::string body) {
   if (!failure_.empty()) throw Error(Code::kUnavailable, failure_);
   const Frame frame{FrameKind::kBroadcast, {}, std::move(body)};
   for (int process = 1; process < options_.processes; ++process) deliver(process, frame);
-  for (size_t process = 1; process < peers_.size(); ++process) write_to(peers_[process]);
-  wake();
+  for (size_t process = 1; process < peers_.size(); ++process)
+    send_some(peers_[process].socket, peers_[process].out);
+  waker_.wake();
 }
 
 void Coordinator::run() {
   std::unique_lock lock(mutex_);
   while (!closing_) {
-    std::vector<pollfd> fds = {{listener_.get(), POLLIN, 0}, {wake_.get(), POLLIN, 0}};
+    std::vector<pollfd> fds = {{listener_.get(), POLLIN, 0}, {waker_.fd(), POLLIN, 0}};
     const auto add = [&](const Peer& peer) {
       const int events = POLLIN | (peer.out.empty() ? 0 : POLLOUT);
       fds.push_back({peer.socket.get(), static_cast<short>(events), 0});
@@ -106,9 +100,7 @@ void Coordinator::run() {
     lock.unlock();
     ::poll(fds.data(), fds.size(), 100);
     lock.lock();
-    uint64_t count = 0;
-    while (::read(wake_.get(), &count, sizeof(count)) > 0) {
-    }
+    waker_.sleep_again();
     for (size_t i = 2; i < known; ++i) {
       Peer& peer = peers_[i - 1];
       if (!peer.socket.open() || peer.socket.get() != fds[i].fd) continue;
@@ -121,7 +113,7 @@ void Coordinator::run() {
       stranger = next;
     }
     if (fds[0].revents != 0) accept_all();
-    for (Peer& peer : peers_) write_to(peer);
+    for (Peer& peer : peers_) send_some(peer.socket, peer.out);
     check_times();
     drained_.notify_all();
   }
@@ -141,7 +133,7 @@ void Coordinator::accept_all() {
 void Coordinator::greet(std::list<Peer>::iterator stranger) {
   const auto send_away = [&](const std::string& why) {
     stranger->out = encode({FrameKind::kFailed, {}, why});
-    write_to(*stranger);
+    send_some(stranger->socket, stranger->out);
     strangers_.erase(stranger);
   };
   try {
@@ -194,19 +186,6 @@ void Coordinator::read_from(int process) {
   } else {
     lose(process, "has ended without a goodbye");
   }
-}
-
-void Coordinator::write_to(Peer& peer) const {
-  size_t sent = 0;
-  while (peer.socket.open() && sent < peer.out.size()) {
-    const ssize_t count = ::send(peer.socket.get(), peer.out.data() + sent, peer.out.size() - sent,
-                                 MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0 && errno == EAGAIN) break;
-    if (count < 0) sent = peer.out.size();  // reading says what has happened
-    if (count > 0) sent += static_cast<size_t>(count);
-  }
-  peer.out.erase(0, sent);
 }
 
 void Coordinator::deliver(int process, Frame frame) {
@@ -321,7 +300,7 @@ void Coordinator::lose(int process, const std::string& how) {
 void Coordinator::fail_all(const std::string& why) {
   const std::scoped_lock lock(mutex_);
   spread(why);
-  wake();
+  waker_.wake();
 }
 
 void Coordinator::spread(const std::string& why) {

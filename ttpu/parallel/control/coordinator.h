@@ -50,7 +50,6 @@ class Coordinator {
   void accept_all();
   void greet(std::list<Peer>::iterator stranger);
   void read_from(int process);
-  void write_to(Peer& peer) const;
   void handle(int process, Frame frame);
   void enter_barrier(int process, const Frame& frame);
   void deliver(int process, Frame frame);
@@ -60,12 +59,11 @@ class Coordinator {
   void expire(const Wait& wait);
   std::string missing(const std::string& barrier) const;
   size_t most_unsent() const;
-  void wake() const;
 
   const ControlOptions options_;
   ControlPlane& local_;
   Descriptor listener_;
-  Descriptor wake_;
+  Waker waker_;
   std::mutex mutex_;  // of what follows
   std::condition_variable drained_;
   std::vector<Peer> peers_;    // by process; that of process 0 stays unused

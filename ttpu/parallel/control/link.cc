@@ -4,7 +4,6 @@
 #include <cerrno>
 
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -19,8 +18,7 @@ constexpr std::chrono::milliseconds kOneTry(5000);
 
 }  // namespace
 
-Link::Link(const ControlOptions& options, ControlPlane& plane)
-    : options_(options), plane_(plane), wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+Link::Link(const ControlOptions& options, ControlPlane& plane) : options_(options), plane_(plane) {
   greet();
   thread_ = std::thread([this] { run(); });
 }
@@ -33,11 +31,6 @@ Link::~Link() {
   }
   resume();
   thread_.join();
-}
-
-void Link::resume() const {
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = ::write(wake_.get(), &one, sizeof(one));
 }
 
 void Link::send(const Frame& frame) {
@@ -75,11 +68,11 @@ void Link::run() {
   Clock::time_point heard = Clock::now();
   Clock::time_point said = heard;
   while (true) {
-    write();
     bool closing = false;
     bool unsent = false;
     {
       const std::scoped_lock lock(mutex_);
+      send_some(socket_, out_);
       closing = closing_;
       unsent = !out_.empty();
     }
@@ -87,11 +80,9 @@ void Link::run() {
     const bool full = plane_.is_full();
     const int events = (full ? 0 : POLLIN) | (unsent ? POLLOUT : 0);
     std::array<pollfd, 2> fds = {
-        {{socket_.get(), static_cast<short>(events), 0}, {wake_.get(), POLLIN, 0}}};
+        {{socket_.get(), static_cast<short>(events), 0}, {waker_.fd(), POLLIN, 0}}};
     ::poll(fds.data(), fds.size(), 100);
-    uint64_t count = 0;
-    while (::read(wake_.get(), &count, sizeof(count)) > 0) {
-    }
+    waker_.sleep_again();
     const Clock::time_point now = Clock::now();
     if (full || fds[0].revents != 0) heard = now;
     if ((fds[0].revents & (POLLIN | POLLHUP | POLLERR)) != 0 && !read()) return;
@@ -130,20 +121,6 @@ bool Link::read() {
     plane_.fail_all(fmt::format("[control] {} has ended without a goodbye", name_of(options_, 0)));
   }
   return count > 0;
-}
-
-void Link::write() {
-  const std::scoped_lock lock(mutex_);
-  size_t sent = 0;
-  while (sent < out_.size()) {
-    const ssize_t count =
-        ::send(socket_.get(), out_.data() + sent, out_.size() - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0 && errno != EAGAIN) sent = out_.size();  // reading says what has happened
-    if (count <= 0) break;
-    sent += static_cast<size_t>(count);
-  }
-  out_.erase(0, sent);
 }
 
 }  // namespace ttpu::parallel

@@ -23,7 +23,7 @@ class Link {
 
   void send(const Frame& frame);
   // Wakes the thread: there is room again for what comes.
-  void resume() const;
+  void resume() const { waker_.wake(); }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -31,12 +31,11 @@ class Link {
   void run();
   // False when the connection is over.
   bool read();
-  void write();
 
   const ControlOptions options_;
   ControlPlane& plane_;
   Descriptor socket_;
-  Descriptor wake_;
+  Waker waker_;
   FrameReader reader_;
   std::mutex mutex_;  // of what follows
   std::string out_;

@@ -2,7 +2,6 @@
 
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <cstring>
 #include <memory>
 #include <utility>
@@ -12,10 +11,12 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "ttpu/base/error.h"
+#include "ttpu/base/strings.h"
 
 namespace ttpu::parallel {
 namespace {
@@ -72,9 +73,7 @@ Address parse_address(std::string_view text) {
   if (colon != std::string_view::npos) {
     std::string_view host = text.substr(0, colon);
     if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
-    const std::string_view port = text.substr(colon + 1);
-    const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), address.port);
-    if (error != std::errc() || end != port.data() + port.size()) address.port = -1;
+    address.port = parse_count(text.substr(colon + 1)).value_or(-1);
     address.host = host;
   }
   require(!address.host.empty() && address.port > 0 && address.port < 65536,
@@ -87,7 +86,10 @@ std::string to_string(const Address& address) {
   return fmt::format("{}{}{}:{}", v6 ? "[" : "", address.host, v6 ? "]" : "", address.port);
 }
 
-Descriptor listen_on(int port) {
+namespace {
+
+// Bound on all interfaces; closed, with errno, where that cannot be.
+Descriptor bind_to(int port) {
   // Both families where the kernel has IPv6, else IPv4 alone.
   const bool v6 = Descriptor(::socket(AF_INET6, SOCK_STREAM, 0)).open();
   Descriptor socket(::socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -103,8 +105,17 @@ Descriptor listen_on(int port) {
   four.sin_port = six.sin6_port;
   const auto* name =
       v6 ? reinterpret_cast<const sockaddr*>(&six) : reinterpret_cast<const sockaddr*>(&four);
-  if (::bind(socket.get(), name, v6 ? sizeof(six) : sizeof(four)) != 0 ||
-      ::listen(socket.get(), SOMAXCONN) != 0) {
+  if (::bind(socket.get(), name, v6 ? sizeof(six) : sizeof(four)) != 0) return {};
+  return socket;
+}
+
+}  // namespace
+
+bool is_free(int port) { return bind_to(port).open(); }
+
+Descriptor listen_on(int port) {
+  Descriptor socket = bind_to(port);
+  if (!socket.open() || ::listen(socket.get(), SOMAXCONN) != 0) {
     fail(Code::kAlreadyExists, "[control] port {} cannot be used: {}; choose another", port,
          std::strerror(errno));
   }
@@ -124,6 +135,31 @@ void set_options(const Descriptor& socket) {
   const int on = 1;
   ::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
   ::fcntl(socket.get(), F_SETFL, O_NONBLOCK);
+}
+
+void send_some(const Descriptor& socket, std::string& out) {
+  size_t sent = 0;
+  while (socket.open() && sent < out.size()) {
+    const ssize_t count =
+        ::send(socket.get(), out.data() + sent, out.size() - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0 && errno == EAGAIN) break;
+    sent = count < 0 ? out.size() : sent + static_cast<size_t>(count);
+  }
+  out.erase(0, sent);
+}
+
+Waker::Waker() : event_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {}
+
+void Waker::wake() const {
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = ::write(event_.get(), &one, sizeof(one));
+}
+
+void Waker::sleep_again() const {
+  uint64_t count = 0;
+  while (::read(event_.get(), &count, sizeof(count)) > 0) {
+  }
 }
 
 Descriptor connect_to(const Address& address, std::chrono::milliseconds timeout) {

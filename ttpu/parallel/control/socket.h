@@ -32,6 +32,8 @@ struct Address {
 Address parse_address(std::string_view text);
 std::string to_string(const Address& address);
 
+// Whether nobody listens there. Asking disturbs nobody else who asks.
+bool is_free(int port);
 // On all interfaces; throws kAlreadyExists when the port is taken.
 Descriptor listen_on(int port);
 // The port of a socket that listens (port 0: any that is free).
@@ -40,6 +42,23 @@ int port_of(const Descriptor& socket);
 Descriptor connect_to(const Address& address, std::chrono::milliseconds timeout);
 // The socket does not block, and small frames are sent at once.
 void set_options(const Descriptor& socket);
+// Sends the beginning of `out` that the socket takes now, and takes it off; all of it where the
+// connection is broken, which reading tells.
+void send_some(const Descriptor& socket, std::string& out);
+
+// Ends another thread's poll().
+class Waker {
+ public:
+  Waker();
+  void wake() const;
+  // For poll(): can be read from wake() to sleep_again().
+  int fd() const { return event_.get(); }
+  void sleep_again() const;
+
+ private:
+  Descriptor event_;
+};
+
 // Reads until the other side closes. Throws kUnavailable, kDeadlineExceeded. For plain HTTP.
 std::string http_get(const std::string& url, const std::string& header,
                      std::chrono::milliseconds timeout);

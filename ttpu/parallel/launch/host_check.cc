@@ -148,11 +148,7 @@ Json check_host(const HostCheckOptions& options) {
   }
   Json ports = Json::array();
   for (const int port : options.ports) {
-    try {
-      listen_on(port);
-    } catch (const Error&) {
-      ports.push_back(port);
-    }
+    if (!is_free(port)) ports.push_back(port);
   }
   return {{"version", TTPU_VERSION},
           {"plugin", plugin_identity(options.device)},
