@@ -1,51 +1,8 @@
-// What the thread of the engine allocates between two steady decode steps: every call of operator
-// new that is made by this program or by the standard library for it. The plugin's own are not
-// counted: they are told by the address that calls.
-#include <cstdlib>
-#include <cstring>
-#include <map>
-#include <new>
-#include <string>
-
-#include <dlfcn.h>
+// What the thread of the engine allocates between two steady decode steps.
 #include <gtest/gtest.h>
 
+#include "tests/support/allocations.h"
 #include "ttpu/engine/engine.h"
-
-namespace {
-
-thread_local bool g_counting = false;
-thread_local int64_t g_count = 0;
-
-bool is_plugins(const void* caller) {
-  Dl_info info{};
-  return dladdr(caller, &info) != 0 && info.dli_fname != nullptr &&
-         std::strstr(info.dli_fname, "pjrt") != nullptr;
-}
-
-void* allocate(size_t size, const void* caller) {
-  if (g_counting) {
-    g_counting = false;
-    if (!is_plugins(caller)) ++g_count;
-    g_counting = true;
-  }
-  void* memory = std::malloc(size == 0 ? 1 : size);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
-}
-
-}  // namespace
-
-// Where only one of a pair is inlined, gcc believes that new and free do not belong together.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
-#endif
-void* operator new(size_t size) { return allocate(size, __builtin_return_address(0)); }
-void* operator new[](size_t size) { return allocate(size, __builtin_return_address(0)); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, size_t) noexcept { std::free(memory); }
 
 namespace ttpu::engine {
 namespace {
@@ -70,12 +27,12 @@ TEST(Allocation, ASteadyDecodeStepAllocatesNothing) {
   }
   while (tokens < 8 * 10) engine.step();
   const int64_t before = tokens;
-  g_count = 0;
-  g_counting = true;
-  for (int i = 0; i < 4; ++i) engine.step();
-  g_counting = false;
+  {
+    const testing::HostAllocations allocations;
+    for (int i = 0; i < 4; ++i) engine.step();
+    EXPECT_EQ(allocations.count(), 0) << "in four steps of eight sequences";
+  }
   EXPECT_EQ(tokens - before, 8 * 4);
-  EXPECT_EQ(g_count, 0) << "in four steps of eight sequences";
   while (engine.step()) {
   }
 }

@@ -4,9 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
-#include <new>
 #include <ostream>
 #include <random>
 #include <thread>
@@ -16,36 +14,8 @@
 #include <rapidcheck.h>
 
 #include "tests/kernels/linear_testing.h"
+#include "tests/support/allocations.h"
 #include "ttpu/kernels/linear/cpu/kernel.h"
-
-namespace {
-std::atomic<int64_t> allocations{0};
-
-void* allocate(size_t bytes, size_t alignment) {
-  ++allocations;
-  const size_t rounded = (std::max<size_t>(bytes, 1) + alignment - 1) / alignment * alignment;
-  void* memory = std::aligned_alloc(alignment, rounded);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
-}
-}  // namespace
-
-// Every allocation of the test program is counted. Where only one of a pair is inlined, gcc
-// believes that new and free do not belong together.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
-#endif
-void* operator new(size_t bytes) { return allocate(bytes, 16); }
-void* operator new[](size_t bytes) { return allocate(bytes, 16); }
-void* operator new(size_t bytes, std::align_val_t alignment) {
-  return allocate(bytes, static_cast<size_t>(alignment));
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t, std::align_val_t) noexcept { std::free(memory); }
 
 namespace ttpu::kernels::cpu {
 namespace {
@@ -234,9 +204,9 @@ TEST(LinearProperty, RepeatedCallsDoNotAllocate) {
       }
     };
     calls();
-    const int64_t before = allocations;
+    const int64_t before = testing::allocations();
     for (int i = 0; i < 10; ++i) calls();
-    EXPECT_EQ(allocations - before, 0) << encoding_name(encoding);
+    EXPECT_EQ(testing::allocations() - before, 0) << encoding_name(encoding);
   }
 }
 
