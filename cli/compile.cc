@@ -102,6 +102,9 @@ plan::ProgramReport compile_in_child(const CompileFlags& flags, const std::strin
                                       flags.layers,
                                       "--child",
                                       phase};
+  if (!flags.engine.quantization.empty()) {
+    command.insert(command.end(), {"--quantization", flags.engine.quantization});
+  }
   if (!flags.xla_flags.empty()) command.push_back("--xla-flags=" + flags.xla_flags);
   if (!flags.save_hlo.empty()) {
     std::filesystem::create_directories(flags.save_hlo);
@@ -217,6 +220,7 @@ void add_compile_command(CLI::App& app) {
   command->add_option("--weights", flags->weights, "auto keeps GGUF's blocks; bf16 expands them")
       ->check(CLI::IsMember({"auto", "bf16"}))
       ->capture_default_str();
+  ttpu::cli::add_quantization_flag(*command, &flags->engine.quantization);
   command->add_flag("--no-kernels", flags->no_kernels, "Plain XLA, without TTPU's CPU kernels");
   command->add_option("--block-size", flags->engine.block_size, "Tokens of a block of the cache")
       ->capture_default_str();

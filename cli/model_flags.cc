@@ -32,6 +32,14 @@ void add_parallel_flags(CLI::App& command, engine::ParallelOptions* flags) {
                      "auto, tensor, sequence, context, expert, expert_sequence or expert_context");
 }
 
+void add_quantization_flag(CLI::App& command, std::string* quantization) {
+  command
+      .add_option("--quantization,-q", *quantization,
+                  "int8, fp8 or int4: linear layers are quantized when they are loaded; without it "
+                  "weights are as the checkpoint has them (docs/quantization.md)")
+      ->check(CLI::IsMember({"int8", "fp8", "int4"}));
+}
+
 Json read_config(const std::string& model) {
   if (model.ends_with(".json")) return read_json(model);
   return io::load_model_files(io::resolve_model(model)).config;
@@ -69,6 +77,7 @@ void add_load_flags(CLI::App& command, LoadFlags* flags) {
                   "them when they are loaded")
       ->check(CLI::IsMember({"auto", "bf16"}))
       ->capture_default_str();
+  add_quantization_flag(command, &flags->engine.quantization);
   command.add_flag("--no-kernels", flags->no_kernels, "Plain XLA, without TTPU's own CPU kernels");
   command
       .add_option("--kv-cache-dtype", flags->cache_dtype,
@@ -146,6 +155,7 @@ engine::EmbedderOptions embedder_options(const LoadFlags& flags) {
   options.device = flags.engine.device;
   options.dtype = flags.dtype == "bf16" ? DType::kBF16 : DType::kF32;
   options.expand_weights = flags.weights == "bf16" || options.dtype == DType::kF32;
+  options.quantization = flags.engine.quantization;
   options.custom_calls = !flags.no_kernels;
   options.max_model_len = flags.engine.max_model_len;
   return options;

@@ -36,6 +36,9 @@ engine::EngineOptions with_bundle(const LoadFlags& flags, const engine::EngineOp
 void add_parallel_flags(CLI::App& command, engine::ParallelOptions* flags);
 std::vector<std::string> parallel_arguments(const engine::ParallelOptions& options);
 
+// vLLM's --quantization.
+void add_quantization_flag(CLI::App& command, std::string* quantization);
+
 void add_load_flags(CLI::App& command, LoadFlags* flags);
 engine::EngineOptions engine_options(const LoadFlags& flags);
 // What of the flags is meant for a model that embeds.

@@ -1,62 +1,16 @@
 // Every family against transformers: tiny random models, float32, prefill and token by token.
-#include <cstring>
 #include <filesystem>
 
 #include <gtest/gtest.h>
 
+#include "tests/engine/support/expected.h"
 #include "tests/engine/support/stepper.h"
-#include "ttpu/io/safetensors.h"
 
 namespace ttpu::engine {
 namespace {
 
 const std::filesystem::path kCases =
     std::filesystem::path(TTPU_SOURCE_DIR) / "tests/fixtures/models";
-
-template <typename T>
-std::vector<T> values(const io::Safetensors& file, const std::string& name) {
-  for (const io::Tensor& tensor : file.tensors) {
-    if (tensor.name != name) continue;
-    std::vector<T> out(tensor.bytes.size() / sizeof(T));
-    std::memcpy(out.data(), tensor.bytes.data(), tensor.bytes.size());
-    return out;
-  }
-  throw Error(Code::kNotFound, name);
-}
-
-struct Expected {
-  std::vector<int32_t> prompt;
-  std::vector<int32_t> greedy;
-  std::vector<float> logits;         // [prompt, vocab]
-  std::vector<float> decode_logits;  // [greedy, vocab]
-};
-
-Expected read_expected(const std::filesystem::path& folder) {
-  const MappedFile file(folder / "expected.safetensors");
-  const io::Safetensors tensors = io::read_safetensors(file);
-  Expected expected;
-  for (const int64_t id : values<int64_t>(tensors, "input_ids")) {
-    expected.prompt.push_back(static_cast<int32_t>(id));
-  }
-  for (const int64_t id : values<int64_t>(tensors, "greedy_ids")) {
-    expected.greedy.push_back(static_cast<int32_t>(id));
-  }
-  expected.logits = values<float>(tensors, "logits");
-  expected.decode_logits = values<float>(tensors, "decode_logits");
-  return expected;
-}
-
-// Normalized mean squared error.
-double nmse(std::span<const float> actual, std::span<const float> expected) {
-  double error = 0;
-  double norm = 0;
-  for (size_t i = 0; i < actual.size(); ++i) {
-    const double difference = static_cast<double>(actual[i]) - static_cast<double>(expected[i]);
-    error += difference * difference;
-    norm += static_cast<double>(expected[i]) * static_cast<double>(expected[i]);
-  }
-  return error / norm;
-}
 
 struct Case {
   std::string name;

@@ -150,8 +150,9 @@ plan::ProgramReport compile_ahead(const AotRequest& request) {
   target.platform = kernels::Platform::kTpu;
   target.custom_calls = false;
   const DType dtype = request.engine.dtype;
-  EngineProgram program = build_engine_program(spec, plan.shape, bucket, target, dtype,
-                                               dense_format(dtype), plan.layout);
+  EngineProgram program =
+      build_engine_program(spec, plan.shape, bucket, target, dtype,
+                           format_without_weights(dtype, request.engine.quantization), plan.layout);
 
   plan::ProgramReport report;
   report.phase = request.phase == Phase::kDecode ? "decode" : "prefill";

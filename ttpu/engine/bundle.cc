@@ -14,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kFormat = 1;
+constexpr int64_t kFormat = 2;
 constexpr const char* kManifest = "manifest.json";
 constexpr const char* kText = "mlir";
 constexpr const char* kExecutable = "executable";
@@ -42,6 +42,7 @@ Json to_json(const EngineOptions& options) {
   return {{"dtype", dtype_name(options.dtype)},
           {"kv-cache-dtype", name_of(options.cache_dtype)},
           {"weights", options.expand_weights ? "bf16" : "auto"},
+          {"quantization", options.quantization.empty() ? "none" : options.quantization},
           {"no-kernels", !options.custom_calls},
           {"max-model-len", options.max_model_len},
           {"max-num-seqs", options.max_num_seqs},
@@ -59,6 +60,8 @@ void read_options(const JsonView& json, EngineOptions* options) {
   const auto cache = json.get<std::string>("kv-cache-dtype");
   options->cache_dtype = cache == "auto" ? std::nullopt : std::optional(parse_dtype(cache));
   options->expand_weights = json.get<std::string>("weights") == "bf16";
+  const auto quantization = json.get<std::string>("quantization");
+  options->quantization = quantization == "none" ? "" : quantization;
   options->custom_calls = !json.get<bool>("no-kernels");
   options->max_model_len = json.get<int64_t>("max-model-len");
   options->max_num_seqs = json.get<int64_t>("max-num-seqs");

@@ -19,20 +19,19 @@ struct Source {
       checkpoint = io::Checkpoint::open(request.model);
     }
     spec = models::decoder_from_config(config);
-    if (checkpoint == nullptr) return;
-    loader.emplace(*checkpoint, request.engine.dtype, request.engine.expand_weights,
-                   spec.name_prefixes);
   }
 
-  nn::FormatOf format_of(DType dtype) const {
-    if (!loader) return dense_format(dtype);
-    return [this](const nn::WeightDecl& decl) { return loader->format_of(decl); };
+  nn::FormatOf format_of(const EngineOptions& options, const kernels::Target& target) const {
+    if (checkpoint == nullptr) return format_without_weights(options.dtype, options.quantization);
+    const WeightOptions weights{options.dtype, options.expand_weights, options.quantization,
+                                target.cpu_kernels()};
+    const auto loader = std::make_shared<WeightLoader>(*checkpoint, weights, spec.name_prefixes);
+    return [loader](const nn::WeightDecl& decl) { return loader->format_of(decl); };
   }
 
   Json config;
   nn::DecoderSpec spec;
   std::unique_ptr<io::Checkpoint> checkpoint;
-  std::optional<WeightLoader> loader;
 };
 
 // Where programs are compiled, and for what.
@@ -72,7 +71,7 @@ int64_t budget_ahead(const BundleRequest& request, const Source& source, int64_t
   target.platform = kernels::Platform::kTpu;
   const EngineProgram program =
       build_engine_program(source.spec, plan.shape, plan.buckets.front(), target, dtype,
-                           source.format_of(dtype), plan.layout);
+                           source.format_of(request.engine, target), plan.layout);
   int64_t weights = 0;
   for (const nn::WeightDecl& decl : program.weights) {
     weights += nn::argument_shape(decl).byte_size();
@@ -125,7 +124,7 @@ void build_bundle(const BundleRequest& request, const Progress& progress) {
   for (const Bucket& bucket : plan.buckets) {
     const EngineProgram program =
         build_engine_program(source.spec, plan.shape, bucket, place.target, request.engine.dtype,
-                             source.format_of(request.engine.dtype), plan.layout);
+                             source.format_of(request.engine, place.target), plan.layout);
     add(program_name(bucket), program.module->to_string());
   }
   place.identity.model = config_digest(source.config);

@@ -111,9 +111,12 @@ Embedder::Embedder(const fs::path& path, const EmbedderOptions& options, const P
   require(max_tokens_ > 2, "[embed] texts may have {} tokens, expected more than 2", max_tokens_);
   plan_steps(std::max(options.max_num_batched_tokens, max_tokens_));
 
-  const WeightLoader loader(*checkpoint_, options.dtype, options.expand_weights, prefixes);
-  const nn::FormatOf format = [&](const nn::WeightDecl& decl) { return loader.format_of(decl); };
   const kernels::Target target = target_of(client_, options.custom_calls);
+  const WeightLoader loader(
+      *checkpoint_,
+      {options.dtype, options.expand_weights, options.quantization, target.cpu_kernels()},
+      prefixes);
+  const nn::FormatOf format = [&](const nn::WeightDecl& decl) { return loader.format_of(decl); };
   std::vector<nn::WeightDecl> weights;
   stats_.programs = static_cast<int64_t>(steps_.size());
   for (Step& step : steps_) {

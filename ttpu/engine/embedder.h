@@ -22,6 +22,7 @@ struct EmbedderOptions {
   std::string device = "cpu";            // a plugin's name or path
   DType dtype = DType::kF32;             // of activations: kBF16 or kF32
   bool expand_weights = false;           // encoded weights become dense bf16 when they are loaded
+  std::string quantization = {};         // as EngineOptions has it
   bool custom_calls = true;              // false: pure StableHLO, no kernels of ours
   int64_t max_model_len = 0;             // tokens of a text; 0: what the model allows, to 4096
   int64_t max_num_batched_tokens = 512;  // of one step, at least; a step holds the longest text

@@ -33,7 +33,10 @@ struct EngineOptions {
   DType dtype = DType::kBF16;             // of activations: kBF16 or kF32
   std::optional<DType> cache_dtype = {};  // as cache_dtype_of() gives it
   bool expand_weights = false;            // encoded weights become dense bf16 when they are loaded
-  bool custom_calls = true;               // false: pure StableHLO, no kernels of ours
+  // "int8", "fp8" or "int4": linear layers are quantized when they are loaded (vLLM's
+  // --quantization); empty: weights are as the checkpoint has them.
+  std::string quantization;
+  bool custom_calls = true;   // false: pure StableHLO, no kernels of ours
   int64_t max_model_len = 0;  // tokens of prompt and answer; 0: what the model allows, to 4096
   int64_t max_num_seqs = 1;   // that run at once
   int64_t max_num_batched_tokens = 1024;  // of one step

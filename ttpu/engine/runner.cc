@@ -66,7 +66,9 @@ Runner::Runner(const nn::DecoderSpec& spec, const std::filesystem::path& weights
     const auto replica = static_cast<size_t>(parallel::part_of(mesh, batch, device));
     replica_devices_[replica].push_back(static_cast<size_t>(device));
   }
-  const WeightLoader loader(*checkpoint_, options.dtype, options.expand_weights,
+  const bool kernels = target_of(client_, options.custom_calls).cpu_kernels();
+  const WeightLoader loader(*checkpoint_,
+                            {options.dtype, options.expand_weights, options.quantization, kernels},
                             spec.name_prefixes);
   build_programs(spec, loader);
   compile_programs(progress);

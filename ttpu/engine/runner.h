@@ -26,6 +26,7 @@ struct RunnerOptions {
   std::string device = "cpu";   // a plugin's name or path
   DType dtype = DType::kBF16;   // of activations: kBF16 or kF32
   bool expand_weights = false;  // encoded weights become dense bf16 when they are loaded
+  std::string quantization;     // EngineOptions::quantization
   bool custom_calls = true;     // false: pure StableHLO, no kernels of ours
   // Programs that were compiled before are loaded when they are first needed, and not at the start.
   bool lazy = false;

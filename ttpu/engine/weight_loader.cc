@@ -10,6 +10,7 @@
 
 #include "ttpu/base/error.h"
 #include "ttpu/engine/weight_parts.h"
+#include "ttpu/io/quantized_matrix.h"
 
 namespace ttpu::engine {
 
@@ -57,8 +58,19 @@ bool is_no_weight(const std::string& name) {
 
 }  // namespace
 
-nn::FormatOf dense_format(DType compute) {
-  return [compute](const nn::WeightDecl&) { return nn::WeightFormat{compute, Encoding::kDense}; };
+nn::FormatOf format_without_weights(DType compute, const std::string& quantization) {
+  std::optional<Quantization> wanted;
+  if (!quantization.empty()) wanted = parse_quantization(quantization);
+  return [compute, wanted](const nn::WeightDecl& decl) -> nn::WeightFormat {
+    if (!wanted || !decl.quantizable) return {compute, Encoding::kDense};
+    return {wanted->dtype, Encoding::kDense, wanted};
+  };
+}
+
+WeightLoader::WeightLoader(const io::Checkpoint& checkpoint, WeightOptions options,
+                           std::vector<std::pair<std::string, std::string>> prefixes)
+    : checkpoint_(checkpoint), options_(std::move(options)), prefixes_(std::move(prefixes)) {
+  if (!options_.quantization.empty()) wanted_ = parse_quantization(options_.quantization);
 }
 
 const io::Tensor& WeightLoader::find(const std::string& name) const {
@@ -112,14 +124,43 @@ void WeightLoader::check_nothing_left(const std::vector<nn::WeightDecl>& decls) 
        count, fmt::join(left, ", "), count > left.size() ? ", ..." : "");
 }
 
+std::optional<Quantization> WeightLoader::quantization_of(const nn::WeightDecl& decl) const {
+  std::optional<Quantization> stored;
+  bool alike = true;
+  for (const std::string& name : decl.names) {
+    const io::QuantizedMatrix* matrix = io::quantized_of(find(name));
+    if (matrix == nullptr) {
+      alike = false;
+      continue;
+    }
+    require(!wanted_,
+            "[weights] '{}' is quantized in the checkpoint already; leave out --quantization {}",
+            name, options_.quantization);
+    if (!stored) stored = matrix->quantization();
+    alike = alike && matrix->quantization() == *stored;
+  }
+  if (options_.expand || !decl.is_matrix)
+    return wanted_ && decl.quantizable ? wanted_ : std::nullopt;
+  if (stored) return alike && !reordered(decl) ? stored : std::nullopt;
+  return decl.quantizable ? wanted_ : std::nullopt;
+}
+
 nn::WeightFormat WeightLoader::format_of(const nn::WeightDecl& decl) const {
+  if (const std::optional<Quantization> quantization = quantization_of(decl)) {
+    for (const std::string& name : decl.names) check_dims(decl, find(name));
+    const Encoding blocks = options_.blocks && !decl.cut_blocks
+                                ? blocks_of(*quantization, decl.dims.back())
+                                : Encoding::kDense;
+    if (blocks != Encoding::kDense) return {DType::kU8, blocks, quantization};
+    return {quantization->dtype, Encoding::kDense, quantization};
+  }
   Encoding encoding = Encoding::kDense;
   bool first = true;
-  DType stored = compute_;
+  DType stored = options_.compute;
   for (const std::string& name : decl.names) {
     const io::Tensor& tensor = find(name);
     check_dims(decl, tensor);
-    const bool keep = !expand_ && !decl.cut_blocks && decl.is_matrix && !reordered(decl) &&
+    const bool keep = !options_.expand && !decl.cut_blocks && decl.is_matrix && !reordered(decl) &&
                       tensor.transform.keeps_blocks();
     const Encoding own = keep ? tensor.encoding : Encoding::kDense;
     if (first) {
@@ -130,18 +171,20 @@ nn::WeightFormat WeightLoader::format_of(const nn::WeightDecl& decl) const {
     first = false;
   }
   if (encoding != Encoding::kDense) return {DType::kU8, encoding};
-  if (checkpoint_.gguf() != nullptr && expand_) return {DType::kBF16, Encoding::kDense};
+  if (checkpoint_.gguf() != nullptr && options_.expand) return {DType::kBF16, Encoding::kDense};
   if (!decl.is_matrix) return {stored == DType::kF32 ? DType::kF32 : stored, Encoding::kDense};
-  if (compute_ == DType::kBF16) return {DType::kBF16, Encoding::kDense};
+  if (options_.compute == DType::kBF16) return {DType::kBF16, Encoding::kDense};
   return {stored == DType::kBF16 ? DType::kBF16 : DType::kF32, Encoding::kDense};
 }
 
 void WeightLoader::fill(const nn::WeightDecl& decl, std::byte* out) const {
-  const auto total = static_cast<size_t>(nn::argument_shape(whole(decl)).byte_size());
+  const auto total = static_cast<size_t>(host_bytes(whole(decl)));
   const size_t part = total / decl.names.size();
   for (size_t i = 0; i < decl.names.size(); ++i) {
     const io::Tensor& tensor = find(decl.names[i]);
-    if (decl.encoding != Encoding::kDense) {
+    if (decl.quantization) {
+      fill_quantized(decl, tensor, out + i * part);
+    } else if (decl.encoding != Encoding::kDense) {
       io::copy_encoded_rows(tensor, 0, tensor.rows(), out + i * part);
     } else if (reordered(decl)) {
       const auto width = static_cast<size_t>(bit_width(decl.dtype) / 8);
@@ -156,7 +199,8 @@ void WeightLoader::fill(const nn::WeightDecl& decl, std::byte* out) const {
 }
 
 bool WeightLoader::is_as_stored(const nn::WeightDecl& decl, const io::Tensor& tensor) const {
-  return tensor.transform == io::Transform{} && tensor.encoding == decl.encoding &&
+  return !decl.quantization && tensor.transform == io::Transform{} &&
+         tensor.encoding == decl.encoding &&
          (decl.encoding != Encoding::kDense || tensor.dtype == decl.dtype);
 }
 
@@ -173,9 +217,12 @@ pjrt::Buffer WeightLoader::load(const nn::WeightDecl& decl, const pjrt::Client& 
           .buffer;
     }
   }
-  const std::shared_ptr<std::byte> bytes = aligned_bytes(shape.byte_size());
+  const std::shared_ptr<std::byte> bytes = aligned_bytes(host_bytes(decl));
   fill(decl, bytes.get());
-  return client.transfer(bytes.get(), shape, pjrt::HostBufferSemantics::kZeroCopy, bytes).buffer;
+  return client
+      .transfer_unpacked(bytes.get(), shape, client.devices().at(0),
+                         pjrt::HostBufferSemantics::kZeroCopy, bytes)
+      .buffer;
 }
 
 }  // namespace ttpu::engine

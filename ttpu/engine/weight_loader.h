@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,16 +12,22 @@
 
 namespace ttpu::engine {
 
+struct WeightOptions {
+  DType compute = DType::kBF16;
+  // Encoded weights become dense bf16, quantized ones dense, else they stay as they are.
+  bool expand = false;
+  // "int8", "fp8" or "int4": linear layers that are dense in the checkpoint are quantized.
+  std::string quantization = {};
+  // Integers of 4 and 8 bits become ggml's blocks, which CPU kernels take (kernels::Target).
+  bool blocks = false;
+};
+
 class WeightLoader {
  public:
-  // `prefixes`: DecoderSpec::name_prefixes. With `expand`, encoded weights become dense bf16, else
-  // they stay in their blocks.
-  WeightLoader(const io::Checkpoint& checkpoint, DType compute, bool expand,
-               std::vector<std::pair<std::string, std::string>> prefixes)
-      : checkpoint_(checkpoint),
-        compute_(compute),
-        expand_(expand),
-        prefixes_(std::move(prefixes)) {}
+  // `prefixes`: DecoderSpec::name_prefixes. Throws kInvalidArgument for a quantization that is not
+  // known.
+  WeightLoader(const io::Checkpoint& checkpoint, WeightOptions options,
+               std::vector<std::pair<std::string, std::string>> prefixes);
 
   // The form that the program's argument has. Throws when the checkpoint lacks the weight (naming
   // near ones) or has it in another shape.
@@ -44,14 +51,17 @@ class WeightLoader {
   void check_dims(const nn::WeightDecl& decl, const io::Tensor& tensor) const;
   void fill(const nn::WeightDecl& decl, std::byte* out) const;
   bool is_as_stored(const nn::WeightDecl& decl, const io::Tensor& tensor) const;
+  // How the weight is quantized here: in the checkpoint, or as the options wish.
+  std::optional<Quantization> quantization_of(const nn::WeightDecl& decl) const;
+  void fill_quantized(const nn::WeightDecl& decl, const io::Tensor& tensor, std::byte* out) const;
 
   const io::Checkpoint& checkpoint_;
-  DType compute_;
-  bool expand_;
+  WeightOptions options_;
+  std::optional<Quantization> wanted_;
   std::vector<std::pair<std::string, std::string>> prefixes_;
 };
 
-// The form of weights when there is no checkpoint: dense in the compute type.
-nn::FormatOf dense_format(DType compute);
+// The form of weights when there is no checkpoint: in the compute type, or quantized.
+nn::FormatOf format_without_weights(DType compute, const std::string& quantization = {});
 
 }  // namespace ttpu::engine

@@ -58,7 +58,7 @@ bool is_filled(const Part& part) {
 
 // Bytes of `count` numbers of a row.
 int64_t row_bytes(const nn::WeightDecl& decl, int64_t count) {
-  if (decl.encoding == Encoding::kDense) return count * bit_width(decl.dtype) / 8;
+  if (decl.encoding == Encoding::kDense) return count * std::max(bit_width(decl.dtype) / 8, 1);
   return count / block_elements(decl.encoding) * block_bytes(decl.encoding);
 }
 
@@ -76,11 +76,11 @@ class PartLoader {
   PartLoader(const WeightLoader& loader, const nn::WeightDecl& decl)
       : loader_(loader),
         decl_(decl),
-        by_rows_(decl.is_matrix && !reordered(decl) &&
+        by_rows_(decl.is_matrix && !reordered(decl) && !decl.quantization &&
                  !loader.find(decl.names[0]).transform.transpose) {
     if (by_rows_) return;
     const nn::WeightDecl all = whole(decl);
-    whole_ = aligned_bytes(nn::argument_shape(all).byte_size());
+    whole_ = aligned_bytes(host_bytes(all));
     loader.fill(all, whole_.get());
   }
 
@@ -110,21 +110,23 @@ class PartLoader {
 
  private:
   void copy_box(const Part& part, size_t dim, const std::byte* from, std::byte* to) const {
-    const bool last = dim + 1 == part.size();
-    int64_t from_stride = row_bytes(decl_, 1);
-    int64_t to_stride = from_stride;
-    for (size_t i = dim + 1; i < part.size(); ++i) {
+    if (dim + 1 == part.size()) {
+      for (const Piece& piece : part[dim]) {
+        std::memcpy(to, from + row_bytes(decl_, piece.begin),
+                    static_cast<size_t>(row_bytes(decl_, piece.count)));
+        to += row_bytes(decl_, piece.local);
+      }
+      return;
+    }
+    int64_t from_stride = row_bytes(decl_, decl_.dims.back());
+    int64_t to_stride = row_bytes(decl_, local_size(part.back()));
+    for (size_t i = dim + 1; i + 1 < part.size(); ++i) {
       from_stride *= decl_.dims[i];
       to_stride *= local_size(part[i]);
     }
     for (const Piece& piece : part[dim]) {
-      if (last) {
-        std::memcpy(to, from + piece.begin * from_stride,
-                    static_cast<size_t>(piece.count * from_stride));
-      } else {
-        for (int64_t i = 0; i < piece.count; ++i) {
-          copy_box(part, dim + 1, from + (piece.begin + i) * from_stride, to + i * to_stride);
-        }
+      for (int64_t i = 0; i < piece.count; ++i) {
+        copy_box(part, dim + 1, from + (piece.begin + i) * from_stride, to + i * to_stride);
       }
       to += piece.local * to_stride;
     }
@@ -198,17 +200,17 @@ std::vector<pjrt::Buffer> WeightLoader::load_parts(
       if (const std::byte* at = parts.in_place(part)) {
         bytes = {keep_alive, at};
       } else {
-        const std::shared_ptr<std::byte> read = aligned_bytes(shape.byte_size());
-        if (!is_filled(part)) std::memset(read.get(), 0, static_cast<size_t>(shape.byte_size()));
+        const std::shared_ptr<std::byte> read = aligned_bytes(host_bytes(decl));
+        if (!is_filled(part)) std::memset(read.get(), 0, static_cast<size_t>(host_bytes(decl)));
         parts.read(part, read.get());
         bytes = read;
         copied = true;
       }
     }
     buffers.push_back(client
-                          .transfer(bytes.get(), shape,
-                                    client.devices().at(static_cast<size_t>(device)),
-                                    pjrt::HostBufferSemantics::kZeroCopy, bytes)
+                          .transfer_unpacked(bytes.get(), shape,
+                                             client.devices().at(static_cast<size_t>(device)),
+                                             pjrt::HostBufferSemantics::kZeroCopy, bytes)
                           .buffer);
   }
   if (copied) parts.release();

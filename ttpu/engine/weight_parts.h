@@ -17,6 +17,13 @@ inline bool reordered(const nn::WeightDecl& decl) {
   return decl.transposed || decl.row_stride != 1;
 }
 
+// Of the weight's argument in the host's memory, where 4-bit numbers lie one to a byte.
+int64_t host_bytes(const nn::WeightDecl& decl);
+
+// The blocks of ggml that hold the values of a quantized matrix of so many columns, with scales and
+// zero points as f16: kDense where there are none.
+Encoding blocks_of(const Quantization& quantization, int64_t columns);
+
 // The same weight undivided.
 inline nn::WeightDecl whole(const nn::WeightDecl& decl) {
   nn::WeightDecl result = decl;

@@ -26,7 +26,11 @@ ir::Value embedded(Context& context, const DecoderSpec& spec, const StepInputs& 
 
 // Of the rows of the vocabulary that the device has.
 ir::Value own_logits(Context& context, const DecoderSpec& spec, ir::Value x) {
-  if (!spec.head.name.empty()) return linear(context, spec.head, x, DType::kF32);
+  if (!spec.head.name.empty()) {
+    LinearSpec own = spec.head;
+    own.quantizable = false;
+    return linear(context, own, x, DType::kF32);
+  }
   const kernels::WeightOperand table =
       context.matrix(spec.embedding, spec.vocab, spec.hidden, {"vocab", "embed"});
   return kernels::linear(context.target(), x, table, std::nullopt, DType::kF32);

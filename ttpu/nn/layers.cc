@@ -16,6 +16,7 @@ kernels::WeightOperand linear_weight(Context& context, const LinearSpec& spec) {
   decl.transposed = spec.transposed;
   decl.units = spec.units;
   decl.segments = spec.segments;
+  decl.quantizable = spec.quantizable;
   return context.matrix(std::move(decl));
 }
 

@@ -20,6 +20,7 @@ struct LinearSpec {
   bool transposed = false;  // the checkpoint has [in, out] (GPT-2's Conv1D)
   Dims units = {};          // as WeightDecl has them
   std::vector<Segment> segments = {};
+  bool quantizable = true;  // as WeightDecl has it
 };
 kernels::WeightOperand linear_weight(Context& context, const LinearSpec& spec);
 std::optional<ir::Value> linear_bias(Context& context, const LinearSpec& spec);

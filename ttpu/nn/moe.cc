@@ -52,8 +52,8 @@ ir::Value limit_to_groups(const MoeSpec& spec, ir::Value scores, double masked) 
 }
 
 Routing route(Context& context, const MoeSpec& spec, ir::Value x) {
-  const LinearSpec router{
-      spec.router, spec.hidden, spec.experts, spec.router_bias, {"router", "embed"}};
+  LinearSpec router{spec.router, spec.hidden, spec.experts, spec.router_bias, {"router", "embed"}};
+  router.quantizable = false;
   const bool wide = spec.scoring == MoeSpec::Scoring::kSigmoid;
   ir::Value logits = linear(context, router, wide ? ir::convert(x, DType::kF32) : x);
   logits = ir::convert(logits, DType::kF32);
@@ -117,8 +117,10 @@ ir::Value run_experts(Context& context, const MoeSpec& spec, ir::Value x, const 
       own_ids(context, division, spec.experts, ir::reshape(routing.experts, {rows}));
   const ir::Value spread = ir::reshape(
       ir::broadcast_in_dim(x, {tokens, spec.top_k, spec.hidden}, {0, 2}), {rows, spec.hidden});
-  const auto run = [&](const WeightDecl& decl, ir::Value input, std::optional<ir::Value> bias) {
-    return kernels::expert_linear(context.target(), input, ids, context.matrix(decl), bias);
+  const auto run = [&](WeightDecl decl, ir::Value input, std::optional<ir::Value> bias) {
+    decl.quantizable = true;
+    return kernels::expert_linear(context.target(), input, ids, context.matrix(std::move(decl)),
+                                  bias);
   };
   std::optional<ir::Value> gate_bias;
   std::optional<ir::Value> up_bias;
@@ -168,7 +170,8 @@ ir::Value moe(Context& context, const MoeSpec& spec, ir::Value own) {
   if (spec.shared.up.empty()) return routed;
   ir::Value shared = mlp(context, spec.shared, own);
   if (!spec.shared_gate.empty()) {
-    const LinearSpec gate{spec.shared_gate, spec.hidden, 1, false, {"norm", "embed"}};
+    LinearSpec gate{spec.shared_gate, spec.hidden, 1, false, {"norm", "embed"}};
+    gate.quantizable = false;
     shared = shared * ir::logistic(linear(context, gate, own));
   }
   return routed + shared;

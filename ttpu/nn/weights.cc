@@ -1,5 +1,7 @@
 #include "ttpu/nn/weights.h"
 
+#include <numeric>
+
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
 
@@ -49,6 +51,22 @@ void divide(const parallel::Layout& layout, WeightDecl* decl) {
 
 }  // namespace
 
+namespace {
+
+std::string argument_name(const WeightDecl& decl) {
+  switch (decl.part) {
+    case WeightDecl::Part::kScales:
+      return decl.names[0] + "_scale";
+    case WeightDecl::Part::kZeroPoints:
+      return decl.names[0] + "_zero_point";
+    case WeightDecl::Part::kValues:
+      break;
+  }
+  return decl.names[0];
+}
+
+}  // namespace
+
 Shape argument_shape(const WeightDecl& decl) {
   Dims dims = decl.local.empty() ? decl.dims : decl.local;
   if (decl.encoding == Encoding::kDense) return {decl.dtype, dims};
@@ -68,10 +86,10 @@ ir::Value Context::of_turn(ir::Value value) const {
 
 const Context::Entry& Context::declare(WeightDecl decl) {
   if (loop_) decl = loop_->stacked(decl);
-  const auto key = std::pair(decl.names.at(0), decl.row_offset);
-  if (const auto found = by_name_.find(key); found != by_name_.end()) {
+  const auto found = by_name_.find({decl.names.at(0), decl.row_offset, decl.part});
+  if (found != by_name_.end()) {
     require(weights_[found->second.index].dims == decl.dims,
-            "[weights] '{}' is declared as {} and as {}", key.first,
+            "[weights] '{}' is declared as {} and as {}", decl.names[0],
             dims_to_string(weights_[found->second.index].dims), dims_to_string(decl.dims));
     return found->second;
   }
@@ -84,10 +102,38 @@ const Context::Entry& Context::declare(WeightDecl decl) {
   }
   decl.dtype = format.dtype;
   decl.encoding = format.encoding;
+  decl.quantization = format.quantization;
+  if (decl.quantization) {
+    decl.quantization->group =
+        fitting_group(decl.quantization->group, std::gcd(decl.dims.back(), decl.local.back()));
+  }
+  return add(std::move(decl));
+}
+
+const Context::Entry& Context::add(WeightDecl decl) {
   const ir::Value value =
-      function_->add_argument(argument_shape(decl), names_arguments_ ? decl.names[0] : "");
+      function_->add_argument(argument_shape(decl), names_arguments_ ? argument_name(decl) : "");
+  const std::tuple key(decl.names[0], decl.row_offset, decl.part);
   weights_.push_back(std::move(decl));
   return by_name_.emplace(key, Entry{value, weights_.size() - 1}).first->second;
+}
+
+ir::Value Context::declare_part(size_t index, WeightDecl::Part part) {
+  WeightDecl decl = weights_[index];
+  const auto found = by_name_.find({decl.names[0], decl.row_offset, part});
+  if (found != by_name_.end()) return of_turn(found->second.value);
+  const Quantization& quantization = *decl.quantization;
+  decl.part = part;
+  decl.dtype = part == WeightDecl::Part::kScales ? quantization.scales : DType::kBF16;
+  if (quantization.group == 0) {
+    decl.dims.pop_back();
+    decl.local.pop_back();
+    if (!decl.placement.empty()) decl.placement.pop_back();
+  } else {
+    decl.dims.back() /= quantization.group;
+    decl.local.back() /= quantization.group;
+  }
+  return of_turn(add(std::move(decl)).value);
 }
 
 ir::Value Context::tensor(const std::string& name, const Dims& dims, const Axes& axes) {
@@ -112,13 +158,19 @@ void Context::divide_tokens(int64_t tokens) {
 
 kernels::WeightOperand Context::matrix(WeightDecl decl) {
   decl.is_matrix = true;
-  const Entry& entry = declare(std::move(decl));
-  const WeightDecl& stored = weights_[entry.index];
+  const Entry entry = declare(std::move(decl));
   kernels::WeightOperand operand;
   operand.value = of_turn(entry.value);
-  operand.encoding = stored.encoding;
-  operand.dims = stored.local;
+  operand.encoding = weights_[entry.index].encoding;
+  operand.dims = weights_[entry.index].local;
   if (loop_) operand.dims.erase(operand.dims.begin());
+  const std::optional<Quantization> quantization = weights_[entry.index].quantization;
+  if (!quantization || operand.encoding != Encoding::kDense) return operand;
+  operand.quantize_activations = quantization->activations;
+  operand.scales = declare_part(entry.index, WeightDecl::Part::kScales);
+  if (quantization->zero_points) {
+    operand.zero_points = declare_part(entry.index, WeightDecl::Part::kZeroPoints);
+  }
   return operand;
 }
 

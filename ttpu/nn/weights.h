@@ -6,9 +6,11 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "ttpu/base/encoding.h"
+#include "ttpu/base/quantization.h"
 #include "ttpu/ir/function.h"
 #include "ttpu/kernels/linear/linear.h"
 #include "ttpu/kernels/registry.h"
@@ -39,6 +41,8 @@ struct WeightDecl {
   Dims units = {};
   std::vector<Segment> segments = {};  // of the rows (the last dimension but one, or the only one)
   bool is_matrix = false;              // may stay in the checkpoint's blocks; else it is dense
+  // Of a linear layer whose products may be of low precision: not embeddings, heads and routers.
+  bool quantizable = false;
   bool transposed = false;  // the checkpoint holds the last two dimensions the other way round
   // The checkpoint holds [.., 2n, ..] rows that alternate between two weights (GPT-OSS): take every
   // second row from `row_offset`.
@@ -48,6 +52,10 @@ struct WeightDecl {
   // The form of the program's argument.
   DType dtype = DType::kF32;
   Encoding encoding = Encoding::kDense;
+  std::optional<Quantization> quantization;  // the group is one that divides a device's columns
+  // A quantized weight's values, and what belongs to them, are arguments of their own.
+  enum class Part { kValues, kScales, kZeroPoints };
+  Part part = Part::kValues;
   bool cut_blocks = false;          // a device's columns are no whole blocks: must be dense
   parallel::Placement placement;    // how it is divided; empty: not at all
   std::vector<Dims> segment_parts;  // of each segment: parts, and rows that a device has
@@ -57,6 +65,7 @@ struct WeightDecl {
 struct WeightFormat {
   DType dtype = DType::kF32;
   Encoding encoding = Encoding::kDense;
+  std::optional<Quantization> quantization = {};
 };
 
 // Decides the form of a declared weight: from the checkpoint, or from the wish alone when there is
@@ -124,6 +133,9 @@ class Context {
     size_t index;
   };
   const Entry& declare(WeightDecl decl);
+  const Entry& add(WeightDecl decl);
+  // What belongs to the values at `index`.
+  ir::Value declare_part(size_t index, WeightDecl::Part part);
   // The value, or the part of it that belongs to the loop's turn.
   ir::Value of_turn(ir::Value value) const;
 
@@ -137,7 +149,8 @@ class Context {
   bool names_arguments_ = true;
   std::optional<Loop> loop_;
   std::vector<WeightDecl> weights_;
-  std::map<std::pair<std::string, int64_t>, Entry> by_name_;  // first name and row offset
+  // By first name, row offset and part.
+  std::map<std::tuple<std::string, int64_t, WeightDecl::Part>, Entry> by_name_;
 };
 
 }  // namespace ttpu::nn

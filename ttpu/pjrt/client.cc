@@ -134,19 +134,23 @@ Transfer Client::transfer(const void* data, const Shape& shape, HostBufferSemant
 Transfer Client::transfer(const void* data, const Shape& shape, const Device& device,
                           HostBufferSemantics semantics,
                           std::shared_ptr<const void> keep_alive) const {
-  const PJRT_Api* api = handle_->api();
-  std::vector<uint8_t> unpacked;  // PJRT takes 4-bit elements one to a byte
-  const void* source = data;
-  if (bit_width(shape.dtype) == 4) {
-    unpacked =
-        unpack_nibbles(static_cast<const uint8_t*>(data), static_cast<size_t>(shape.num_elements()),
-                       is_signed_int(shape.dtype));
-    source = unpacked.data();
-    semantics = HostBufferSemantics::kCopy;
+  if (bit_width(shape.dtype) != 4) {
+    return transfer_unpacked(data, shape, device, semantics, std::move(keep_alive));
   }
+  const std::vector<uint8_t> unpacked =
+      unpack_nibbles(static_cast<const uint8_t*>(data), static_cast<size_t>(shape.num_elements()),
+                     is_signed_int(shape.dtype));
+  return transfer_unpacked(unpacked.data(), shape, device, HostBufferSemantics::kCopy,
+                           std::move(keep_alive));
+}
+
+Transfer Client::transfer_unpacked(const void* data, const Shape& shape, const Device& device,
+                                   HostBufferSemantics semantics,
+                                   std::shared_ptr<const void> keep_alive) const {
+  const PJRT_Api* api = handle_->api();
   TTPU_PJRT_ARGS(PJRT_Client_BufferFromHostBuffer_Args, args);
   args.client = handle_->get();
-  args.data = source;
+  args.data = data;
   args.type = to_buffer_type(shape.dtype);
   args.dims = shape.dims.data();
   args.num_dims = shape.dims.size();

@@ -63,6 +63,10 @@ class Client {
                     std::shared_ptr<const void> keep_alive = nullptr) const;
   Transfer transfer(const void* data, const Shape& shape, const Device& device,
                     HostBufferSemantics semantics, std::shared_ptr<const void> keep_alive) const;
+  // The same where 4-bit elements lie one to a byte, as plugins take them.
+  Transfer transfer_unpacked(const void* data, const Shape& shape, const Device& device,
+                             HostBufferSemantics semantics,
+                             std::shared_ptr<const void> keep_alive) const;
   // A copy of host memory that may be changed when the call returns.
   Buffer to_device(const void* data, const Shape& shape) const;
   Buffer to_device(const void* data, const Shape& shape, const Device& device) const;

@@ -13,6 +13,7 @@ class Stepper {
     DType dtype = DType::kF32;
     std::optional<DType> cache_dtype = {};  // none: the same
     bool expand_weights = false;
+    std::string quantization = {};
     bool kernels = true;
     int64_t max_length = 128;
     int64_t chunk = 64;  // tokens of the larger program
@@ -24,6 +25,7 @@ class Stepper {
     RunnerOptions runner;
     runner.dtype = options.dtype;
     runner.expand_weights = options.expand_weights;
+    runner.quantization = options.quantization;
     runner.custom_calls = options.kernels;
     runner.shape.block_size = 16;
     runner.shape.blocks_per_sequence = (options.max_length + 15) / 16;

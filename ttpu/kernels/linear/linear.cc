@@ -15,6 +15,37 @@ using ir::Value;
 
 bool is_activation(DType dtype) { return dtype == DType::kBF16 || dtype == DType::kF32; }
 
+// A factor for each row, not for groups of its columns.
+bool has_row_scales(const WeightOperand& weight) {
+  return weight.scales && weight.scales.dims().size() + 1 == weight.dims.size();
+}
+
+void check_scales(const char* op, const WeightOperand& weight) {
+  const DType dtype = weight.value.dtype();
+  const bool quantized = weight.encoding == Encoding::kDense &&
+                         (dtype == DType::kS4 || dtype == DType::kS8 || dtype == DType::kF8E4M3FN);
+  require(quantized == static_cast<bool>(weight.scales), "[{}] {}", op,
+          quantized ? fmt::format("an {} weight needs scales", dtype_name(dtype))
+                    : "scales belong to i4, i8 and f8E4M3FN weights only");
+  if (!quantized) return;
+  Dims rows(weight.dims.begin(), weight.dims.end() - 1);
+  if (has_row_scales(weight)) {
+    require(weight.scales.shape() == Shape(DType::kF32, rows) && !weight.zero_points,
+            "[{}] scales are {}, expected {} and no zero points", op,
+            weight.scales.shape().to_string(), Shape(DType::kF32, rows).to_string());
+    return;
+  }
+  const int64_t groups = weight.scales.dims().back();
+  rows.push_back(groups);
+  require(weight.scales.dims() == rows && groups > 0 && weight.dims.back() % groups == 0 &&
+              is_float(weight.scales.dtype()),
+          "[{}] scales are {} for a weight {}; expected floats, one for each group of columns", op,
+          weight.scales.shape().to_string(), dims_to_string(weight.dims));
+  require(!weight.zero_points ||
+              (weight.zero_points.dims() == rows && is_float(weight.zero_points.dtype())),
+          "[{}] zero points and scales differ in shape", op);
+}
+
 void check_weight(const char* op, const WeightOperand& weight, size_t rank) {
   require(static_cast<bool>(weight.value), "[{}] no weight was given", op);
   require(weight.dims.size() == rank, "[{}] weight has logical dimensions {}, expected {} of them",
@@ -32,13 +63,7 @@ void check_weight(const char* op, const WeightOperand& weight, size_t rank) {
   require(weight.value.dims() == stored, "[{}] {} weight of {} is stored as {}, expected {}", op,
           encoding_name(weight.encoding), dims_to_string(weight.dims),
           dims_to_string(weight.value.dims()), dims_to_string(stored));
-  const bool int8 = weight.encoding == Encoding::kDense && weight.value.dtype() == DType::kS8;
-  require(int8 == static_cast<bool>(weight.scales), "[{}] {}", op,
-          int8 ? "an i8 weight needs f32 scales, one a row" : "scales belong to i8 weights only");
-  if (!int8) return;
-  const Dims rows(weight.dims.begin(), weight.dims.end() - 1);
-  require(weight.scales.shape() == Shape(DType::kF32, rows), "[{}] scales are {}, expected {}", op,
-          weight.scales.shape().to_string(), Shape(DType::kF32, rows).to_string());
+  check_scales(op, weight);
 }
 
 void check_operands(const char* op, Value x, const WeightOperand& weight,
@@ -59,7 +84,8 @@ bool has_kernel(const Target& target, Value x, const WeightOperand& weight,
   if (bias && !is_activation(bias->dtype())) return false;
   if (weight.encoding != Encoding::kDense) return true;
   const DType dtype = weight.value.dtype();
-  return is_activation(dtype) || dtype == DType::kF16 || dtype == DType::kS8;
+  return is_activation(dtype) || dtype == DType::kF16 ||
+         (dtype == DType::kS8 && has_row_scales(weight));
 }
 
 // Appends a product's operands and returns its flags.
@@ -198,6 +224,7 @@ Value embedding(const Target&, const WeightOperand& table, Value tokens, DType d
   WeightOperand rows = table;
   rows.value = ir::take(table.value, tokens, 0);
   if (table.scales) rows.scales = ir::take(table.scales, tokens, 0);
+  if (table.zero_points) rows.zero_points = ir::take(table.zero_points, tokens, 0);
   rows.dims = tokens.dims();
   rows.dims.push_back(table.dims[1]);
   return dense(rows, dtype);
@@ -206,8 +233,16 @@ Value embedding(const Target&, const WeightOperand& table, Value tokens, DType d
 Value dense(const WeightOperand& weight, DType dtype) {
   if (weight.encoding != Encoding::kDense) return dequantize(weight.value, weight.encoding, dtype);
   if (!weight.scales) return ir::convert(weight.value, dtype);
-  const Value numbers = ir::convert(weight.value, DType::kF32);
-  return ir::convert(numbers * ir::expand_dims(weight.scales, -1), dtype);
+  const auto f32 = [](Value x) { return ir::convert(x, DType::kF32); };
+  const Value numbers = f32(weight.value);
+  const Value scales = ir::expand_dims(f32(weight.scales), -1);
+  if (has_row_scales(weight)) return ir::convert(numbers * scales, dtype);
+  const Dims dims = numbers.dims();
+  Dims grouped = weight.scales.dims();
+  grouped.push_back(dims.back() / grouped.back());
+  Value parts = ir::reshape(numbers, grouped);
+  if (weight.zero_points) parts = parts - ir::expand_dims(f32(weight.zero_points), -1);
+  return ir::convert(ir::reshape(parts * scales, dims), dtype);
 }
 
 }  // namespace ttpu::kernels

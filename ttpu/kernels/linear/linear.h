@@ -2,8 +2,11 @@
 // One custom call where the target has the CPU kernel, else StableHLO. Sums are f32.
 //
 // The reference computes in f32 when x or a dense W is f32, else in bf16 (f16 weights are widened
-// to f32); blocked weights are expanded to the dtype of x. What the CPU kernels round:
-// linear/cpu/kernel.h.
+// to f32); blocked weights and those with scales of groups are expanded to the dtype of x. Scales
+// of rows are multiplied after the product. With `quantize_activations` x is rounded to the
+// weight's type, a scale for each row of x (its largest number becomes the type's largest), and the
+// product is i8 x i8 -> i32 or f8 x f8 -> f32. What the CPU kernels round: linear/cpu/kernel.h;
+// they take i8 weights with scales of rows and leave x as it is.
 #pragma once
 
 #include <optional>
@@ -16,12 +19,16 @@
 namespace ttpu::kernels {
 
 struct WeightOperand {
-  // Dense: bf16, f16, f32, or i8 with `scales`, of shape `dims`. Blocked: ui8, the last dimension
-  // being the bytes of a row.
+  // Dense: bf16, f16, f32, or i4, i8 or f8E4M3FN with `scales`, of shape `dims`. Blocked: ui8, the
+  // last dimension being the bytes of a row.
   ir::Value value;
   Encoding encoding = Encoding::kDense;
-  Dims dims;              // [out, in], or [experts, out, in]
-  ir::Value scales = {};  // f32, dims without the last: a factor for each row of an i8 weight
+  Dims dims;  // [out, in], or [experts, out, in]
+  // A factor for each row (dims without the last, f32), or for each group of equally many columns
+  // of it (dims with the number of groups as the last; any floats).
+  ir::Value scales = {};
+  ir::Value zero_points = {};  // of groups, taken from the values first; floats
+  bool quantize_activations = false;
 };
 
 enum class Activation { kSilu, kGeluTanh, kGelu };

@@ -1,0 +1,229 @@
+// Products with quantized weights, in StableHLO: i8, f8 and i4 values with scales.
+#include <cmath>
+#include <random>
+
+#include <gtest/gtest.h>
+
+#include "tests/kernels/program_testing.h"
+#include "ttpu/kernels/linear/linear.h"
+
+namespace ttpu::kernels {
+namespace {
+
+constexpr int64_t kIn = 256;
+constexpr int64_t kOut = 24;
+constexpr int64_t kGroup = 64;
+
+struct Numbers {
+  std::vector<int8_t> values;  // a byte each
+  std::vector<float> scales, zero_points;
+  std::vector<float> dense;
+};
+
+float value_of(int8_t byte, DType dtype) {
+  return dtype == DType::kF8E4M3FN ? f32_from_f8e4m3fn(static_cast<uint8_t>(byte))
+                                   : static_cast<float>(byte);
+}
+
+Numbers make_weight(int64_t rows, DType dtype, int64_t group, bool zero_points) {
+  std::mt19937 rng(5);
+  std::uniform_real_distribution<float> real(-1, 1);
+  Numbers w;
+  for (int64_t i = 0; i < rows * kIn / group; ++i) {
+    w.scales.push_back(f32_from_bf16(bf16_from_f32(0.01F * (1.5F + real(rng)))));
+    if (zero_points) w.zero_points.push_back(std::floor(8 * real(rng)));
+  }
+  for (int64_t i = 0; i < rows * kIn; ++i) {
+    const float x = real(rng);
+    int8_t byte = static_cast<int8_t>(x * (dtype == DType::kS4 ? 7.9F : 127.0F));
+    if (dtype == DType::kF8E4M3FN) byte = static_cast<int8_t>(f8e4m3fn_from_f32(x * 448));
+    w.values.push_back(byte);
+    const auto g = static_cast<size_t>(i / group);
+    w.dense.push_back((value_of(byte, dtype) - (zero_points ? w.zero_points[g] : 0)) * w.scales[g]);
+  }
+  return w;
+}
+
+std::vector<uint16_t> as_bf16(const std::vector<float>& numbers) {
+  std::vector<uint16_t> bits;
+  for (const float number : numbers) bits.push_back(bf16_from_f32(number));
+  return bits;
+}
+
+std::vector<uint8_t> packed(const std::vector<int8_t>& values) {
+  std::vector<uint8_t> bytes;
+  for (size_t i = 0; i < values.size(); i += 2) {
+    bytes.push_back(static_cast<uint8_t>((values[i] & 15) | (values[i + 1] & 15) << 4));
+  }
+  return bytes;
+}
+
+WeightOperand operand_of(TestProgram& program, const Numbers& w, DType dtype, Dims dims,
+                         int64_t group) {
+  WeightOperand operand;
+  operand.value = dtype == DType::kS4 ? program.argument(packed(w.values), dtype, dims)
+                                      : program.argument(w.values, dtype, dims);
+  operand.dims = dims;
+  if (group == kIn) {
+    dims.pop_back();
+    operand.scales = program.argument(w.scales, DType::kF32, dims);
+    return operand;
+  }
+  dims.back() = kIn / group;
+  operand.scales = program.argument(as_bf16(w.scales), DType::kBF16, dims);
+  if (!w.zero_points.empty()) {
+    operand.zero_points = program.argument(as_bf16(w.zero_points), DType::kBF16, dims);
+  }
+  return operand;
+}
+
+std::vector<float> make_rows(int64_t rows) {
+  std::mt19937 rng(7);
+  std::normal_distribution<float> normal;
+  std::vector<float> x(static_cast<size_t>(rows * kIn));
+  for (float& number : x) number = normal(rng);
+  std::fill_n(x.begin(), kIn, 0.0F);  // a row of zeros stays one
+  return x;
+}
+
+// Rows rounded as products of low precision take them.
+std::vector<float> rounded_rows(const std::vector<float>& x, DType dtype) {
+  std::vector<float> result;
+  for (size_t begin = 0; begin < x.size(); begin += kIn) {
+    float most = 0;
+    for (size_t i = begin; i < begin + kIn; ++i) most = std::max(most, std::abs(x[i]));
+    const float scale = most / (dtype == DType::kS8 ? 127 : 448);
+    for (size_t i = begin; i < begin + kIn; ++i) {
+      const float scaled = scale == 0 ? 0 : x[i] / scale;
+      const float value =
+          dtype == DType::kS8
+              ? std::nearbyint(scaled)
+              : f32_from_f8e4m3fn(f8e4m3fn_from_f32(std::clamp(scaled, -448.0F, 448.0F)));
+      result.push_back(value * scale);
+    }
+  }
+  return result;
+}
+
+double expected(const float* x, const float* w) {
+  double sum = 0;
+  for (int64_t i = 0; i < kIn; ++i) sum += static_cast<double>(x[i]) * static_cast<double>(w[i]);
+  return sum;
+}
+
+double norm(const float* x, const float* w) {
+  double sum = 0;
+  for (int64_t i = 0; i < kIn; ++i) {
+    sum += std::abs(static_cast<double>(x[i]) * static_cast<double>(w[i]));
+  }
+  return sum;
+}
+
+struct Form {
+  DType dtype;
+  int64_t group;
+  bool zero_points;
+  bool activations;
+};
+
+class LinearQuantized : public testing::TestWithParam<Form> {};
+
+TEST_P(LinearQuantized, IsTheProductOfTheNumbersThatItStandsFor) {
+  const auto [dtype, group, zero_points, activations] = GetParam();
+  const Numbers w = make_weight(kOut, dtype, group, zero_points);
+  for (const int64_t rows : {2, 9}) {
+    const std::vector<float> x = make_rows(rows);
+    const std::vector<float> seen = activations ? rounded_rows(x, dtype) : x;
+    TestProgram program;
+    const ir::Value input = program.argument(x, DType::kF32, {rows, kIn});
+    WeightOperand operand = operand_of(program, w, dtype, {kOut, kIn}, group);
+    operand.quantize_activations = activations;
+    const auto y = program.run({linear(test_target(false), input, operand)})[0].to_vector<float>();
+    for (int64_t i = 0; i < rows * kOut; ++i) {
+      const float* own_x = seen.data() + i / kOut * kIn;
+      const float* own_w = w.dense.data() + i % kOut * kIn;
+      // f32 sums; of rounded rows a number may fall to its other neighbour, by how a quotient is
+      // rounded.
+      const double bound = (activations ? 2e-4 : 2e-6) * norm(own_x, own_w);
+      ASSERT_NEAR(y[static_cast<size_t>(i)], expected(own_x, own_w), bound) << "row " << i / kOut;
+    }
+  }
+}
+
+TEST_P(LinearQuantized, ExpertsTakeTheirOwnRows) {
+  const auto [dtype, group, zero_points, activations] = GetParam();
+  constexpr int64_t kExperts = 3;
+  const Numbers w = make_weight(kExperts * kOut, dtype, group, zero_points);
+  for (const int64_t rows : {3, 8}) {  // by gathering, and by all experts
+    const std::vector<float> x = make_rows(rows);
+    const std::vector<float> seen = activations ? rounded_rows(x, dtype) : x;
+    std::vector<int32_t> ids;
+    for (int64_t i = 0; i < rows; ++i) ids.push_back(static_cast<int32_t>(i * 2 % kExperts));
+    TestProgram program;
+    const ir::Value input = program.argument(x, DType::kF32, {rows, kIn});
+    const ir::Value experts = program.argument(ids, DType::kS32, {rows});
+    WeightOperand operand = operand_of(program, w, dtype, {kExperts, kOut, kIn}, group);
+    operand.quantize_activations = activations;
+    const auto y = program.run({expert_linear(test_target(false), input, experts, operand)})[0]
+                       .to_vector<float>();
+    for (int64_t i = 0; i < rows * kOut; ++i) {
+      const float* own_x = seen.data() + i / kOut * kIn;
+      const int64_t row = ids[static_cast<size_t>(i / kOut)] * kOut + i % kOut;
+      const float* own_w = w.dense.data() + row * kIn;
+      const double bound = (activations ? 2e-4 : 2e-6) * norm(own_x, own_w);
+      ASSERT_NEAR(y[static_cast<size_t>(i)], expected(own_x, own_w), bound) << "row " << i / kOut;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Forms, LinearQuantized,
+    testing::Values(Form{DType::kS8, kIn, false, false}, Form{DType::kS8, kIn, false, true},
+                    Form{DType::kF8E4M3FN, kIn, false, false},
+                    Form{DType::kF8E4M3FN, kIn, false, true},
+                    Form{DType::kF8E4M3FN, kGroup, false, false},
+                    Form{DType::kS4, kGroup, false, false}, Form{DType::kS4, kGroup, true, false},
+                    Form{DType::kS8, kGroup, true, false}),
+    [](const auto& test) {
+      const Form& form = test.param;
+      return fmt::format("{}_{}{}{}", dtype_name(form.dtype), form.group == kIn ? "rows" : "groups",
+                         form.zero_points ? "_zero_points" : "",
+                         form.activations ? "_activations" : "");
+    });
+
+// The instruction that the units of low precision have.
+TEST(LinearQuantizedProgram, ProductsOfRoundedActivationsAreOfSmallNumbers) {
+  for (const auto& [dtype, product] :
+       {std::pair(DType::kS8, "(tensor<4x256xi8>, tensor<24x256xi8>) -> tensor<4x24xi32>"),
+        std::pair(DType::kF8E4M3FN,
+                  "(tensor<4x256xf8E4M3FN>, tensor<24x256xf8E4M3FN>) -> tensor<4x24xf32>")}) {
+    ir::Module module;
+    ir::Function& main = module.add_function();
+    WeightOperand operand;
+    operand.value = main.add_argument(Shape(dtype, {kOut, kIn}));
+    operand.scales = main.add_argument(Shape(DType::kF32, {kOut}));
+    operand.dims = {kOut, kIn};
+    operand.quantize_activations = true;
+    const ir::Value x = main.add_argument(Shape(DType::kBF16, {4, kIn}));
+    main.set_results({linear({Platform::kTpu, false}, x, operand)});
+    EXPECT_NE(module.to_string().find(product), std::string::npos) << module.to_string();
+  }
+}
+
+TEST(LinearQuantizedProgram, ScalesThatDoNotFitAreRefused) {
+  ir::Module module;
+  ir::Function& main = module.add_function();
+  const ir::Value x = main.add_argument(Shape(DType::kBF16, {4, kIn}));
+  WeightOperand operand;
+  operand.value = main.add_argument(Shape(DType::kS4, {kOut, kIn}));
+  operand.dims = {kOut, kIn};
+  EXPECT_THROW(linear({}, x, operand), Error);
+  operand.scales = main.add_argument(Shape(DType::kF32, {kOut, 3}));
+  EXPECT_THROW(linear({}, x, operand), Error);
+  operand.scales = main.add_argument(Shape(DType::kBF16, {kOut, 4}));
+  operand.zero_points = main.add_argument(Shape(DType::kBF16, {kOut, 2}));
+  EXPECT_THROW(linear({}, x, operand), Error);
+}
+
+}  // namespace
+}  // namespace ttpu::kernels

@@ -1,0 +1,146 @@
+// Quantized weights as programs take them: values, scales and zero points as arguments of their
+// own, or all of them in ggml's blocks.
+#include <algorithm>
+#include <cstring>
+
+#include "ttpu/base/error.h"
+#include "ttpu/engine/weight_parts.h"
+#include "ttpu/io/quantized_matrix.h"
+
+namespace ttpu::engine {
+namespace {
+
+constexpr int64_t kRowsAtOnce = 64;
+
+template <typename T>
+std::byte* store(T value, std::byte* out) {
+  std::memcpy(out, &value, sizeof(T));
+  return out + sizeof(T);
+}
+
+std::byte* store_number(float value, DType dtype, std::byte* out) {
+  switch (dtype) {
+    case DType::kF32:
+      return store(value, out);
+    case DType::kF16:
+      return store(f16_from_f32(value), out);
+    case DType::kBF16:
+      return store(bf16_from_f32(value), out);
+    default:
+      fail(Code::kInternal, "[weights] scales of {}", dtype_name(dtype));
+  }
+}
+
+// One number for each group of `group` columns; the rows' own groups are wider.
+std::byte* store_numbers(const io::QuantizedRows& rows, const std::vector<float>& numbers,
+                         int64_t group, DType dtype, std::byte* out) {
+  const int64_t own = rows.columns / rows.groups;
+  const int64_t copies = group == 0 ? 1 : own / group;
+  for (const float number : numbers) {
+    for (int64_t i = 0; i < copies; ++i) out = store_number(number, dtype, out);
+  }
+  return out;
+}
+
+// 32 values of a row: Q4_0, Q4_1 and Q8_0 of ggml (linear/cpu/blocks.h has their layouts).
+std::byte* store_block(const int8_t* values, float scale, float zero, Encoding encoding,
+                       std::byte* out) {
+  constexpr int64_t kHalf = 16;
+  out = store(f16_from_f32(scale), out);
+  if (encoding == Encoding::kQ8_0) {
+    std::memcpy(out, values, 2 * kHalf);
+    return out + 2 * kHalf;
+  }
+  if (encoding == Encoding::kQ4_1) out = store(f16_from_f32(-(zero + 8) * scale), out);
+  for (int64_t i = 0; i < kHalf; ++i) {
+    const int low = values[i] + 8;
+    const int high = values[i + kHalf] + 8;
+    *out++ = static_cast<std::byte>(low | high << 4);
+  }
+  return out;
+}
+
+std::byte* store_blocks(const io::QuantizedRows& rows, Encoding encoding, std::byte* out) {
+  const int64_t size = block_elements(encoding);
+  const int64_t group = rows.columns / rows.groups;
+  for (int64_t at = 0; at < rows.rows * rows.columns; at += size) {
+    const auto g = static_cast<size_t>(at / group);
+    const float zero = rows.zero_points.empty() ? 0 : rows.zero_points[g];
+    out = store_block(rows.values.data() + at, rows.scales[g], zero, encoding, out);
+  }
+  return out;
+}
+
+std::byte* store_part(const io::QuantizedRows& rows, const nn::WeightDecl& decl, std::byte* out) {
+  if (decl.encoding != Encoding::kDense) return store_blocks(rows, decl.encoding, out);
+  switch (decl.part) {
+    case nn::WeightDecl::Part::kScales:
+      return store_numbers(rows, rows.scales, decl.quantization->group, decl.dtype, out);
+    case nn::WeightDecl::Part::kZeroPoints:
+      return store_numbers(rows, rows.zero_points, decl.quantization->group, decl.dtype, out);
+    case nn::WeightDecl::Part::kValues:
+      break;
+  }
+  std::memcpy(out, rows.values.data(), rows.values.size());
+  return out + rows.values.size();
+}
+
+}  // namespace
+
+int64_t host_bytes(const nn::WeightDecl& decl) {
+  const Shape shape = nn::argument_shape(decl);
+  return bit_width(shape.dtype) == 4 ? shape.num_elements() : shape.byte_size();
+}
+
+Encoding blocks_of(const Quantization& quantization, int64_t columns) {
+  const int64_t group =
+      quantization.group == 0 ? columns : fitting_group(quantization.group, columns);
+  if (group % 32 != 0) return Encoding::kDense;
+  if (quantization.dtype == DType::kS4) {
+    return quantization.zero_points ? Encoding::kQ4_1 : Encoding::kQ4_0;
+  }
+  const bool plain = quantization.dtype == DType::kS8 && !quantization.zero_points;
+  return plain ? Encoding::kQ8_0 : Encoding::kDense;
+}
+
+void WeightLoader::fill_quantized(const nn::WeightDecl& decl, const io::Tensor& tensor,
+                                  std::byte* out) const {
+  const size_t rank = tensor.dims.size();
+  const int64_t columns = decl.transposed ? tensor.dims.at(rank - 2) : tensor.dims.back();
+  const int64_t rows = tensor.num_elements() / columns / decl.row_stride;
+  if (const io::QuantizedMatrix* matrix = io::quantized_of(tensor)) {
+    for (int64_t at = 0; at < rows; at += kRowsAtOnce) {
+      out = store_part(matrix->read(at, std::min(at + kRowsAtOnce, rows)), decl, out);
+    }
+    return;
+  }
+  std::vector<float> numbers;
+  if (reordered(decl)) {
+    nn::WeightDecl dense = whole(decl);
+    dense.names = {tensor.name};
+    dense.quantization.reset();
+    dense.dims = tensor.dims;
+    dense.dims[rank - 1] = columns;
+    dense.dims[rank - 2] = rows / (rank == 3 ? tensor.dims[0] : 1);
+    dense.dtype = DType::kF32;
+    dense.encoding = Encoding::kDense;
+    dense.part = nn::WeightDecl::Part::kValues;
+    numbers.resize(static_cast<size_t>(rows * columns));
+    fill(dense, reinterpret_cast<std::byte*>(numbers.data()));
+  }
+  Quantization quantization = *decl.quantization;
+  quantization.group = fitting_group(quantization.group, columns);
+  for (int64_t at = 0; at < rows; at += kRowsAtOnce) {
+    const int64_t end = std::min(at + kRowsAtOnce, rows);
+    const float* from = numbers.data() + at * columns;
+    std::vector<float> some;
+    if (!reordered(decl)) {
+      some.resize(static_cast<size_t>((end - at) * columns));
+      io::copy_rows(tensor, at, end, DType::kF32, reinterpret_cast<std::byte*>(some.data()));
+      from = some.data();
+    }
+    out = store_part(io::quantize_rows(from, end - at, columns, quantization), decl, out);
+  }
+}
+
+}  // namespace ttpu::engine
