@@ -12,6 +12,7 @@
 #include "ttpu/base/json.h"
 #include "ttpu/io/composite.h"
 #include "ttpu/io/gguf_names.h"
+#include "ttpu/io/quantized_checkpoint.h"
 #include "ttpu/io/safetensors.h"
 
 namespace ttpu::io {
@@ -103,6 +104,7 @@ std::unique_ptr<Checkpoint> Checkpoint::open(const fs::path& path) {
   if (fs::is_directory(path, error)) {
     checkpoint->open_folder(path);
     checkpoint->join_blocks_and_scales();
+    checkpoint->join_quantized_parts(path / "config.json");
   } else if (!fs::exists(path, error)) {
     fail(Code::kNotFound, "[checkpoint] '{}' does not exist; give a model's folder or .gguf file",
          path.string());
@@ -175,6 +177,15 @@ void Checkpoint::join_blocks_and_scales() {
     }
     add(std::move(tensor));
   }
+}
+
+void Checkpoint::join_quantized_parts(const fs::path& config_file) {
+  if (!fs::exists(config_file)) return;
+  const auto config = QuantizationConfig::from_config(read_json(config_file));
+  if (!config) return;
+  std::vector<Tensor> joined = join_quantized(std::exchange(tensors_, {}), *config);
+  index_.clear();
+  for (Tensor& tensor : joined) add(std::move(tensor));
 }
 
 void Checkpoint::open_safetensors(const fs::path& file) {

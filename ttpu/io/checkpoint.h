@@ -20,7 +20,8 @@ class Checkpoint {
  public:
   // `path` is a folder with model.safetensors or model.safetensors.index.json and its shards, a
   // .safetensors file, or a .gguf file (of a split one, any part). Throws kNotFound,
-  // kInvalidArgument for a damaged file, kUnimplemented for pickles and unknown encodings.
+  // kInvalidArgument for a damaged file, kUnimplemented for pickles and unknown encodings, and for
+  // what join_quantized and the folder's quantization_config refuse.
   static std::unique_ptr<Checkpoint> open(const std::filesystem::path& path);
 
   const std::vector<Tensor>& tensors() const { return tensors_; }
@@ -39,6 +40,7 @@ class Checkpoint {
   void open_safetensors(const std::filesystem::path& file);
   void open_gguf(const std::filesystem::path& file);
   void join_blocks_and_scales();
+  void join_quantized_parts(const std::filesystem::path& config_file);
   void add(Tensor tensor);
   const MappedFile& map(const std::filesystem::path& file);
 
