@@ -100,10 +100,26 @@ double quantile(std::vector<double> values, double share) {
   return values[static_cast<size_t>(share * static_cast<double>(values.size() - 1))];
 }
 
-double host_microseconds_per_step(const Engine& engine, double seconds, int64_t steps) {
-  const auto& metrics = engine.metrics();
-  const auto counted = static_cast<double>(metrics.steps - steps);
-  return counted > 0 ? (metrics.host_seconds - seconds) / counted * 1e6 : 0;
+// The engine's counts at some moment.
+struct HostWork {
+  explicit HostWork(const Engine& engine)
+      : steps(engine.metrics().steps),
+        seconds(engine.metrics().host_seconds),
+        dispatch(engine.metrics().dispatch_seconds) {}
+  int64_t steps;
+  double seconds;
+  double dispatch;
+};
+
+// What the host did since then, a step.
+void report_host(const Engine& engine, const HostWork& before, Json& report) {
+  const HostWork now(engine);
+  const auto per_step = [steps = now.steps - before.steps](double seconds) {
+    return steps > 0 ? seconds / static_cast<double>(steps) * 1e6 : 0;
+  };
+  report["steps"] = now.steps - before.steps;
+  report["host_microseconds_per_step"] = per_step(now.seconds - before.seconds);
+  report["dispatch_microseconds_per_step"] = per_step(now.dispatch - before.dispatch);
 }
 
 void print(const BenchFlags& flags, const Json& report) {
@@ -142,8 +158,7 @@ void run_throughput(const BenchFlags& flags) {
   const size_t count = requests.size();
   // Every page is touched once.
   measure(engine, {random_request(flags, engine.vocab(), random)});
-  const double host = engine.metrics().host_seconds;
-  const int64_t steps = engine.metrics().steps;
+  const HostWork before(engine);
   const Measured measured = measure(engine, std::move(requests));
   Json report = describe(flags);
   report["num_prompts"] = count;
@@ -154,8 +169,7 @@ void run_throughput(const BenchFlags& flags) {
   report["total_tokens_per_second"] =
       static_cast<double>(measured.output_tokens + measured.prompt_tokens) / measured.seconds;
   report["median_seconds_per_token"] = quantile(measured.per_token, 0.5);
-  report["steps"] = engine.metrics().steps - steps;
-  report["host_microseconds_per_step"] = host_microseconds_per_step(engine, host, steps);
+  report_host(engine, before, report);
   report["preemptions"] = engine.metrics().preemptions.load();
   print(flags, report);
 }

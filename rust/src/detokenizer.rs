@@ -75,7 +75,11 @@ impl Stage {
                     out.push(one(decoder, vec![previous, String::new()], 0)?);
                 }
             }
-            Stage::ByteLevel { pending } => out.push(byte_level(pending, token)),
+            Stage::ByteLevel { pending } => {
+                let mut text = String::new();
+                byte_level(pending, &token, &mut text);
+                out.push(text);
+            }
             Stage::ByteFallback { run, .. } if is_byte_token(&token) => run.push(token),
             Stage::ByteFallback { .. } => {
                 self.flush(out)?;
@@ -136,25 +140,46 @@ impl Stage {
     }
 }
 
-/// The library's byte-level decoder gives text where unfinished characters must stay bytes: so here the
-/// bytes are kept. A token with a character outside the alphabet stands for itself.
-fn byte_level(pending: &mut Vec<u8>, token: String) -> String {
-    let bytes: Option<Vec<u8>> = token.chars().map(byte_of).collect();
-    pending.extend(bytes.unwrap_or_else(|| token.into_bytes()));
-    let rest = pending.split_off(settled(pending));
-    let whole = std::mem::replace(pending, rest);
-    String::from_utf8_lossy(&whole).into_owned()
+/// Appends to `text` what a token settles. The library's byte-level decoder gives text where unfinished
+/// characters must stay bytes: so here the bytes are kept. A token with a character outside the alphabet
+/// stands for itself.
+fn byte_level(pending: &mut Vec<u8>, token: &str, text: &mut String) {
+    let start = pending.len();
+    for c in token.chars() {
+        let Some(byte) = byte_of(c) else {
+            pending.truncate(start);
+            pending.extend_from_slice(token.as_bytes());
+            break;
+        };
+        pending.push(byte);
+    }
+    let end = settled(pending);
+    text.push_str(&String::from_utf8_lossy(&pending[..end]));
+    pending.drain(..end);
 }
 
 /// GPT-2's alphabet: printable Latin-1 characters are themselves, the others follow from U+0100 on.
 pub(crate) fn byte_of(c: char) -> Option<u8> {
-    let plain = |b: u32| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    const fn plain(b: u32) -> bool {
+        matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff)
+    }
+    const OTHERS: [u8; 68] = {
+        let mut others = [0; 68];
+        let (mut byte, mut count) = (0, 0);
+        while byte < 256 {
+            if !plain(byte) {
+                others[count] = byte as u8;
+                count += 1;
+            }
+            byte += 1;
+        }
+        others
+    };
     let code = c as u32;
     if code < 0x100 {
         return plain(code).then_some(code as u8);
     }
-    let nth = (code - 0x100) as usize;
-    (0..=255u32).filter(|b| !plain(*b)).nth(nth).map(|b| b as u8)
+    OTHERS.get(code as usize - 0x100).copied()
 }
 
 fn stages(decoder: Option<&DecoderWrapper>) -> Vec<Stage> {
@@ -234,6 +259,11 @@ impl TtpuDetokenizer {
         self.text.clear();
         let Some(token) = self.tokenizer.id_to_token(id) else { return Ok(()) };
         if self.skip_special_tokens && self.tokenizer.get_added_vocabulary().is_special_token(&token) {
+            return Ok(());
+        }
+        // The most common kind, for which a token in the middle of a text shall cost little.
+        if let [Stage::ByteLevel { pending }] = &mut self.stages[..] {
+            byte_level(pending, &token, &mut self.text);
             return Ok(());
         }
         self.run(vec![token], 0)

@@ -1,9 +1,11 @@
 // The engine on tiny random models, from requests to tokens.
 #include "ttpu/engine/engine.h"
 
+#include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <random>
+#include <thread>
 
 #include <gtest/gtest.h>
 
@@ -84,6 +86,23 @@ std::vector<Request> mixed_requests(size_t count) {
     requests.push_back(std::move(request));
   }
   return requests;
+}
+
+TEST(EngineTimes, CallbacksAndDispatchAreTheHosts) {
+  Engine engine(model_path("llama"), small_options());
+  Request request = request_of({5, 6, 7}, 4);
+  request.sampling.ignore_eos = true;
+  constexpr auto kPause = std::chrono::milliseconds(5);
+  engine.submit(request, [&](const RequestOutput&) { std::this_thread::sleep_for(kPause); });
+  const auto start = std::chrono::steady_clock::now();
+  while (engine.step()) {
+  }
+  const std::chrono::duration<double> all = std::chrono::steady_clock::now() - start;
+  const EngineMetrics& metrics = engine.metrics();
+  EXPECT_GT(metrics.dispatch_seconds, 0);
+  EXPECT_GE(metrics.host_seconds,
+            metrics.dispatch_seconds + 4 * std::chrono::duration<double>(kPause).count());
+  EXPECT_LT(metrics.host_seconds, all.count()) << "the device was awaited";
 }
 
 class EngineFamiliesTest : public testing::TestWithParam<const char*> {};

@@ -46,6 +46,7 @@ class DraftModel {
   // After a failure: empty caches.
   void reset();
   const LoadStats& stats() const { return runner_->stats(); }
+  const StepTimes& times() const { return runner_->times(); }
 
  private:
   // What the cache holds in a slot.

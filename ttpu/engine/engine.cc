@@ -17,21 +17,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr float kForbidden = -std::numeric_limits<float>::infinity();
 
-// Adds the time of its life to a sum of seconds.
-class Stopwatch {
- public:
-  explicit Stopwatch(std::atomic<double>& seconds) : seconds_(seconds) {}
-  ~Stopwatch() {
-    seconds_ = seconds_ + std::chrono::duration<double>(Clock::now() - start_).count();
-  }
-  Stopwatch(const Stopwatch&) = delete;
-  Stopwatch& operator=(const Stopwatch&) = delete;
-
- private:
-  std::atomic<double>& seconds_;
-  Clock::time_point start_ = Clock::now();
-};
-
 // Empty: without one.
 std::filesystem::path draft_path_of(const EngineOptions& options) {
   const SpeculationOptions& speculation = options.speculation;
@@ -234,16 +219,30 @@ void Engine::find_leader(Live& live) {
 }
 
 bool Engine::step() {
-  {
-    const Stopwatch watch(metrics_.host_seconds);
-    take_inbox();
-  }
+  const auto start = Clock::now();
+  const bool worked = launch_and_finish();
+  update_times(start);
+  return worked;
+}
+
+bool Engine::launch_and_finish() {
+  take_inbox();
   const int64_t failed = metrics_.failed_steps;
   const bool launched = launch();
   if (runner_->in_flight() == 0) return failed != metrics_.failed_steps;
   if (!launched || runner_->in_flight() == Runner::kMostInFlight) finish_step();
   update_gauges();
   return true;
+}
+
+// All that is not waiting for the device is the host's.
+void Engine::update_times(Clock::time_point start) {
+  StepTimes times = runner_->times();
+  if (draft_) times += draft_->times();
+  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  metrics_.host_seconds = metrics_.host_seconds + seconds - (times.waiting - times_.waiting);
+  metrics_.dispatch_seconds = times.dispatch;
+  times_ = times;
 }
 
 int32_t Engine::least_busy_replica() const {
@@ -309,23 +308,20 @@ bool Engine::launch() {
 
 bool Engine::launch_scheduled(Clock::time_point start) {
   Launched& step = launched_[static_cast<size_t>(launches_ % Runner::kMostInFlight)];
-  {
-    const Stopwatch watch(metrics_.host_seconds);
-    step.items.clear();
-    for (const Replica& replica : replicas_) {
-      const std::span<const Scheduled> items = replica.scheduler->schedule();
-      step.items.insert(step.items.end(), items.begin(), items.end());
-    }
-    if (step.items.empty()) return false;
-    step.rows.clear();
-    step.row_items.clear();
-    step.logprobs = false;
-    step.start = start;
-    int64_t token = 0;
-    for (size_t i = 0; i < step.items.size(); ++i) {
-      add_rows(step, i, token);
-      token += step.items[i].count;
-    }
+  step.items.clear();
+  for (const Replica& replica : replicas_) {
+    const std::span<const Scheduled> items = replica.scheduler->schedule();
+    step.items.insert(step.items.end(), items.begin(), items.end());
+  }
+  if (step.items.empty()) return false;
+  step.rows.clear();
+  step.row_items.clear();
+  step.logprobs = false;
+  step.start = start;
+  int64_t token = 0;
+  for (size_t i = 0; i < step.items.size(); ++i) {
+    add_rows(step, i, token);
+    token += step.items[i].count;
   }
   for (size_t replica = 0; replica < replicas_.size(); ++replica) {
     const std::span<const BlockCopy> copies = replicas_[replica].cache->copies();
@@ -416,7 +412,6 @@ void Engine::finish_step() {
   } catch (const Error& error) {
     return recover(error);
   }
-  const Stopwatch watch(metrics_.host_seconds);
   const Launched& step = launched_[static_cast<size_t>(index % Runner::kMostInFlight)];
   size_t row = 0;
   int64_t sampled = 0;

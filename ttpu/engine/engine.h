@@ -67,8 +67,10 @@ struct EngineMetrics {
   std::atomic<int64_t> running{0};
   std::atomic<int64_t> waiting{0};
   std::atomic<double> cache_usage{0};
-  // The host's own work, without waiting for the device.
+  // In step(), without waiting for the device: scheduling, the inputs of steps, masks, drafts by
+  // lookup, what becomes of sampled tokens, and the callbacks.
   std::atomic<double> host_seconds{0};
+  std::atomic<double> dispatch_seconds{0};  // of these, StepTimes::dispatch
 };
 
 class Engine {
@@ -118,6 +120,8 @@ class Engine {
 
   void take_inbox();
   int32_t least_busy_replica() const;
+  bool launch_and_finish();
+  void update_times(std::chrono::steady_clock::time_point start);
   void update_gauges();
   void find_leader(Live& live);
   bool launch();
@@ -166,6 +170,7 @@ class Engine {
   std::chrono::steady_clock::time_point last_finish_;
   std::vector<int32_t> sampled_;  // of the item that is being finished
   RequestOutput output_;          // of it, too: a steady step allocates nothing
+  StepTimes times_;               // as of the last step()
   EngineMetrics metrics_;
 
   std::mutex mutex_;  // of what follows

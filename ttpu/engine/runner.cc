@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <chrono>
 #include <exception>
 #include <future>
@@ -22,20 +21,23 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+// Adds the time of its life to a sum of seconds.
+class Stopwatch {
+ public:
+  explicit Stopwatch(double& seconds) : seconds_(seconds) {}
+  ~Stopwatch() { seconds_ += seconds_since(start_); }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+ private:
+  double& seconds_;
+  Clock::time_point start_ = Clock::now();
+};
+
 constexpr auto index_of(auto value) { return static_cast<int64_t>(value); }
 constexpr int64_t kArguments = index_of(EngineArgument::kNumArguments);
 constexpr int64_t kResults = index_of(EngineResult::kNumResults);
 constexpr int64_t kFetched = 4;  // tokens and the three of log probabilities
-
-int32_t bits(double value) { return std::bit_cast<int32_t>(static_cast<float>(value)); }
-
-// What stands at a position: known, a draft, or known to the device alone.
-int32_t token_at(const Sequence& sequence, int64_t position) {
-  const auto known = static_cast<int64_t>(sequence.tokens.size());
-  if (position < known) return sequence.tokens[static_cast<size_t>(position)];
-  const auto draft = static_cast<size_t>(position - known);
-  return draft < sequence.drafts.size() ? sequence.drafts[draft] : -1 - sequence.slot;
-}
 
 void set_on_all(pjrt::Call& call, int64_t argument, const std::vector<pjrt::Buffer>& buffers) {
   for (size_t device = 0; device < buffers.size(); ++device) {
@@ -318,94 +320,6 @@ void Runner::copy_blocks(int32_t replica, std::span<const BlockCopy> copies) {
   for (int64_t i = 0; i < caches; ++i) take_from_all(call, i, caches_[static_cast<size_t>(i)]);
 }
 
-// Items and rows of each replica lie together.
-void Runner::divide(Flight& flight, std::span<const Scheduled> items,
-                    std::span<const Row> rows) const {
-  int64_t token = 0;
-  size_t item = 0;
-  size_t row = 0;
-  for (size_t replica = 0; replica < flight.shares.size(); ++replica) {
-    Share& share = flight.shares[replica];
-    const size_t first_item = item;
-    const size_t first_row = row;
-    share.first_token = token;
-    while (item < items.size() && items[item].sequence->replica == static_cast<int32_t>(replica)) {
-      token += items[item++].count;
-    }
-    while (row < rows.size() && rows[row].token < token) ++row;
-    share.items = items.subspan(first_item, item - first_item);
-    share.rows = rows.subspan(first_row, row - first_row);
-    share.tokens = token - share.first_token;
-  }
-  require(item == items.size() && row == rows.size(),
-          "[engine] a step's items are not in the order of their replicas");
-}
-
-void Runner::fill_step(const Step& step, bool logprobs, Share& share) const {
-  const std::span<const Scheduled> items = share.items;
-  std::vector<int32_t>& packed = share.step;
-  const StepLayout& layout = step.layout;
-  const Bucket& bucket = step.bucket;
-  packed.assign(static_cast<size_t>(layout.total()), 0);
-  const auto field = [&](StepField which) { return packed.data() + layout.offset(which); };
-  int32_t* tokens = field(StepField::kTokens);
-  int32_t* positions = field(StepField::kPositions);
-  int32_t* kv_lens = field(StepField::kKvLens);
-  int32_t* cu_q_lens = field(StepField::kCuQLens);
-  int32_t* pages = field(StepField::kPages);
-  int32_t count = 0;
-  int32_t decodes = 0;
-  for (size_t s = 0; s < items.size(); ++s) {
-    const Scheduled& item = items[s];
-    const Sequence& sequence = *item.sequence;
-    for (int64_t i = item.first; i < item.first + item.count; ++i) {
-      positions[count] = static_cast<int32_t>(i);
-      tokens[count++] = token_at(sequence, i);
-    }
-    kv_lens[s] = static_cast<int32_t>(item.first + item.count);
-    cu_q_lens[s + 1] = count;
-    if (item.count == 1 && decodes == static_cast<int32_t>(s)) ++decodes;
-    for (int64_t g = 0; g < groups_; ++g) {
-      int32_t* table = pages + (g * bucket.sequences + static_cast<int64_t>(s)) *
-                                   options_.shape.blocks_per_sequence;
-      const std::vector<int32_t>& blocks = sequence.blocks[static_cast<size_t>(g)];
-      for (size_t b = 0; b < blocks.size(); ++b) table[b] = std::max(blocks[b], 0);
-    }
-  }
-  std::fill(cu_q_lens + items.size() + 1, cu_q_lens + bucket.sequences + 1, count);
-  int32_t* distribution = field(StepField::kDistribution);
-  distribution[0] = distribution[1] = decodes;
-  distribution[2] = static_cast<int32_t>(items.size());
-  *field(StepField::kLogprobs) = logprobs ? 1 : 0;
-  fill_rows(step, share);
-}
-
-void Runner::fill_rows(const Step& step, Share& share) const {
-  const std::span<const Row> rows = share.rows;
-  const auto field = [&](StepField which) { return share.step.data() + step.layout.offset(which); };
-  static const SamplingParams kGreedy;
-  for (size_t r = 0; r < static_cast<size_t>(step.bucket.rows); ++r) {
-    Row padding;
-    padding.token = share.first_token;
-    const Row& row = r < rows.size() ? rows[r] : padding;
-    const SamplingParams& params = row.sampling == nullptr ? kGreedy : *row.sampling;
-    field(StepField::kRows)[r] = static_cast<int32_t>(row.token - share.first_token);
-    field(StepField::kRowSlots)[r] = row.slot;
-    field(StepField::kRowTargets)[r] = row.target;
-    field(StepField::kTemperature)[r] = bits(params.temperature);
-    field(StepField::kTopK)[r] = static_cast<int32_t>(params.top_k);
-    field(StepField::kTopP)[r] = bits(params.top_p);
-    field(StepField::kMinP)[r] = bits(params.min_p);
-    field(StepField::kSeeds)[2 * r] = static_cast<int32_t>(params.seed & 0xffffffff);
-    field(StepField::kSeeds)[2 * r + 1] = static_cast<int32_t>(params.seed >> 32);
-    field(StepField::kSamplePosition)[r] = static_cast<int32_t>(row.position);
-    field(StepField::kHistorySlots)[r] = params.has_penalties() ? row.slot : -1;
-    field(StepField::kRepetition)[r] = bits(params.repetition_penalty);
-    field(StepField::kFrequency)[r] = bits(params.frequency_penalty);
-    field(StepField::kPresence)[r] = bits(params.presence_penalty);
-  }
-}
-
 void Runner::upload(Step& step, Share& share, size_t replica) {
   const auto of_rows = [&](const Defaults& defaults) { return defaults.rows == step.bucket.rows; };
   const Defaults& defaults = *std::find_if(defaults_.begin(), defaults_.end(), of_rows);
@@ -476,10 +390,19 @@ void Runner::launch(std::span<const Scheduled> items, std::span<const Row> rows,
   Step& step = step_for(needed.tokens, needed.sequences, needed.rows);
   flight.rows = rows.size();
   flight.logprobs = logprobs;
+  for (size_t replica = 0; replica < flight.shares.size(); ++replica) {
+    fill_step(step, logprobs, flight.shares[replica]);
+  }
+  start(step, flight);
+  ++launched_;
+  ++in_flight_;
+}
+
+void Runner::start(Step& step, Flight& flight) {
+  const Stopwatch watch(times_.dispatch);
   uploads_.clear();
   uploads_.reserve(4 * static_cast<size_t>(num_devices_));
   for (size_t replica = 0; replica < flight.shares.size(); ++replica) {
-    fill_step(step, logprobs, flight.shares[replica]);
     upload(step, flight.shares[replica], replica);
   }
   pjrt::Call& call = *step.call;
@@ -495,8 +418,6 @@ void Runner::launch(std::span<const Scheduled> items, std::span<const Row> rows,
     take_from_all(call, kResults + static_cast<int64_t>(i), caches_[i]);
   }
   fetch(step, flight);
-  ++launched_;
-  ++in_flight_;
 }
 
 // Starts the transfers of what the host wants to see, of each replica from its first device. Whole
@@ -540,10 +461,8 @@ void Runner::close_gaps(const Flight& flight, size_t width, std::vector<T>& valu
   }
 }
 
-StepResult Runner::finish() {
-  require(in_flight_ > 0, "[engine] no step is in flight");
-  Flight& flight = flights_[static_cast<size_t>((launched_ - in_flight_) % kMostInFlight)];
-  --in_flight_;
+void Runner::await(const Flight& flight) {
+  const Stopwatch watch(times_.waiting);
   std::exception_ptr error;  // all are awaited: they write into the flight's memory
   for (const pjrt::Event& event : flight.events) {
     try {
@@ -553,6 +472,13 @@ StepResult Runner::finish() {
     }
   }
   if (error) std::rethrow_exception(error);
+}
+
+StepResult Runner::finish() {
+  require(in_flight_ > 0, "[engine] no step is in flight");
+  Flight& flight = flights_[static_cast<size_t>((launched_ - in_flight_) % kMostInFlight)];
+  --in_flight_;
+  await(flight);
   if (flight.shares.size() > 1) {
     const auto most = static_cast<size_t>(options_.shape.top_logprobs);
     close_gaps(flight, 1, flight.tokens);

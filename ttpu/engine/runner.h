@@ -45,6 +45,17 @@ struct LoadStats {
   int64_t cache_bytes = 0;
 };
 
+// Seconds of the thread that launches and finishes steps.
+struct StepTimes {
+  double dispatch = 0;  // in the plugin: giving it inputs, starting programs, asking for results
+  double waiting = 0;   // for steps to be done
+  StepTimes& operator+=(const StepTimes& more) {
+    dispatch += more.dispatch;
+    waiting += more.waiting;
+    return *this;
+  }
+};
+
 // A token of the step whose logits are wanted.
 struct Row {
   int64_t token = 0;                         // index in the flat batch
@@ -76,6 +87,7 @@ class Runner {
          const RunnerOptions& options, const Progress& progress = {});
 
   const LoadStats& stats() const { return stats_; }
+  const StepTimes& times() const { return times_; }
   int64_t vocab() const { return vocab_; }
   const EngineShape& shape() const { return options_.shape; }
 
@@ -142,7 +154,9 @@ class Runner {
   void fill_step(const Step& step, bool logprobs, Share& share) const;
   void fill_rows(const Step& step, Share& share) const;
   void upload(Step& step, Share& share, size_t replica);
+  void start(Step& step, Flight& flight);
   void fetch(Step& step, Flight& flight);
+  void await(const Flight& flight);
   template <typename T>
   static void close_gaps(const Flight& flight, size_t width, std::vector<T>& values);
 
@@ -175,6 +189,7 @@ class Runner {
   };
   std::vector<Defaults> defaults_;
   std::array<Flight, kMostInFlight> flights_;
+  StepTimes times_;
   int64_t launched_ = 0;
   int64_t in_flight_ = 0;
 };

@@ -132,6 +132,9 @@ std::string Metrics::engine_text(const engine::Engine& engine, int64_t live) con
   page.add("ttpu:steps_total", "counter", "Steps of the engine.", counts.steps.load());
   page.add("ttpu:host_seconds_total", "counter",
            "The engine's own work, without waiting for the device.", counts.host_seconds.load());
+  page.add("ttpu:dispatch_seconds_total", "counter",
+           "Of that, in the plugin: uploading inputs, starting steps, asking for results.",
+           counts.dispatch_seconds.load());
   page.add("ttpu:max_num_seqs", "gauge", "Requests that may run at once.",
            engine.options().max_num_seqs);
   return page.out;
