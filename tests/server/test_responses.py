@@ -1,8 +1,15 @@
 """/v1/responses, through OpenAI's own client."""
 
+import json
+
 import pytest
 
 QUESTION = "What is the capital of France?"
+
+
+TOOLS = [{"type": "function", "name": name, "description": "A tool", "strict": True, "parameters": {
+    "type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"],
+    "additionalProperties": False}} for name in ("get_weather", "get_time")]
 
 
 def ask(client, text=QUESTION, **options):
@@ -57,10 +64,49 @@ def test_an_answer_that_was_cut_is_incomplete(client):
     assert list(ask(client, max_output_tokens=2, stream=True))[-1].type == "response.incomplete"
 
 
+@pytest.mark.parametrize("choice, names", [
+    ("required", ("get_weather", "get_time")), ({"type": "function", "name": "get_time"}, ("get_time",))])
+def test_a_forced_call_is_an_item_streamed_or_not(client, choice, names):
+    options = {"tools": TOOLS, "tool_choice": choice, "parallel_tool_calls": False, "max_output_tokens": 100}
+    answer = ask(client, **options)
+    [call] = answer.output
+    assert (call.type, call.status, answer.status) == ("function_call", "completed", "completed")
+    assert call.name in names and json.loads(call.arguments)["city"] in ("Paris", "Rome")
+    assert (answer.tool_choice if isinstance(choice, str) else answer.tool_choice.name) in (choice, "get_time")
+    assert [tool.name for tool in answer.tools] == ["get_weather", "get_time"]
+    events = list(ask(client, stream=True, **options))
+    assert [event.type for event in events] == [
+        "response.created", "response.in_progress", "response.output_item.added", "response.function_call_arguments.delta",
+        "response.function_call_arguments.done", "response.output_item.done", "response.completed"]
+    [streamed] = events[-1].response.output
+    assert (streamed.name, streamed.arguments) == (call.name, call.arguments)
+    assert events[2].item.name == call.name and events[3].delta == events[4].arguments == call.arguments
+    assert streamed.id == events[2].item.id == events[3].item_id and streamed.call_id.startswith("call_")
+
+
+def test_a_conversation_goes_on_with_what_the_tool_said(client):
+    question = [{"role": "user", "content": QUESTION}]
+    called = ask(client, question, tools=TOOLS, tool_choice="required", parallel_tool_calls=False, max_output_tokens=100)
+    [call] = called.output
+    answer = ask(client, [*question, *called.output,
+                          {"type": "function_call_output", "call_id": call.call_id, "output": "Sunny."}], tools=TOOLS)
+    same = client.chat.completions.create(
+        model="smollm2", temperature=0, max_tokens=24, messages=[
+            *question, {"role": "assistant", "tool_calls": [{"id": call.call_id, "type": "function", "function": {
+                "name": call.name, "arguments": call.arguments}}]},
+            {"role": "tool", "tool_call_id": call.call_id, "content": "Sunny."}],
+        tools=[{"type": "function", "function": {k: v for k, v in tool.items() if k != "type"}} for tool in TOOLS])
+    assert answer.output_text == same.choices[0].message.content
+    assert answer.usage.input_tokens == same.usage.prompt_tokens
+
+
 @pytest.mark.parametrize("field, value", [
     ("input", 5), ("input", []), ("input", [{"type": "function_call"}]), ("previous_response_id", "x"),
     ("max_output_tokens", 0), ("background", True), ("tools", [{"type": "web_search"}]),
-    ("text", {"format": {"type": "xml"}}), ("n", 2),
+    ("text", {"format": {"type": "xml"}}), ("n", 2), ("tools", [{"type": "function"}]), ("tool_choice", "required"),
+    ("tool_choice", {"type": "function"}), ("tool_choice", 3), ("parallel_tool_calls", 1),
+    ("input", [{"type": "function_call_output", "output": "x"}]), ("input", [3]),
+    ("input", [{"type": "function_call", "call_id": "a", "name": "f", "arguments": "{"}]),
 ])
 def test_what_is_not_offered_is_refused(server, field, value):
     response = server.post("/v1/responses", {"input": "Hi", field: value})

@@ -1,10 +1,14 @@
 #include "ttpu/server/responses.h"
 
 #include <ctime>
+#include <optional>
+#include <utility>
 
 #include "ttpu/server/chat.h"
 #include "ttpu/server/ids.h"
+#include "ttpu/server/response_items.h"
 #include "ttpu/server/structured.h"
+#include "ttpu/server/tools.h"
 
 namespace ttpu::server {
 namespace {
@@ -20,20 +24,29 @@ class ResponseFormat final : public AnswerFormat {
   bool done_marker() const override { return false; }
 
  private:
-  void read_input(Fields& fields, const ModelFacts& facts);
+  Json read_tool_fields(Fields& fields);
+  Json read_messages(Fields& fields);
+  void read_prompt(Fields& fields, const Json& conversation, const ModelFacts& facts);
   Json response(const char* status, Json output, const Json& usage) const;
-  Json item(const char* status, Json content) const;
-  Json finished_item(const Choice& choice) const;
-  Json event(const char* type, Json rest);
+  void event(const char* type, Json rest);
 
   Json instructions_, metadata_, max_output_tokens_;
   Json format_ = {{"type", "text"}};
-  std::string item_id_ = random_id("msg_");
+  Json tools_ = Json::array();
+  Json tool_choice_ = "auto";
+  bool parallel_tool_calls_ = true;
+  AnswerReading reading_;
+  std::optional<AnswerReading::Reader> reader_;
+  ResponseItems items_{[this](const char* type, Json rest) { event(type, std::move(rest)); }};
+  std::vector<Json> events_;  // that have not been sent
   int64_t sequence_ = 0;
 };
 
-Json text_part(const std::string& text) {
-  return {{"type", "output_text"}, {"text", text}, {"annotations", Json::array()}};
+// Chat wants a function's fields in an object of their own.
+Json nested_function(const Json& flat) {
+  Json function = flat;
+  function.erase("type");
+  return {{"type", "function"}, {"function", std::move(function)}};
 }
 
 ResponseFormat::ResponseFormat(const Json& body, const ModelFacts& facts)
@@ -43,7 +56,8 @@ ResponseFormat::ResponseFormat(const Json& body, const ModelFacts& facts)
   Fields fields(body);
   request.model = read_model(fields, facts);
   if (const Json* metadata = fields.object("metadata")) metadata_ = *metadata;
-  read_input(fields, facts);
+  Json conversation = read_tool_fields(fields);
+  conversation["messages"] = read_messages(fields);
   const auto most = fields.integer("max_output_tokens");
   if (most) max_output_tokens_ = *most;
   request.sampling = facts.defaults;
@@ -51,9 +65,7 @@ ResponseFormat::ResponseFormat(const Json& body, const ModelFacts& facts)
   if (const auto value = fields.number("top_p")) request.sampling.top_p = *value;
   request.stream = fields.boolean("stream").value_or(false);
   fields.ignore({"user", "store", "service_tier", "safety_identifier", "prompt_cache_key",
-                 "prompt_cache_retention", "parallel_tool_calls", "reasoning", "stream_options"});
-  fields.refuse("tools", "tools are served by /v1/chat/completions", {Json::array()});
-  fields.refuse("tool_choice", "tools are served by /v1/chat/completions", {"none", "auto"});
+                 "prompt_cache_retention", "reasoning", "stream_options"});
   fields.refuse("previous_response_id", "answers are not stored; send the conversation in `input`");
   fields.refuse("conversation", "conversations are not stored; send it in `input`");
   fields.refuse("background", "answers are not stored", {false});
@@ -66,13 +78,40 @@ ResponseFormat::ResponseFormat(const Json& body, const ModelFacts& facts)
     text->finish();
   }
   fields.finish();
+  read_prompt(fields, conversation, facts);
+  reader_.emplace(reading_);
   check_prompt_tokens(facts, request, "input");
   if (most && *most < 1) fields.wrong("max_output_tokens", "must be at least 1");
   set_max_tokens(most, facts.max_model_len, facts, request);
 }
 
-// A text, or messages; their parts of text have other names than those of chat.
-void ResponseFormat::read_input(Fields& fields, const ModelFacts& facts) {
+// The fields of tools as those of a chat.
+Json ResponseFormat::read_tool_fields(Fields& fields) {
+  Json out = Json::object();
+  if (const Json* tools = fields.array("tools")) {
+    tools_ = *tools;
+    for (const Json& tool : *tools) {
+      if (!tool.is_object() || tool.value("type", Json()) != "function") {
+        fields.wrong("tools",
+                     "has one that is not {\"type\": \"function\", \"name\": ...}; tools "
+                     "that a server runs itself are not offered");
+      }
+      out["tools"].push_back(nested_function(tool));
+    }
+  }
+  if (const Json* choice = fields.find("tool_choice")) {
+    tool_choice_ = *choice;
+    out["tool_choice"] = choice->is_object() ? nested_function(*choice) : *choice;
+  }
+  if (const auto parallel = fields.boolean("parallel_tool_calls")) {
+    parallel_tool_calls_ = *parallel;
+    out["parallel_tool_calls"] = *parallel;
+  }
+  return out;
+}
+
+// `input` is a text or a list of items.
+Json ResponseFormat::read_messages(Fields& fields) {
   Json messages = Json::array();
   if (const auto instructions = fields.string("instructions")) {
     instructions_ = *instructions;
@@ -83,27 +122,30 @@ void ResponseFormat::read_input(Fields& fields, const ModelFacts& facts) {
   if (input->is_string()) {
     messages.push_back({{"role", "user"}, {"content", *input}});
   } else if (input->is_array() && !input->empty()) {
-    for (Json item : *input) {
-      const bool message = item.is_object() && item.value("type", Json("message")) == "message";
-      if (!message) fields.wrong("input", "has an item that is not a message");
-      for (const char* name : {"type", "id", "status"}) item.erase(name);
-      if (item.contains("content") && item["content"].is_array()) {
-        for (Json& part : item["content"]) {
-          const Json type = part.is_object() ? part.value("type", Json()) : Json();
-          if (type == "input_text" || type == "output_text") part["type"] = "text";
-        }
-      }
-      messages.push_back(std::move(item));
+    for (const Json& item : *input) {
+      if (const auto wrong = add_input_item(item, messages)) fields.wrong("input", *wrong);
     }
   } else {
-    fields.wrong("input", "must be a text or a list of messages");
+    fields.wrong("input", "must be a text or a list of items");
   }
-  const Json conversation = {{"messages", std::move(messages)}};
+  return messages;
+}
+
+void ResponseFormat::read_prompt(Fields& fields, const Json& conversation,
+                                 const ModelFacts& facts) {
+  if (tool_choice_.is_object() && !tool_choice_.contains("name")) {
+    fields.wrong("tool_choice",
+                 "must be \"none\", \"auto\", \"required\" or {\"type\": "
+                 "\"function\", \"name\": ...}");
+  }
   Fields inner(conversation);
   try {
     request.prompts.push_back(read_conversation(inner, facts));
+    reading_ = AnswerReading(inner, facts, request);
   } catch (const ApiError& error) {
-    throw ApiError(error.status(), error.what(), "input", error.code());
+    const bool of_messages = error.param().starts_with("messages");
+    throw ApiError(error.status(), error.what(), of_messages ? "input" : error.param(),
+                   error.code());
   }
 }
 
@@ -121,73 +163,35 @@ Json ResponseFormat::response(const char* status, Json output, const Json& usage
           {"metadata", metadata_},
           {"model", request.model},
           {"output", std::move(output)},
-          {"parallel_tool_calls", false},
+          {"parallel_tool_calls", parallel_tool_calls_},
           {"previous_response_id", nullptr},
           {"store", false},
           {"temperature", request.sampling.temperature},
           {"text", {{"format", format_}}},
-          {"tool_choice", "none"},
-          {"tools", Json::array()},
+          {"tool_choice", tool_choice_},
+          {"tools", tools_},
           {"top_p", request.sampling.top_p},
           {"truncation", "disabled"},
           {"usage", usage}};
 }
 
-Json ResponseFormat::item(const char* status, Json content) const {
-  return {{"id", item_id_},
-          {"type", "message"},
-          {"role", "assistant"},
-          {"status", status},
-          {"content", std::move(content)}};
-}
-
-Json ResponseFormat::finished_item(const Choice& choice) const {
-  return item(choice.finished == engine::FinishReason::kLength ? "incomplete" : "completed",
-              Json::array({text_part(choice.text)}));
-}
-
-Json ResponseFormat::event(const char* type, Json rest) {
+void ResponseFormat::event(const char* type, Json rest) {
   Json out = {{"type", type}, {"sequence_number", sequence_++}};
   out.update(rest);
-  return out;
+  events_.push_back(std::move(out));
 }
 
 std::vector<Json> ResponseFormat::stream(size_t, Choice& choice,
                                          const engine::RequestOutput& output) {
-  std::vector<Json> events;
   if (!choice.begun) {
     choice.begun = true;
     const Json begun = {{"response", response("in_progress", Json::array(), nullptr)}};
-    events.push_back(event("response.created", begun));
-    events.push_back(event("response.in_progress", begun));
-    events.push_back(event("response.output_item.added",
-                           {{"output_index", 0}, {"item", item("in_progress", Json::array())}}));
-    events.push_back(event("response.content_part.added", {{"item_id", item_id_},
-                                                           {"output_index", 0},
-                                                           {"content_index", 0},
-                                                           {"part", text_part("")}}));
+    event("response.created", begun);
+    event("response.in_progress", begun);
   }
-  if (!output.text.empty()) {
-    events.push_back(event("response.output_text.delta", {{"item_id", item_id_},
-                                                          {"output_index", 0},
-                                                          {"content_index", 0},
-                                                          {"delta", output.text},
-                                                          {"logprobs", Json::array()}}));
-  }
-  if (output.finished) {
-    events.push_back(event("response.output_text.done", {{"item_id", item_id_},
-                                                         {"output_index", 0},
-                                                         {"content_index", 0},
-                                                         {"text", choice.text},
-                                                         {"logprobs", Json::array()}}));
-    events.push_back(event("response.content_part.done", {{"item_id", item_id_},
-                                                          {"output_index", 0},
-                                                          {"content_index", 0},
-                                                          {"part", text_part(choice.text)}}));
-    events.push_back(
-        event("response.output_item.done", {{"output_index", 0}, {"item", finished_item(choice)}}));
-  }
-  return events;
+  items_.add(reader_->push(output.text, output.finished.has_value()));
+  if (output.finished) items_.finish(output.finished == engine::FinishReason::kLength);
+  return std::exchange(events_, {});
 }
 
 std::vector<Json> ResponseFormat::end_stream(const std::vector<Choice>& choices,
@@ -195,18 +199,26 @@ std::vector<Json> ResponseFormat::end_stream(const std::vector<Choice>& choices,
   std::vector<Choice> copy = choices;
   Json body = whole(copy, usage);
   const bool cut = body["status"] == "incomplete";
-  return {
-      event(cut ? "response.incomplete" : "response.completed", {{"response", std::move(body)}})};
+  event(cut ? "response.incomplete" : "response.completed", {{"response", std::move(body)}});
+  return std::exchange(events_, {});
 }
 
 Json ResponseFormat::whole(std::vector<Choice>& choices, const Usage& usage) {
   const Choice& choice = choices.front();
   const bool cut = choice.finished == engine::FinishReason::kLength;
-  return response(cut ? "incomplete" : "completed", Json::array({finished_item(choice)}),
+  if (!choice.begun) {  // nothing was streamed
+    items_.add(reader_->push(choice.text, true));
+    items_.finish(cut);
+  }
+  // The text of a thought, in tokens; how it was cut into them is not kept.
+  const std::string& thought = items_.reasoning();
+  const size_t reasoning =
+      thought.empty() ? 0 : text_.tokenizer().encode(thought, /*add_special_tokens=*/false).size();
+  return response(cut ? "incomplete" : "completed", items_.items(),
                   {{"input_tokens", usage.prompt_tokens},
                    {"input_tokens_details", {{"cached_tokens", usage.cached_tokens}}},
                    {"output_tokens", usage.completion_tokens},
-                   {"output_tokens_details", {{"reasoning_tokens", 0}}},
+                   {"output_tokens_details", {{"reasoning_tokens", reasoning}}},
                    {"total_tokens", usage.prompt_tokens + usage.completion_tokens}});
 }
 

@@ -1,4 +1,5 @@
-// POST /v1/responses, for text. Nothing is stored: a conversation comes whole in `input`.
+// POST /v1/responses: text, thoughts and calls of tools. Nothing is stored: a conversation comes
+// whole in `input`.
 #pragma once
 
 #include <memory>
