@@ -22,7 +22,7 @@ CONFIGURE = cmake -S . -G Ninja $(CMAKE_FLAGS)
 CTEST = ctest --output-on-failure --no-tests=error -j $(JOBS)
 
 .DEFAULT_GOAL := build
-.PHONY: help setup test-setup build test-build demo test ctest pytest check lint format format-check tidy layers \
+.PHONY: help setup test-setup tpu-kernels tpu-kernels-test build test-build demo test ctest pytest check lint format format-check tidy layers \
         sanitize sanitize-address sanitize-thread fuzz bench clean
 
 help: ## this list
@@ -33,6 +33,12 @@ setup: ## install what a build needs
 
 test-setup: setup
 	@tools/setup.sh python plugins models
+
+tpu-kernels: ## install what lowers attention kernels for TPU (optional)
+	@tools/setup.sh tpu_kernels
+
+tpu-kernels-test: tpu-kernels ## those kernels, interpreted on the CPU, beside float64
+	$(CACHE)/tpu-kernels-venv/bin/python tests/tpu_kernels/check_numerics.py
 
 # $(call configure,FLAGS) speaks only when it fails.
 configure = $(CONFIGURE) -B $(BUILD) $(1) >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }; rm -f $(BUILD).log

@@ -105,6 +105,7 @@ plan::ProgramReport compile_in_child(const CompileFlags& flags, const std::strin
   if (!flags.engine.quantization.empty()) {
     command.insert(command.end(), {"--quantization", flags.engine.quantization});
   }
+  if (flags.no_kernels) command.emplace_back("--no-kernels");
   if (!flags.xla_flags.empty()) command.push_back("--xla-flags=" + flags.xla_flags);
   if (!flags.save_hlo.empty()) {
     std::filesystem::create_directories(flags.save_hlo);
@@ -221,7 +222,7 @@ void add_compile_command(CLI::App& app) {
       ->check(CLI::IsMember({"auto", "bf16"}))
       ->capture_default_str();
   ttpu::cli::add_quantization_flag(*command, &flags->engine.quantization);
-  command->add_flag("--no-kernels", flags->no_kernels, "Plain XLA, without TTPU's CPU kernels");
+  command->add_flag("--no-kernels", flags->no_kernels, "Plain XLA, without kernels for CPU or TPU");
   command->add_option("--block-size", flags->engine.block_size, "Tokens of a block of the cache")
       ->capture_default_str();
   command->add_option("--num-blocks", flags->engine.num_blocks,

@@ -2,7 +2,7 @@
 # Makes a bare Debian 12 (or newer) ready to build and test. Each step looks at what is there first,
 # so that a second run does nothing.
 #
-#   tools/setup.sh [system] [rust] [python] [plugins] [models] [demo]      default: system rust
+#   tools/setup.sh [system] [rust] [python] [plugins] [models] [demo] [tpu_kernels]      default: system rust
 #
 # Downloads go through the ordinary clients (apt, pip, cargo) as they are configured. With
 # TTPU_OFFLINE=1 nothing is downloaded and what is missing is named.
@@ -87,6 +87,27 @@ python() {
   touch "$stamp"
 }
 
+# What lowers attention kernels for TPU; see tools/tpu_kernels. The wheel of the kernels is taken without what it
+# depends on (torch, vLLM): the kernels need jax alone.
+tpu_kernels() {
+  venv=$cache/tpu-kernels-venv
+  stamp=$venv/.$(cat "$here/tpu_kernels/requirements.txt" "$here/tpu_kernels/wheels.txt" | sha256sum | cut -c 1-16)
+  if [ ! -e "$stamp" ]; then
+    offline && stop "TTPU_OFFLINE is set and $venv is missing or outdated"
+    say "making the Python environment that lowers TPU kernels in $venv"
+    mkdir -p "$cache"
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    pip="$venv/bin/pip --quiet --disable-pip-version-check"
+    $pip install --requirement "$here/tpu_kernels/requirements.txt" >&2 &&
+      $pip install --no-deps --requirement "$here/tpu_kernels/wheels.txt" >&2 ||
+      stop "pip could not install what tools/tpu_kernels needs"
+    touch "$stamp"
+  fi
+  mkdir -p "$venv/tool"
+  cp "$here/tpu_kernels/kernels.py" "$here/tpu_kernels/lower.py" "$venv/tool/"
+}
+
 plugins() { python3 "$here/wheels.py" plugin cpu cpu-0.81 tpu >/dev/null; }
 models() { python3 "$here/fetch_models.py" >/dev/null; }
 # What the demo runs, and no more.
@@ -98,7 +119,7 @@ demo() {
 [ $# -gt 0 ] || set -- system rust
 for step in "$@"; do
   case $step in
-    system | rust | python | plugins | models | demo) $step ;;
-    *) stop "there is no step '$step'; steps: system rust python plugins models demo" ;;
+    system | rust | python | plugins | models | demo | tpu_kernels) $step ;;
+    *) stop "there is no step '$step'; steps: system rust python plugins models demo tpu_kernels" ;;
   esac
 done

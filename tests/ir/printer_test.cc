@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "support/contains.h"
+#include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
 
 namespace ttpu::ir {
@@ -27,6 +28,30 @@ TEST(Printer, WritesShortTextForCommonOperators) {
   }
 }
 )");
+}
+
+TEST(Printer, AFunctionGivenAsTextIsCalledAndWrittenAsItStands) {
+  Module module;
+  Function& given = module.add_function("twice");
+  given.add_argument(Shape(DType::kF32, {4}));
+  const std::string text = R"(  func.func private @twice(%arg0: tensor<4xf32>) -> tensor<4xf32> {
+    %0 = stablehlo.add %arg0, %arg0 : tensor<4xf32>
+    return %0 : tensor<4xf32>
+  }
+)";
+  given.set_text({text}, {Shape(DType::kF32, {4})});
+  Function& main = module.add_function();
+  main.set_results(call(given, {main.add_argument(Shape(DType::kF32, {4}))}));
+  module.verify();
+  EXPECT_TRUE(contains(module.to_string(), text));
+  EXPECT_TRUE(contains(module.to_string(), "func.call @twice(%arg0)"));
+}
+
+TEST(Printer, TextThatUpdatesAnArgumentOfAnotherShapeIsRefused) {
+  Module module;
+  Function& given = module.add_function("bad");
+  given.add_argument(Shape(DType::kF32, {4}));
+  EXPECT_THROW(given.set_text({"", 0, {{0, 0}}}, {Shape(DType::kF32, {8})}), Error);
 }
 
 TEST(Printer, WritesDonationAndShardings) {

@@ -36,6 +36,25 @@ TEST(Cost, CountsOfACacheWhatIsPutInAndWhatIsTaken) {
   EXPECT_EQ(cost.cache_read_bytes, 10 * 16 * 4);
 }
 
+TEST(Cost, AFunctionGivenAsTextCostsWhatItSays) {
+  ir::Module module;
+  ir::Function& given = module.add_function("attention");
+  const Shape cache_shape(DType::kF32, {100, 16});
+  given.add_argument(cache_shape);
+  given.add_argument({DType::kF32, {1, 16}});
+  given.set_text({"", 1000, {{0, 0, 640, 64}}}, {cache_shape});
+  ir::Function& f = module.add_function();
+  const ir::Value cache = f.add_argument(cache_shape);
+  const ir::Value row = f.add_argument({DType::kF32, {1, 16}});
+  const ir::Value once = ir::call(given, {cache, row})[0];
+  f.set_results({ir::call(given, {once, row})[0]});
+  const ArgumentRole roles[] = {ArgumentRole::kCache, ArgumentRole::kInput};
+  const ProgramCost cost = program_cost(f, roles);
+  EXPECT_EQ(cost.flops, 2000);
+  EXPECT_EQ(cost.cache_read_bytes, 2 * 640);
+  EXPECT_EQ(cost.cache_written_bytes, 2 * 64);
+}
+
 TEST(Cost, ATableThatIsAlsoMultipliedIsReadOnceInFull) {
   ir::Module module;
   ir::Function& f = module.add_function();

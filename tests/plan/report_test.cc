@@ -13,6 +13,7 @@ ProgramReport sample() {
   report.flops = 1.5e9;
   report.estimate = {1e-6, 2e-3, 0, 2e-3, "HBM"};
   report.tokens_per_second = 500;
+  report.kernels = {{"attention", "the reference", "heads of 80"}};
   report.schedule.seconds = 4e-3;
   report.schedule.bound = "HBM";
   report.schedule.collectives = {{"all-reduce", 4, 2, 100, 150, 1e-5, 5e-6}};

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -121,6 +122,62 @@ void add_compiled(const pjrt::Executable& executable, plan::ProgramReport* repor
   report->compiler_bytes = property(properties, "bytes accessed");
 }
 
+plan::ProgramReport compile_with(const AotRequest& request, const nn::DecoderSpec& spec,
+                                 const pjrt::Topology& topology,
+                                 const std::shared_ptr<kernels::TpuKernels>& tpu_kernels) {
+  const plan::Chip& chip = plan::chip_of_topology(request.topology);
+  const auto devices = topology.devices();
+  const EnginePlan plan = plan_of(request, spec, static_cast<int64_t>(devices.size()));
+  const Bucket bucket = bucket_of(plan, request.phase);
+  kernels::Target target;
+  target.platform = kernels::Platform::kTpu;
+  target.tpu = tpu_kernels;
+  const DType dtype = request.engine.dtype;
+  EngineProgram program =
+      build_engine_program(spec, plan.shape, bucket, target, dtype,
+                           format_without_weights(dtype, request.engine.quantization), plan.layout);
+
+  plan::ProgramReport report;
+  report.phase = request.phase == Phase::kDecode ? "decode" : "prefill";
+  report.topology = request.topology;
+  report.device_kind = devices.at(0).kind;
+  report.devices = static_cast<int64_t>(devices.size());
+  report.tokens = bucket.tokens * plan.layout.replicas();
+  report.sequences = bucket.sequences * plan.layout.replicas();
+  report.max_model_len = plan.options.max_model_len;
+  report.layers = request.layers == nn::Layers::kScanned ? "scanned" : "unrolled";
+  report.hbm_bytes = chip.hbm_bytes;
+  if (tpu_kernels) report.kernels = tpu_kernels->choices();
+  add_arguments(program, plan.layout, &report);
+  require_fit(report);
+  add_cost(program, &report);
+
+  const std::string text = program.module->to_string();
+  report.program_text_bytes = static_cast<int64_t>(text.size());
+  pjrt::CompileOptions options;
+  options.num_partitions = static_cast<int>(report.devices);
+  pjrt::add_xla_flags(options, request.xla_flags);
+  const auto start = std::chrono::steady_clock::now();
+  const pjrt::Executable executable = topology.compile(text, options);
+  report.compile_seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (!request.hlo_file.empty()) {
+    write_file(request.hlo_file, executable.optimized_program().code);
+  }
+  add_compiled(executable, &report);
+  report.estimate = plan::estimate_step(chip, report.flops, report.moved_bytes(), report.ici_bytes);
+  report.tokens_per_second = static_cast<double>(report.tokens) / report.estimate.seconds;
+  return report;
+}
+
+// Whether the compiler refused a kernel rather than the program around it.
+bool speaks_of_kernel(std::string_view message) {
+  for (const char* word : {"vmem", "smem", "Mosaic", "tpu_custom_call", "custom-call", "RPA"}) {
+    if (message.find(word) != std::string_view::npos) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 pjrt::Topology create_topology(const std::string& name) {
@@ -142,48 +199,18 @@ plan::ProgramReport compile_ahead(const AotRequest& request) {
     spec.layers.resize(static_cast<size_t>(request.first_layers));
   }
   const pjrt::Topology topology = create_topology(request.topology);
-  const plan::Chip& chip = plan::chip_of_topology(request.topology);
-  const auto devices = topology.devices();
-  const EnginePlan plan = plan_of(request, spec, static_cast<int64_t>(devices.size()));
-  const Bucket bucket = bucket_of(plan, request.phase);
-  kernels::Target target;
-  target.platform = kernels::Platform::kTpu;
-  target.custom_calls = false;
-  const DType dtype = request.engine.dtype;
-  EngineProgram program =
-      build_engine_program(spec, plan.shape, bucket, target, dtype,
-                           format_without_weights(dtype, request.engine.quantization), plan.layout);
-
-  plan::ProgramReport report;
-  report.phase = request.phase == Phase::kDecode ? "decode" : "prefill";
-  report.topology = request.topology;
-  report.device_kind = devices.at(0).kind;
-  report.devices = static_cast<int64_t>(devices.size());
-  report.tokens = bucket.tokens * plan.layout.replicas();
-  report.sequences = bucket.sequences * plan.layout.replicas();
-  report.max_model_len = plan.options.max_model_len;
-  report.layers = request.layers == nn::Layers::kScanned ? "scanned" : "unrolled";
-  report.hbm_bytes = chip.hbm_bytes;
-  add_arguments(program, plan.layout, &report);
-  require_fit(report);
-  add_cost(program, &report);
-
-  const std::string text = program.module->to_string();
-  report.program_text_bytes = static_cast<int64_t>(text.size());
-  pjrt::CompileOptions options;
-  options.num_partitions = static_cast<int>(report.devices);
-  pjrt::add_xla_flags(options, request.xla_flags);
-  const auto start = std::chrono::steady_clock::now();
-  const pjrt::Executable executable = topology.compile(text, options);
-  report.compile_seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  if (!request.hlo_file.empty()) {
-    write_file(request.hlo_file, executable.optimized_program().code);
+  if (!request.engine.custom_calls) return compile_with(request, spec, topology, nullptr);
+  const auto tpu_kernels =
+      std::make_shared<kernels::TpuKernels>(plan::chip_of_topology(request.topology).name);
+  try {
+    return compile_with(request, spec, topology, tpu_kernels);
+  } catch (const Error& error) {
+    const std::string message = error.what();
+    if (!tpu_kernels->used() || !speaks_of_kernel(message)) throw;
+    constexpr size_t kEnough = 400;
+    tpu_kernels->refuse("the compiler refused the kernel: " + message.substr(0, kEnough));
   }
-  add_compiled(executable, &report);
-  report.estimate = plan::estimate_step(chip, report.flops, report.moved_bytes(), report.ici_bytes);
-  report.tokens_per_second = static_cast<double>(report.tokens) / report.estimate.seconds;
-  return report;
+  return compile_with(request, spec, topology, tpu_kernels);
 }
 
 }  // namespace ttpu::engine

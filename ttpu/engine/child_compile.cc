@@ -10,6 +10,7 @@
 #include "ttpu/base/file.h"
 #include "ttpu/base/log.h"
 #include "ttpu/base/subprocess.h"
+#include "ttpu/kernels/tpu/tpu_kernels.h"
 #include "ttpu/pjrt/plugin.h"
 
 namespace ttpu::engine {
@@ -28,8 +29,9 @@ std::string identity_of(const fs::path& path) {
 std::optional<fs::path> kept_at(const ChildCompile& child) {
   if (child.identity.empty()) return std::nullopt;
   const std::string identity =
-      fmt::format("{}|{}|{}|{}", child.identity, fmt::join(child.command, " "),
-                  identity_of(child.command.at(0)), identity_of(pjrt::find_plugin("tpu")));
+      fmt::format("{}|{}|{}|{}|{}", child.identity, fmt::join(child.command, " "),
+                  identity_of(child.command.at(0)), identity_of(pjrt::find_plugin("tpu")),
+                  kernels::tpu_kernel_tool().value_or(""));
   const XXH128_hash_t hash = XXH3_128bits(identity.data(), identity.size());
   return cache_dir() / "plans" / fmt::format("{:016x}{:016x}.json", hash.high64, hash.low64);
 }

@@ -56,6 +56,20 @@ void Function::set_results(const Values& values, std::vector<std::string> names)
   for (size_t i = 0; i < names.size(); ++i) results_[i].name = std::move(names[i]);
 }
 
+void Function::set_text(TextBody body, const std::vector<Shape>& results) {
+  require(body_.operations.empty(), "[function] set_text of '{}', which has operators", name_);
+  for (const TextBody::Update& update : body.updates) {
+    require(update.argument < body_.arguments.size() && update.result < results.size() &&
+                body_.arguments[update.argument].shape() == results[update.result],
+            "[function] text of '{}' updates argument {} as result {}: no such pair of one shape",
+            name_, update.argument, update.result);
+  }
+  Values values;
+  for (const Shape& shape : results) values.push_back(new_value(shape, nullptr, &body_));
+  set_results(values);
+  text_ = std::move(body);
+}
+
 size_t Function::argument_index(Value argument, const char* what) const {
   const Values& all = body_.arguments;
   const auto found = std::find(all.begin(), all.end(), argument);

@@ -24,6 +24,20 @@ struct ResultInfo {
   std::optional<Sharding> sharding;
 };
 
+// A body given as text: functions of StableHLO, the first with the function's name, arguments and
+// results. What it costs is said beside it, since nobody looks into the text.
+struct TextBody {
+  struct Update {  // an argument that is changed in place and becomes a result
+    size_t argument = 0;
+    size_t result = 0;
+    double read_bytes = 0;
+    double written_bytes = 0;
+  };
+  std::string text;
+  double flops = 0;  // of one call
+  std::vector<Update> updates = {};
+};
+
 class Function {
  public:
   Function(Module* module, std::string name);
@@ -37,6 +51,9 @@ class Function {
   // Closes the body. Throws if it is closed already, or inside an open region.
   void set_results(const Values& values, std::vector<std::string> names = {});
   bool is_finished() const { return finished_; }
+  // Closes a body that has arguments alone; calls then have results of these shapes.
+  void set_text(TextBody body, const std::vector<Shape>& results);
+  const TextBody* text() const { return text_ ? &*text_ : nullptr; }  // null: operators
 
   // The argument's memory becomes that of result `result_index`. Shapes must be equal (checked when
   // the results are known, and by verify).
@@ -94,6 +111,7 @@ class Function {
   std::vector<Region*> open_;  // innermost last
   std::vector<ArgumentInfo> arguments_;
   std::vector<ResultInfo> results_;
+  std::optional<TextBody> text_;
   bool finished_ = false;
 };
 

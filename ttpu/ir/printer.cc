@@ -28,6 +28,10 @@ class FunctionPrinter {
       : function_(function), out_(out), names_(function.num_values()) {}
 
   void print() {
+    if (const TextBody* body = function_.text()) {
+      out_ += body->text;
+      return;
+    }
     const bool is_main = function_.name() == "main";
     write("  func.func {} {}(", is_main ? "public" : "private",
           to_string(Attribute(Symbol{function_.name()})));

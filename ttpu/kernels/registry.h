@@ -1,8 +1,12 @@
 // Which implementation of an operator a program gets. Every operator has `reference` (pure
 // StableHLO, any platform); some have `cpu` (a custom call that the CPU plugin makes through XLA's
-// FFI). The choice is made while the program is built.
+// FFI) or `tpu` (a Mosaic kernel, see tpu/tpu_kernels.h). The choice is made while the program is
+// built.
 #pragma once
 
+#include <memory>
+
+#include "ttpu/kernels/tpu/tpu_kernels.h"
 #include "ttpu/pjrt/plugin.h"
 
 namespace ttpu::kernels {
@@ -13,6 +17,7 @@ struct Target {
   Platform platform = Platform::kCpu;
   // Programs may call kernels of ours. For CPU: only where register_cpu_kernels said true.
   bool custom_calls = false;
+  std::shared_ptr<TpuKernels> tpu = nullptr;  // for TPU: where kernels come from, or none
 
   bool cpu_kernels() const { return platform == Platform::kCpu && custom_calls; }
 };

@@ -144,6 +144,7 @@ class Counter {
         op.operands.empty() ? nullptr
                             : op.operands[0].function().module().find_function(symbol.name);
     if (callee == nullptr) return;
+    if (callee->text() != nullptr) return count_text(op, *callee->text(), roots);
     Roots inner;
     for (size_t i = 0; i < op.operands.size(); ++i) {
       if (const auto argument = root(*roots, op.operands[i])) {
@@ -155,6 +156,24 @@ class Counter {
       if (const auto argument = root(inner, callee->results().at(i))) {
         roots->emplace(op.results[i].id(), *argument);
       }
+    }
+  }
+
+  void count_text(const ir::Operation& op, const ir::TextBody& body, Roots* roots) {
+    flops += body.flops;
+    for (size_t i = 0; i < op.operands.size(); ++i) {
+      const auto argument = root(*roots, op.operands[i]);
+      if (!argument) continue;
+      const auto update = std::find_if(body.updates.begin(), body.updates.end(),
+                                       [i](const auto& one) { return one.argument == i; });
+      Access& access = (*accesses_)[*argument];
+      if (update == body.updates.end()) {
+        access.whole = true;
+        continue;
+      }
+      access.sliced += update->read_bytes;
+      access.written += update->written_bytes;
+      roots->emplace(op.results.at(update->result).id(), *argument);
     }
   }
 

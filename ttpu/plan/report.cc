@@ -131,6 +131,12 @@ const std::vector<std::pair<const char*, Cell>>& rows() {
 Json to_json(const ProgramReport& report) {
   Json json = Json::object();
   visit_fields(report, json_writer(&json));
+  json["kernels"] = Json::array();
+  for (const kernels::KernelChoice& choice : report.kernels) {
+    json["kernels"].push_back({{"operator", choice.op},
+                               {"implementation", choice.implementation},
+                               {"reason", choice.reason}});
+  }
   json["schedule"] = to_json(report.schedule);
   return json;
 }
@@ -139,6 +145,12 @@ ProgramReport report_from_json(const Json& json) {
   const JsonView view(json, "report of a compiled program");
   ProgramReport report;
   visit_fields(report, json_reader(view));
+  for (const Json& entry : json.value("kernels", Json::array())) {
+    const JsonView choice(entry, "kernel of a compiled program");
+    report.kernels.push_back({choice.get<std::string>("operator"),
+                              choice.get<std::string>("implementation"),
+                              choice.get<std::string>("reason")});
+  }
   report.schedule = schedule_from_json(view.child("schedule").json());
   return report;
 }
@@ -170,6 +182,12 @@ std::string to_table(const std::vector<ProgramReport>& reports) {
         "The {} program has {} loops whose number of turns is not fixed: one turn of each is "
         "counted.\n",
         report.phase, report.uncounted_loops);
+  }
+  for (const ProgramReport& report : reports) {
+    for (const kernels::KernelChoice& choice : report.kernels) {
+      table += fmt::format("{}: {} by {}{}.\n", report.phase, choice.op, choice.implementation,
+                           choice.reason.empty() ? "" : ": " + choice.reason);
+    }
   }
   for (const ProgramReport& report : reports) {
     table += to_text(report.schedule, report.phase);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "ttpu/base/json.h"
+#include "ttpu/kernels/tpu/tpu_kernels.h"
 #include "ttpu/plan/cost.h"
 #include "ttpu/plan/schedule.h"
 
@@ -18,8 +19,9 @@ struct ProgramReport {
   int64_t tokens = 0;       // of one step
   int64_t sequences = 0;
   int64_t max_model_len = 0;
-  std::string sharding;  // in words
-  std::string layers;    // "unrolled" or "scanned"
+  std::string sharding;                        // in words
+  std::string layers;                          // "unrolled" or "scanned"
+  std::vector<kernels::KernelChoice> kernels;  // what operators with a TPU kernel got
 
   // Bytes on one device.
   int64_t hbm_bytes = 0;

@@ -2,6 +2,7 @@
 
 #include "ttpu/ir/ir.h"
 #include "ttpu/kernels/ragged_paged_attention/cpu/handlers.h"
+#include "ttpu/kernels/ragged_paged_attention/tpu.h"
 
 namespace ttpu::kernels {
 namespace {
@@ -64,6 +65,11 @@ AttentionResult paged_attention(const Target& target, ir::Value q, const NewRows
     const Rotary& r = *options.rotary;
     q = rotary(target, q, r.cos, r.sin, r.style);
     turned.keys = rotary(target, rows.keys, r.cos, r.sin, r.style);
+  }
+  if (target.tpu) {
+    if (const auto result = tpu_attention(*target.tpu, q, turned, cache, layout, batch, options)) {
+      return *result;
+    }
   }
   return reference::paged_attention(q, joined(turned), cache, layout, batch, options);
 }

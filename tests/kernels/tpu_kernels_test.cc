@@ -1,0 +1,143 @@
+// Where TPU kernels come from, with a tool made here in place of the one that needs jax.
+#include <cstdlib>
+#include <filesystem>
+
+#include <gtest/gtest.h>
+
+#include "ttpu/base/file.h"
+#include "ttpu/ir/ir.h"
+#include "ttpu/kernels/ragged_paged_attention/ragged_paged_attention.h"
+
+namespace ttpu::kernels {
+namespace {
+
+namespace fs = std::filesystem;
+
+class TpuKernelsTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    cache_ = fs::path(testing::TempDir()) / "tpu_kernels_cache";
+    fs::remove_all(cache_);
+    before_ = env_or("TTPU_CACHE");
+    setenv("TTPU_CACHE", cache_.c_str(), 1);
+  }
+  void TearDown() override {
+    if (before_.empty()) {
+      unsetenv("TTPU_CACHE");
+    } else {
+      setenv("TTPU_CACHE", before_.c_str(), 1);
+    }
+  }
+
+  // Called as `python lower.py KEY NAME OUT`.
+  void install(const std::string& script) const {
+    const fs::path venv = cache_ / "tpu-kernels-venv";
+    fs::create_directories(venv / "bin");
+    fs::create_directories(venv / "tool");
+    write_file(venv / "tool" / "lower.py", "");
+    write_file(venv / "tool" / "kernels.py", "");
+    write_file(venv / "bin" / "python", "#!/bin/sh\n" + script);
+    fs::permissions(venv / "bin" / "python", fs::perms::owner_all);
+  }
+
+  // A program with `calls` calls of the operator; its text.
+  static std::string program(const std::shared_ptr<TpuKernels>& kernels, int64_t head_dim,
+                             int calls = 1, DType cache_dtype = DType::kBF16) {
+    ir::Module module;
+    ir::Function& f = module.add_function();
+    const auto argument = [&f](DType dtype, Dims dims) {
+      return f.add_argument(Shape(dtype, std::move(dims)));
+    };
+    const ir::Value q = argument(DType::kBF16, {5, 4, head_dim});
+    const ir::Value kv = argument(DType::kBF16, {5, 2, head_dim});
+    ir::Value cache = argument(cache_dtype, {6, 4, 4, cache_elements(cache_dtype, head_dim)});
+    const RaggedBatch batch{argument(DType::kS32, {2}), argument(DType::kS32, {6}),
+                            argument(DType::kS32, {3}), argument(DType::kS32, {3})};
+    Target target;
+    target.platform = Platform::kTpu;
+    target.tpu = kernels;
+    ir::Values results;
+    for (int i = 0; i < calls; ++i) {
+      const AttentionResult result = ragged_paged_attention(target, q, kv, kv, cache, batch, {});
+      cache = result.cache;
+      results.push_back(result.output);
+    }
+    results.push_back(cache);
+    f.set_results(results);
+    module.verify();
+    return module.to_string();
+  }
+
+  static size_t count(const std::string& text, const std::string& part) {
+    size_t found = 0;
+    for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) {
+      ++found;
+    }
+    return found;
+  }
+
+  fs::path cache_;
+  std::string before_;
+  std::shared_ptr<TpuKernels> kernels_ = std::make_shared<TpuKernels>("v5e");
+};
+
+constexpr const char* kWrites =
+    "echo run >> \"$TTPU_CACHE/runs\"; echo \"// lowered: $2\" > \"$4\"\n";
+
+TEST_F(TpuKernelsTest, WithoutTheToolTheReferenceIsUsedAndTheReasonSaysWhatToDo) {
+  EXPECT_EQ(count(program(kernels_, 128), "\"stablehlo.scatter\"("), 1);
+  ASSERT_EQ(kernels_->choices().size(), 1);
+  EXPECT_FALSE(kernels_->used());
+  EXPECT_NE(kernels_->choices()[0].reason.find("make tpu-kernels"), std::string::npos);
+}
+
+TEST_F(TpuKernelsTest, LayersThatAreAlikeCallOneFunctionThatIsLoweredOnce) {
+  install(kWrites);
+  const std::string text = program(kernels_, 128, 3);
+  EXPECT_EQ(count(text, "// lowered: "), 1);
+  EXPECT_EQ(count(text, "func.call"), 3);
+  EXPECT_EQ(count(text, "\"stablehlo.scatter\"("), 0);
+  EXPECT_TRUE(kernels_->used());
+  program(std::make_shared<TpuKernels>("v5e"), 128);  // another process finds what is kept
+  EXPECT_EQ(count(read_file(cache_ / "runs"), "run"), 1);
+  program(std::make_shared<TpuKernels>("v6e"), 128);
+  EXPECT_EQ(count(read_file(cache_ / "runs"), "run"), 2);
+}
+
+TEST_F(TpuKernelsTest, WhatTheToolRefusesIsSaidAndNotAskedAgain) {
+  install("echo run >> \"$TTPU_CACHE/runs\"; echo 'does not fit VMEM' >&2; exit 3\n");
+  for (int i = 0; i < 2; ++i) {
+    const auto kernels = std::make_shared<TpuKernels>("v5e");
+    EXPECT_EQ(count(program(kernels, 128), "\"stablehlo.scatter\"("), 1);
+    EXPECT_EQ(kernels->choices().at(0).reason, "does not fit VMEM");
+  }
+  EXPECT_EQ(count(read_file(cache_ / "runs"), "run"), 1);
+}
+
+TEST_F(TpuKernelsTest, AToolThatDiesIsAReasonToo) {
+  install("echo 'ImportError: no jax' >&2; exit 1\n");
+  EXPECT_EQ(count(program(kernels_, 128), "\"stablehlo.scatter\"("), 1);
+  EXPECT_EQ(kernels_->choices().at(0).reason, "ImportError: no jax");
+}
+
+TEST_F(TpuKernelsTest, ShapesThatTheKernelLacksAreNamed) {
+  install(kWrites);
+  program(kernels_, 80);
+  program(kernels_, 128, 1, DType::kS8);
+  ASSERT_EQ(kernels_->choices().size(), 2);
+  EXPECT_NE(kernels_->choices()[0].reason.find("heads of 80"), std::string::npos);
+  EXPECT_NE(kernels_->choices()[1].reason.find("int8"), std::string::npos);
+  EXPECT_FALSE(fs::exists(cache_ / "runs"));
+}
+
+TEST_F(TpuKernelsTest, AfterTheCompilersRefusalThereIsNone) {
+  install(kWrites);
+  program(kernels_, 128);
+  kernels_->refuse("too much VMEM");
+  EXPECT_EQ(count(program(kernels_, 128), "\"stablehlo.scatter\"("), 1);
+  ASSERT_EQ(kernels_->choices().size(), 1);
+  EXPECT_EQ(kernels_->choices()[0].reason, "too much VMEM");
+}
+
+}  // namespace
+}  // namespace ttpu::kernels

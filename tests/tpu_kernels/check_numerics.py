@@ -1,0 +1,128 @@
+"""The TPU attention kernels, interpreted on the CPU, beside attention in float64: `make tpu-kernels-test`.
+
+Each case is a ragged batch over a cache with random pages; outputs and the updated cache are compared. The outcome is a
+line a case, and exit code 1 when one of them is off.
+"""
+
+import os
+import pathlib
+import sys
+import time
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools/tpu_kernels"))
+
+import interpreter  # noqa: E402
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import kernels  # noqa: E402
+import numpy as np  # noqa: E402
+from jax.experimental.pallas import tpu as pltpu  # noqa: E402
+
+PAGE, PER, PAGES = 16, 8, 48
+BOUND = 0.012  # of |difference| / (1 + |expected|): weights of the softmax and results are rounded to bf16
+
+# Lengths with the new tokens, and how many are new.
+DECODE = [(40, 1), (1, 1), (128, 1), (17, 1)]
+PREFILL = [(24, 24), (100, 9), (5, 5)]
+MIXED = [(40, 1), (70, 1), (24, 24), (128, 7)]
+
+CASES = {
+    f"{shape} heads of {dim}": dict(batch=batch, head_dim=dim)
+    for shape, batch in (("decode", DECODE), ("prefill", PREFILL), ("mixed", MIXED))
+    for dim in (64, 128, 256)
+} | {
+    "window, heads of 128": dict(batch=MIXED, head_dim=128, window=20),
+    "window, heads of 64": dict(batch=MIXED, head_dim=64, window=20),
+    "soft cap": dict(batch=MIXED, head_dim=128, soft_cap=2.0),
+    "sinks and window": dict(batch=MIXED, head_dim=64, sinks=True, window=20),
+    "fp8 cache, heads of 128": dict(batch=MIXED, head_dim=128, cache_dtype="f8E4M3FN"),
+    "fp8 cache, heads of 64": dict(batch=MIXED, head_dim=64, kv_heads=4, cache_dtype="f8E4M3FN"),
+}
+
+
+def key_of(batch, head_dim, kv_heads=2, window=0, soft_cap=0.0, sinks=False, cache_dtype="bf16", chip="v5e"):
+    tokens = sum(new for _, new in batch) + 3  # padding
+    return {
+        "kernel": "ragged_paged_attention", "chip": chip, "tokens": tokens, "q_heads": 4 * kv_heads,
+        "kv_heads": kv_heads, "head_dim": head_dim, "pages": PAGES, "page_size": PAGE, "sequences": len(batch) + 1,
+        "pages_per_sequence": PER, "dtype": "bf16", "cache_dtype": cache_dtype, "scale": head_dim**-0.5,
+        "window": window, "soft_cap": soft_cap, "sinks": sinks, "flops": 0, "bytes": 0,
+    }  # fmt: skip
+
+
+def inputs_of(key, batch, rng):
+    n, kv = key["sequences"], key["kv_heads"]
+    lens, new = np.zeros(n, np.int32), np.zeros(n, np.int32)
+    lens[: len(batch)], new[: len(batch)] = zip(*batch)
+    ends = np.cumsum(new)
+    cu = np.concatenate([[0], ends]).astype(np.int32)
+    decodes = next((i for i, (_, count) in enumerate(batch) if count > 1), len(batch))
+
+    def numbers(*dims):
+        return rng.standard_normal(dims).astype(jnp.bfloat16)
+
+    t, dim = key["tokens"], key["head_dim"]
+    cache = numbers(key["pages"], PAGE, 2 * kv, dim).astype(kernels.DTYPES[key["cache_dtype"]])
+    table = rng.permutation(key["pages"])[: n * PER].astype(np.int32)
+    values = [numbers(t, key["q_heads"], dim), numbers(t, kv, dim), numbers(t, kv, dim), cache, lens, table, cu,
+              np.array([decodes, decodes, len(batch)], np.int32)]  # fmt: skip
+    if key["sinks"]:
+        values.append(rng.standard_normal(key["q_heads"]).astype(np.float32))
+    return values
+
+
+def attention(key, batch, q, k, v, cache, lens, table, cu, distribution, sinks=None):
+    """What the operator's header says, in float64."""
+    q = np.asarray(q, np.float64)
+    rows = np.stack([k, v], axis=2).reshape(k.shape[0], -1, k.shape[2])  # key and value of a head in turn
+    cache = np.array(cache)
+    out = np.zeros(q.shape)
+    group = key["q_heads"] // key["kv_heads"]
+    for s, (length, new) in enumerate(batch):
+        at = [(table[s * PER + p // PAGE], p % PAGE) for p in range(length)]
+        for i in range(new):
+            page, slot = at[length - new + i]
+            cache[page, slot] = rows[cu[s] + i].astype(cache.dtype)
+        held = np.stack([cache[page, slot] for page, slot in at]).astype(np.float64)
+        for i in range(new):
+            position = length - new + i
+            first = max(0, position - key["window"] + 1) if key["window"] else 0
+            for h in range(key["q_heads"]):
+                seen = held[first : position + 1]
+                scores = seen[:, 2 * (h // group)] @ q[cu[s] + i, h] * key["scale"]
+                if key["soft_cap"]:
+                    scores = key["soft_cap"] * np.tanh(scores / key["soft_cap"])
+                most = max(scores.max(), sinks[h] if sinks is not None else -np.inf)
+                weights = np.exp(scores - most)
+                total = weights.sum() + (np.exp(sinks[h] - most) if sinks is not None else 0)
+                out[cu[s] + i, h] = weights @ seen[:, 2 * (h // group) + 1] / total
+    return out, cache
+
+
+def check(name, case, rng):
+    key = key_of(**case)
+    values = inputs_of(key, case["batch"], rng)
+    function, _ = kernels.build(key)
+    started = time.time()
+    with pltpu.force_tpu_interpret_mode():
+        out, cache = jax.jit(function)(*map(jnp.asarray, values))
+    expected, expected_cache = attention(key, case["batch"], *values)
+    error = (np.abs(np.asarray(out, np.float64) - expected) / (1 + np.abs(expected))).max()
+    same = np.array_equal(np.asarray(cache, np.float32), expected_cache.astype(np.float32))
+    good = error < BOUND and same
+    print(f"{'ok ' if good else 'OFF'} {name}: largest difference {error:.4f} (bound {BOUND}), "
+          f"cache {'equal' if same else 'DIFFERS'}, {time.time() - started:.1f} s", flush=True)
+    return good
+
+
+def main():
+    interpreter.install()
+    rng = np.random.default_rng(1)
+    wanted = sys.argv[1:]
+    cases = {name: case for name, case in CASES.items() if not wanted or any(w in name for w in wanted)}
+    return 0 if all([check(name, case, rng) for name, case in cases.items()]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""Attention kernels of the wheel tpu-inference as functions with the interface of TTPU's operators.
+
+A key says what is wanted, all sizes those of one device:
+  kernel                "ragged_paged_attention"
+  chip                  "v5e", "v5p", "v6e" or "tpu7x"
+  tokens, q_heads, kv_heads, head_dim, pages, page_size, sequences, pages_per_sequence
+  dtype, cache_dtype    "bf16" or "f8E4M3FN" (the cache alone)
+  scale, window (0: none), soft_cap (0: none), sinks
+  flops, bytes          of the work of one call, for those who schedule and price it
+"""
+
+import functools
+import importlib.util
+import logging
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+from jax._src.pallas.mosaic import tpu_info
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+CHIPS = {"v5e": ("TPU v5 lite", 5), "v5p": ("TPU v5p", 5), "v6e": ("TPU v6 lite", 6), "tpu7x": ("TPU7x", 7)}
+DTYPES = {"bf16": jnp.bfloat16, "f32": jnp.float32, "f8E4M3FN": jnp.float8_e4m3fn}
+
+
+class Refused(Exception):
+    """The kernel does not do this, or it does not fit; the text says why."""
+
+
+@functools.cache
+def modules():
+    """The kernels' modules, without the package around them, which would start vLLM."""
+    spec = importlib.util.find_spec("tpu_inference")
+    package = types.ModuleType("tpu_inference")
+    package.__path__ = list(spec.submodule_search_locations)
+    logger = types.ModuleType("tpu_inference.logger")
+    logger.init_logger = logging.getLogger
+    utils = types.ModuleType("tpu_inference.utils")
+    utils.get_device_name = lambda *_: ""  # asked for tuned block sizes, which are given instead
+    sys.modules.update({m.__name__: m for m in (package, logger, utils)})
+    pltpu.reciprocal = pl.reciprocal  # where the next jax has it
+    from tpu_inference.kernels.ragged_paged_attention.v3 import kernel, kernel_hd64
+
+    return types.SimpleNamespace(rpa=kernel, rpa64=kernel_hd64)
+
+
+def pretend(chip):
+    """What the kernels ask of the device here is answered as the chip would."""
+    kind, version = CHIPS[chip]
+    tpu_info.get_device_kind = lambda: kind
+    tpu_info.get_num_device_cores = lambda: 1
+    modules().rpa.get_tpu_version = lambda: version
+
+
+def vmem_bytes():
+    return tpu_info.get_tpu_info().vmem_capacity_bytes
+
+
+def power_of_2(x):
+    return 1 << (max(1, int(x)).bit_length() - 1)
+
+
+def priced(key):
+    """pallas_call with the cost that the key tells: of the decode kernel where every token is one."""
+    original = getattr(pl.pallas_call, "original", pl.pallas_call)
+    decodes = key["tokens"] <= key["sequences"]
+
+    def call(*args, **kwargs):
+        name = kwargs.get("name") or ""
+        works = not name.startswith("RPA") or name[3] not in "dm" or (name[3] == "d") == decodes
+        kwargs["cost_estimate"] = pl.CostEstimate(
+            flops=int(key["flops"]) if works else 0,
+            bytes_accessed=int(key["bytes"]) if works else 0,
+            transcendentals=0,
+        )
+        return original(*args, **kwargs)
+
+    call.original = original
+    pl.pallas_call = call
+
+
+def fitted(estimate, queries, pages, what):
+    """Halves the blocks of queries and of pages until they take at most half of VMEM."""
+    while True:
+        need = estimate(queries, pages)
+        if need <= vmem_bytes() // 2:
+            return queries, pages
+        if queries == 1 and pages == 1:
+            raise Refused(f"{what} takes {need / 2**20:.1f} MiB of VMEM with the smallest blocks, "
+                          f"of {vmem_bytes() / 2**20:.0f} MiB")
+        if pages > 1 and (queries == 1 or need > 2 * vmem_bytes()):
+            pages //= 2
+        else:
+            queries //= 2
+
+
+def check_smem(need):
+    have = tpu_info.get_tpu_info().smem_capacity_bytes
+    if need > have // 2:
+        raise Refused(f"the table of pages takes {need / 2**10:.0f} KiB of SMEM, of {have / 2**10:.0f} KiB, half of it "
+                      "for a kernel; use larger blocks of the cache or fewer sequences")
+
+
+def ragged_paged_attention(key):
+    """(function, shapes of its arguments); see RaggedBatch in the operator's header."""
+    t, q_heads, kv_heads, dim = (key[k] for k in ("tokens", "q_heads", "kv_heads", "head_dim"))
+    pages, page, n, per = (key[k] for k in ("pages", "page_size", "sequences", "pages_per_sequence"))
+    dtype, cache_dtype = DTYPES[key["dtype"]], DTYPES[key["cache_dtype"]]
+    small = dim == 64
+    kernel = modules().rpa64 if small else modules().rpa
+    packing = 4 // jnp.dtype(cache_dtype).itemsize
+    packed = kv_heads if small else 2 * kv_heads
+    inner = (pages, page, packed // packing, packing, 128 if small else dim)
+    group = q_heads // kv_heads
+    check_smem(kernel.get_smem_estimate_bytes(n, per))
+
+    def estimate(bq, bkv):
+        return kernel.get_vmem_estimate_bytes(kv_heads, group, dim, bq, bkv * page, dtype, cache_dtype)
+
+    queries = power_of_2(min(1024 // group, t))
+    block = max(1, min(1024 // page, per))
+    options = {
+        "sm_scale": key["scale"],
+        "sliding_window": key["window"] or None,
+        "soft_cap": key["soft_cap"] or None,
+        "vmem_limit_bytes": vmem_bytes() * 7 // 8,
+    }
+    what = f"attention of {q_heads} heads of {dim} over {kv_heads}"
+    if small:
+        bq, bkv = fitted(estimate, max(1, queries // 2), min(per, max(1, 2048 // page)), what)
+        options |= {"num_queries_per_block": bq, "num_kv_pages_per_block": bkv}
+    else:
+        row_bytes = 2 * kv_heads * dim * jnp.dtype(cache_dtype).itemsize
+        _, d = fitted(estimate, 1, max(1, min(per, (8 << 20) // (row_bytes * page))), what)
+        bq, m = fitted(estimate, queries, block, what)
+        half = m // 2 if m % 2 == 0 else m
+        options |= {
+            "d_block_sizes": (1, d * page, 1, d * page),
+            "m_block_sizes": (bq, m * page, max(1, bq // 2), half * page),
+        }
+
+    def function(q, k, v, cache, kv_lens, page_indices, cu_q_lens, distribution, *sinks):
+        if cache_dtype == jnp.float8_e4m3fn:
+            k, v = (jnp.clip(x.astype(jnp.float32), -448, 448) for x in (k, v))
+        k, v = k.astype(cache_dtype), v.astype(cache_dtype)
+        # Without a size of pieces of prompts the kernel leaves prompts out that are not counted as mixed.
+        ends = jnp.stack([distribution[0], distribution[0], distribution[2]])
+        call = kernel.ragged_paged_attention_hd64 if small else kernel.ragged_paged_attention
+        out, updated = call(q, k, v, cache.reshape(inner), kv_lens, page_indices, cu_q_lens, ends, *sinks, **options)
+        real = jnp.arange(t, dtype=jnp.int32) < cu_q_lens[distribution[2]]
+        return jnp.where(real[:, None, None], out, jnp.zeros_like(out)), updated.reshape(cache.shape)
+
+    def shape(dtype_of, *dims):
+        return jax.ShapeDtypeStruct(dims, dtype_of)
+
+    arguments = [
+        shape(dtype, t, q_heads, dim), shape(dtype, t, kv_heads, dim), shape(dtype, t, kv_heads, dim),
+        shape(cache_dtype, pages, page, 2 * kv_heads, dim), shape(jnp.int32, n), shape(jnp.int32, n * per),
+        shape(jnp.int32, n + 1), shape(jnp.int32, 3),
+    ]  # fmt: skip
+    if key["sinks"]:
+        arguments.append(shape(jnp.float32, q_heads))
+    return function, arguments
+
+
+KERNELS = {"ragged_paged_attention": ragged_paged_attention}
+
+
+def build(key):
+    """(function, shapes of its arguments) for a key. Throws Refused."""
+    if key["chip"] not in CHIPS:
+        raise Refused(f"no kernel for {key['chip']}; there are some for {', '.join(CHIPS)}")
+    pretend(key["chip"])
+    priced(key)
+    return KERNELS[key["kernel"]](key)

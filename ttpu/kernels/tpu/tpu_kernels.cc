@@ -1,0 +1,130 @@
+#include "ttpu/kernels/tpu/tpu_kernels.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <utility>
+
+#include <fmt/format.h>
+#include <xxhash.h>
+
+#include "ttpu/base/error.h"
+#include "ttpu/base/file.h"
+#include "ttpu/base/log.h"
+#include "ttpu/base/subprocess.h"
+#include "ttpu/ir/module.h"
+
+namespace ttpu::kernels {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kKernel = "a Mosaic kernel";
+constexpr const char* kReference = "the StableHLO reference";
+constexpr int kRefused = 3;  // exit code of the tool: it says why
+constexpr std::chrono::minutes kPatience{10};
+
+fs::path tool_folder() { return cache_dir() / "tpu-kernels-venv"; }
+
+std::string digest(const std::string& text) {
+  const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
+  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+}
+
+std::string last_line(std::string text) {
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  return text.substr(text.rfind('\n') + 1);
+}
+
+}  // namespace
+
+std::optional<std::string> tpu_kernel_tool() {
+  const fs::path tool = tool_folder() / "tool";
+  if (!fs::exists(tool / "lower.py") || !fs::exists(tool / "kernels.py")) return std::nullopt;
+  return digest(read_file(tool / "lower.py") + read_file(tool / "kernels.py"));
+}
+
+bool TpuKernels::used() const {
+  return std::any_of(choices_.begin(), choices_.end(),
+                     [](const auto& choice) { return choice.reason.empty(); });
+}
+
+void TpuKernels::note(KernelChoice choice) {
+  if (std::find(choices_.begin(), choices_.end(), choice) == choices_.end()) {
+    choices_.push_back(std::move(choice));
+  }
+}
+
+void TpuKernels::note_reference(const std::string& op, const std::string& reason) {
+  note({op, kReference, reason});
+}
+
+void TpuKernels::refuse(std::string reason) {
+  refused_ = std::move(reason);
+  choices_.clear();
+}
+
+const TpuKernels::Lowered& TpuKernels::lowered(const std::string& key, const std::string& name) {
+  const auto found = known_.find(name);
+  if (found != known_.end()) return found->second;
+  Lowered& result = known_[name];
+  const auto tool = tpu_kernel_tool();
+  if (!tool) {
+    result.reason = "the tool that lowers kernels is not installed; `make tpu-kernels` does that";
+    return result;
+  }
+  const fs::path kept = cache_dir() / "tpu-kernels" / (*tool + "-" + name + ".mlir");
+  const fs::path kept_reason = fs::path(kept).replace_extension(".txt");
+  if (fs::exists(kept_reason)) {
+    result.reason = read_file(kept_reason);
+    return result;
+  }
+  if (!fs::exists(kept)) {
+    fs::create_directories(kept.parent_path());
+    const fs::path venv = tool_folder();
+    SubprocessOptions options;
+    options.timeout = kPatience;
+    SubprocessResult made;
+    try {
+      made = run_subprocess({(venv / "bin" / "python").string(),
+                             (venv / "tool" / "lower.py").string(), key, name, kept.string()},
+                            options);
+    } catch (const Error& error) {
+      result.reason = error.what();
+      return result;
+    }
+    if (made.exit_code != 0 || !fs::exists(kept)) {
+      result.reason = last_line(made.errors);
+      if (made.exit_code == kRefused) {
+        write_file(kept_reason, result.reason);
+      } else {
+        spdlog::warn("[kernels] lowering {} failed: {}", key, made.errors);
+      }
+      return result;
+    }
+  }
+  result.text = read_file(kept);
+  return result;
+}
+
+const ir::Function* TpuKernels::function(ir::Module& module, const Json& key,
+                                         const std::vector<Shape>& arguments,
+                                         const std::vector<Shape>& results, ir::TextBody cost) {
+  const auto op = key.at("kernel").get<std::string>();
+  if (!refused_.empty()) {
+    note_reference(op, refused_);
+    return nullptr;
+  }
+  const std::string text = key.dump();
+  const std::string name = op + "." + digest(text);
+  const Lowered& made = lowered(text, name);
+  note({op, made.reason.empty() ? kKernel : kReference, made.reason});
+  if (!made.reason.empty()) return nullptr;
+  if (const ir::Function* known = module.find_function(name)) return known;
+  ir::Function& function = module.add_function(name);
+  for (const Shape& shape : arguments) function.add_argument(shape);
+  cost.text = made.text;
+  function.set_text(std::move(cost), results);
+  return &function;
+}
+
+}  // namespace ttpu::kernels

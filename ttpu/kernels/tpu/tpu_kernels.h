@@ -1,0 +1,62 @@
+// Mosaic kernels for TPU: functions of StableHLO around `tpu_custom_call`s, one for each shape and
+// chip. An optional tool, tools/tpu_kernels/ (`make tpu-kernels`), lowers them when a program first
+// asks; what it made is kept in cache_dir()/tpu-kernels.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ttpu/base/json.h"
+#include "ttpu/ir/function.h"
+
+namespace ttpu::kernels {
+
+// What an operator got.
+struct KernelChoice {
+  std::string op;
+  std::string implementation;  // "a Mosaic kernel" or "the StableHLO reference"
+  std::string reason;          // why no kernel; empty for one
+  bool operator==(const KernelChoice&) const = default;
+};
+
+// Name and digest of the tool's parts; nothing when it is not installed.
+std::optional<std::string> tpu_kernel_tool();
+
+class TpuKernels {
+ public:
+  // The chip as topologies are named: "v5e".
+  explicit TpuKernels(std::string chip) : chip_(std::move(chip)) {}
+
+  const std::string& chip() const { return chip_; }
+
+  // The function of `module` that computes what `key` says (see tools/tpu_kernels/kernels.py), with
+  // these arguments and results; made once. Null, with the reason noted, when there is none.
+  const ir::Function* function(ir::Module& module, const Json& key,
+                               const std::vector<Shape>& arguments,
+                               const std::vector<Shape>& results, ir::TextBody cost);
+
+  // For what the tool need not be asked.
+  void note_reference(const std::string& op, const std::string& reason);
+  // From now on there is no kernel: the compiler did not take it.
+  void refuse(std::string reason);
+
+  bool used() const;
+  const std::vector<KernelChoice>& choices() const { return choices_; }  // each kind once
+
+ private:
+  struct Lowered {
+    std::string text;
+    std::string reason;  // no text: why
+  };
+  const Lowered& lowered(const std::string& key, const std::string& name);
+  void note(KernelChoice choice);
+
+  std::string chip_;
+  std::string refused_;
+  std::map<std::string, Lowered> known_;  // by name
+  std::vector<KernelChoice> choices_;
+};
+
+}  // namespace ttpu::kernels
