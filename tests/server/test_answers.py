@@ -3,7 +3,11 @@
 import concurrent.futures
 import json
 import math
+import pathlib
+import re
 import subprocess
+
+import pytest
 
 QUESTION = "What is the capital of France?"
 MODEL = "smollm2"
@@ -228,7 +232,22 @@ def test_metrics_count_what_is_served(client, server):
     tokens = chat(client, max_tokens=7, extra_body={"ignore_eos": True}).usage.completion_tokens
     after = [server.metric(name) for name in names]
     assert [b - a for a, b in zip(before, after)] == [1, tokens - 1, 1, tokens]
-    assert "# TYPE vllm:time_to_first_token_seconds histogram" in server.get("/metrics").text
+    text = server.get("/metrics").text
+    assert "# TYPE vllm:time_to_first_token_seconds histogram" in text
+    times = {name: server.metric(f"vllm:request_{name}_time_seconds_sum") for name in ("queue", "prefill", "decode", "inference")}
+    assert times["inference"] == pytest.approx(times["prefill"] + times["decode"]) and min(times.values()) > 0
+    assert sum(times.values()) - times["inference"] <= server.metric("vllm:e2e_request_latency_seconds_sum")
+    server.wait_for("vllm:num_requests_running", 0)
+    assert server.metric("vllm:iteration_tokens_total_count") == server.metric("ttpu:steps_total")
+    assert server.metric("vllm:request_params_max_tokens_sum") >= 7
+
+
+def test_the_document_of_metrics_names_all_of_them(server):
+    document = (pathlib.Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    section = document.partition("## Metrics")[2].partition("\n## ")[0]
+    documented = set(re.findall(r"`((?:vllm|ttpu):[a-z0-9_]+|process_[a-z_]+)`", section.partition("Not here")[0]))
+    served = set(re.findall(r"^# TYPE (\S+)", server.get("/metrics").text, re.MULTILINE))
+    assert documented - {"ttpu:embedded_texts_total"} == served
 
 
 def test_the_page_needs_nothing_from_elsewhere(server):

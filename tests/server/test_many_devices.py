@@ -21,13 +21,14 @@ def test_three_devices_and_two_replicas_say_what_one_device_says(server, serve):
     assert many.metric("ttpu:compilations_after_start_total") == 0
 
 
-def test_structured_output_on_two_devices_is_that_of_one(server, serve):
-    many = serve(*SMALL, "--served-model-name", "smollm2", "--data-parallel-size", "2")
+@pytest.mark.parametrize("flags", [["--data-parallel-size", "2"], ["--tensor-parallel-size", "3"]])
+def test_structured_output_on_several_devices_is_that_of_one(server, serve, flags):
+    many = serve(*SMALL, "--served-model-name", "smollm2", *flags)
     schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}, "large": {"type": "boolean"}},
               "required": ["city", "large"], "additionalProperties": False}
     bodies = [QUESTION, QUESTION | {"guided_choice": ["Lyon, I think", "Rome, I think"]}, QUESTION | {"guided_regex": "[0-9]{3} (miles|km)"},
               QUESTION | {"guided_json": schema, "max_tokens": 60}]
-    with ThreadPoolExecutor(len(bodies)) as pool:  # at once, so that both devices have some
+    with ThreadPoolExecutor(len(bodies)) as pool:  # at once, so that both replicas have some
         answers = list(pool.map(lambda body: many.post("/v1/completions", body).json()["choices"][0]["text"], bodies))
     assert answers == [server.post("/v1/completions", body).json()["choices"][0]["text"] for body in bodies]
     assert answers[1] in bodies[1]["guided_choice"]

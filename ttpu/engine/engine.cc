@@ -323,6 +323,7 @@ bool Engine::launch_scheduled(Clock::time_point start) {
     add_rows(step, i, token);
     token += step.items[i].count;
   }
+  metrics_.observe_step(token);
   for (size_t replica = 0; replica < replicas_.size(); ++replica) {
     const std::span<const BlockCopy> copies = replicas_[replica].cache->copies();
     if (!copies.empty()) runner_->copy_blocks(static_cast<int32_t>(replica), copies);
@@ -340,6 +341,7 @@ void Engine::add_rows(Launched& step, size_t item, int64_t first_token) {
   const int64_t end = scheduled.first + scheduled.count;
   if (!live.started) {
     live.started = true;
+    live.queue_seconds = std::chrono::duration<double>(step.start - live.submitted).count();
     metrics_.prompt_tokens += live.prompt_length;
     metrics_.cached_tokens += live.cached_prefix;
   }
@@ -424,6 +426,7 @@ void Engine::finish_step() {
     const std::span<const int32_t> tokens = take_sampled(step, result, i, row, output);
     scheduler_of(live).complete(item, tokens);
     sampled += static_cast<int64_t>(tokens.size());
+    metrics_.drafts += item.drafts > 0 ? 1 : 0;
     metrics_.draft_tokens += item.drafts;
     if (item.drafts > 0) metrics_.accepted_draft_tokens += static_cast<int64_t>(tokens.size()) - 1;
     live.drafts.clear();
@@ -468,6 +471,7 @@ bool Engine::is_end(const Live& live, int32_t token) const {
 // The sequence has got tokens.
 void Engine::advance(Live& live, std::span<const int32_t> tokens, RequestOutput& output) {
   output.cached_tokens = live.cached_prefix;
+  output.queue_seconds = live.queue_seconds;
   int64_t length = static_cast<int64_t>(live.tokens.size() - tokens.size());
   if (length == live.prompt_length) {
     output.prompt_logprobs = std::move(live.prompt_logprobs);

@@ -2,6 +2,8 @@
 // server, the command line and Python are clients of it.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <filesystem>
@@ -55,11 +57,23 @@ struct EngineOptions {
 // Counts since the start; read from any thread.
 struct EngineMetrics {
   std::atomic<int64_t> steps{0};
+  // How many steps had at most so many tokens, and more than the bound before; the last ones more
+  // than any.
+  static constexpr std::array<int64_t, 13> kStepTokens = {1,   8,    16,   32,   64,   128,  256,
+                                                          512, 1024, 2048, 4096, 8192, 16384};
+  std::array<std::atomic<int64_t>, kStepTokens.size() + 1> steps_by_tokens{};
+  std::atomic<int64_t> step_tokens{0};  // of all steps
+  void observe_step(int64_t tokens) {
+    const auto place = std::lower_bound(kStepTokens.begin(), kStepTokens.end(), tokens);
+    ++steps_by_tokens[static_cast<size_t>(place - kStepTokens.begin())];
+    step_tokens += tokens;
+  }
   std::atomic<int64_t> prompt_tokens{0};
   std::atomic<int64_t> generation_tokens{0};
   std::atomic<int64_t> cached_tokens{0};  // of prompts, found in the cache
   std::atomic<int64_t> preemptions{0};
   std::atomic<int64_t> finished{0};
+  std::atomic<int64_t> drafts{0};                 // times that a sequence had any
   std::atomic<int64_t> draft_tokens{0};           // guessed
   std::atomic<int64_t> accepted_draft_tokens{0};  // and right
   std::atomic<double> speculation_speed_up{0};    // SpeculationGovernor::speed_up()

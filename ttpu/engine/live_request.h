@@ -17,6 +17,8 @@ struct Engine::Live : Sequence {
   }
 
   Request request;
+  std::chrono::steady_clock::time_point submitted = std::chrono::steady_clock::now();
+  double queue_seconds = 0;  // until its first step
   OutputCallback on_output;
   std::optional<text::Detokenizer> detokenizer;  // none: the model has no tokenizer
   text::StopMatcher matcher;

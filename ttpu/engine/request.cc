@@ -69,6 +69,7 @@ void validate(const SamplingParams& params, int64_t vocab) {
 
 void RequestOutput::clear() {
   request = cached_tokens = 0;
+  queue_seconds = 0;
   text.clear();
   tokens.clear();
   logprobs.clear();

@@ -92,6 +92,7 @@ struct RequestOutput {
   Code error_code = Code::kInternal;
   std::string stop;           // the stop string or the number of the token that ended it
   int64_t cached_tokens = 0;  // of the prompt, found in the cache
+  double queue_seconds = 0;   // from its submission to the start of its first step
 
   void clear();  // keeps the memory
 };

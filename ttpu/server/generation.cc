@@ -37,6 +37,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
         exchange_(std::move(exchange)),
         choices_(format_->request.choices()),
         ids_(choices_.size(), 0),
+        first_(choices_.size(), start_),
         last_(choices_.size(), start_),
         left_(choices_.size()) {}
 
@@ -94,21 +95,33 @@ class Generation : public std::enable_shared_from_this<Generation> {
   }
 
   void observe(size_t index, const engine::RequestOutput& output) {
+    const auto& request = format_->request;
     const auto now = Clock::now();
     const double since = seconds_between(last_[index], now);
+    const auto tokens = static_cast<double>(choices_[index].tokens.size() + output.tokens.size());
     const bool first = choices_[index].tokens.empty();
     if (!output.tokens.empty()) {
+      if (first) first_[index] = now;
       (first ? metrics_.time_to_first_token : metrics_.inter_token_latency).observe(since);
       last_[index] = now;
     }
     if (!output.finished) return;
-    const auto& request = format_->request;
     metrics_.count_finished(to_string(*output.finished));
     metrics_.request_latency.observe(seconds_between(start_, now));
     metrics_.prompt_tokens.observe(
         static_cast<double>(request.prompts[index / static_cast<size_t>(request.n)].size()));
-    metrics_.generation_tokens.observe(
-        static_cast<double>(choices_[index].tokens.size() + output.tokens.size()));
+    metrics_.generation_tokens.observe(tokens);
+    metrics_.params_n.observe(static_cast<double>(request.n));
+    metrics_.params_max_tokens.observe(static_cast<double>(request.sampling.max_tokens));
+    if (tokens == 0) return;
+    const double prefill =
+        std::max(seconds_between(start_, first_[index]) - output.queue_seconds, 0.0);
+    const double decode = seconds_between(first_[index], last_[index]);
+    metrics_.queue_time.observe(output.queue_seconds);
+    metrics_.prefill_time.observe(prefill);
+    metrics_.decode_time.observe(decode);
+    metrics_.inference_time.observe(prefill + decode);
+    if (tokens > 1) metrics_.time_per_output_token.observe(decode / (tokens - 1));
   }
 
   Usage usage() const {
@@ -198,7 +211,8 @@ class Generation : public std::enable_shared_from_this<Generation> {
   std::vector<Choice> choices_;
   std::vector<int64_t> ids_;
   Clock::time_point start_ = Clock::now();
-  std::vector<Clock::time_point> last_;  // when each choice got a token
+  std::vector<Clock::time_point> first_;  // when each choice got its first token
+  std::vector<Clock::time_point> last_;   // when each choice got a token
   size_t left_;
   bool over_ = false;
 };

@@ -35,6 +35,13 @@ std::string escaped(const std::string& text) {
   return out;
 }
 
+Histogram tokens_of_steps(const engine::EngineMetrics& metrics) {
+  const auto& bounds = engine::EngineMetrics::kStepTokens;
+  const std::vector<int64_t> counts(metrics.steps_by_tokens.begin(), metrics.steps_by_tokens.end());
+  return {std::vector<double>(bounds.begin(), bounds.end()), counts,
+          static_cast<double>(metrics.step_tokens)};
+}
+
 class Page {
  public:
   explicit Page(std::string labels) : labels_(std::move(labels)) {}
@@ -68,6 +75,9 @@ class Page {
 Histogram::Histogram(std::vector<double> bounds)
     : bounds_(std::move(bounds)), counts_(bounds_.size() + 1) {}
 
+Histogram::Histogram(std::vector<double> bounds, std::vector<int64_t> counts, double sum)
+    : bounds_(std::move(bounds)), counts_(std::move(counts)), sum_(sum) {}
+
 void Histogram::observe(double value) {
   const auto place = std::lower_bound(bounds_.begin(), bounds_.end(), value);
   ++counts_[static_cast<size_t>(place - bounds_.begin())];
@@ -89,9 +99,16 @@ void Histogram::print(const std::string& name, const std::string& labels, std::s
 Metrics::Metrics(std::string model)
     : time_to_first_token(kFirstToken),
       inter_token_latency(kBetween),
+      time_per_output_token(kBetween),
+      queue_time(kLatency),
+      prefill_time(kLatency),
+      decode_time(kLatency),
+      inference_time(kLatency),
       request_latency(kLatency),
       prompt_tokens(kTokens),
       generation_tokens(kTokens),
+      params_n({1, 2, 5, 10, 20}),
+      params_max_tokens(kTokens),
       labels_(fmt::format("model_name=\"{}\"", escaped(model))),
       finished_({{"stop", 0}, {"length", 0}, {"abort", 0}, {"error", 0}}) {}
 
@@ -114,6 +131,8 @@ std::string Metrics::engine_text(const engine::Engine& engine, int64_t live) con
            counts.prompt_tokens.load());
   page.add("vllm:generation_tokens_total", "counter", "Tokens of answers.",
            counts.generation_tokens.load());
+  page.add("vllm:spec_decode_num_drafts_total", "counter", "Times that a sequence had guesses.",
+           counts.drafts.load());
   page.add("vllm:spec_decode_num_draft_tokens_total", "counter", "Tokens that were guessed.",
            counts.draft_tokens.load());
   page.add("vllm:spec_decode_num_accepted_tokens_total", "counter", "Guesses that were right.",
@@ -125,7 +144,18 @@ std::string Metrics::engine_text(const engine::Engine& engine, int64_t live) con
            counts.failed_steps.load());
   page.add("vllm:time_to_first_token_seconds", "From request to first token.", time_to_first_token);
   page.add("vllm:inter_token_latency_seconds", "Between two tokens.", inter_token_latency);
+  page.add("vllm:request_time_per_output_token_seconds",
+           "Of a request's tokens after the first, the mean.", time_per_output_token);
+  page.add("vllm:request_queue_time_seconds", "Until a request's first step.", queue_time);
+  page.add("vllm:request_prefill_time_seconds", "From there to its first token.", prefill_time);
+  page.add("vllm:request_decode_time_seconds", "From there to its last token.", decode_time);
+  page.add("vllm:request_inference_time_seconds", "From its first step to its last token.",
+           inference_time);
   page.add("vllm:request_generation_tokens", "Tokens of a request's answer.", generation_tokens);
+  page.add("vllm:request_params_n", "Answers that a request asks for.", params_n);
+  page.add("vllm:request_params_max_tokens", "Most tokens that a request asks for.",
+           params_max_tokens);
+  page.add("vllm:iteration_tokens_total", "Tokens of a step.", tokens_of_steps(counts));
   page.add("ttpu:compilations_after_start_total", "counter",
            "Programs compiled since the server was ready; anything but 0 is a mistake.",
            engine.compilations_after_start());

@@ -19,6 +19,8 @@ class Histogram {
  public:
   // Upper bounds, rising; one without end is added.
   explicit Histogram(std::vector<double> bounds);
+  // Counted elsewhere: one count more than bounds.
+  Histogram(std::vector<double> bounds, std::vector<int64_t> counts, double sum);
   void observe(double value);
   // Appends the lines of `name`, `labels` being `a="b"` or empty.
   void print(const std::string& name, const std::string& labels, std::string& out) const;
@@ -36,9 +38,16 @@ class Metrics {
 
   Histogram time_to_first_token;
   Histogram inter_token_latency;
+  Histogram time_per_output_token;  // of a request's answer, its first token left out
+  Histogram queue_time;             // of a request until its first step
+  Histogram prefill_time;           // from there to its first token
+  Histogram decode_time;            // from there to its last token
+  Histogram inference_time;         // of prefill and decode
   Histogram request_latency;
   Histogram prompt_tokens;
   Histogram generation_tokens;
+  Histogram params_n;           // what requests ask for
+  Histogram params_max_tokens;  // likewise
 
   void count_finished(const std::string& reason) { ++finished_[reason]; }
   void count_response(int status) { ++responses_[status]; }
