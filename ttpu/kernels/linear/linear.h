@@ -53,7 +53,8 @@ ir::Value gated_linear(const Target& target, ir::Value x, const WeightOperand& g
 
 // y[t] = x[t] · W[expert_ids[t]]ᵀ (+ bias[expert_ids[t]]) with x [rows, in], expert_ids [rows] i32
 // in any order, stacked dims [experts, out, in], bias [experts, out]. An id outside [0, experts)
-// gives zeros. The reference gathers weights for few rows and computes all experts for many.
+// gives zeros. The reference gathers weights for few rows, computes all experts for some, and for
+// many sorts them by expert and multiplies blocks of one expert's rows in a loop.
 ir::Value expert_linear(const Target& target, ir::Value x, ir::Value expert_ids,
                         const WeightOperand& stacked, std::optional<ir::Value> bias = std::nullopt);
 
