@@ -70,7 +70,7 @@ Outcome run(const nn::DecoderSpec& spec, nn::Layers layers) {
     arguments.push_back(
         kernels::test_client().to_device(values_of(decl).data(), nn::argument_shape(decl)));
   }
-  ir::Values results = {result.logits};
+  ir::Values results = {result.own_logits};
   results.insert(results.end(), result.caches.begin(), result.caches.end());
   function.set_results(results);
   module.verify();

@@ -5,6 +5,7 @@
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
 #include "ttpu/kernels/sampling/sampling.h"
+#include "ttpu/parallel/collectives.h"
 #include "ttpu/parallel/spmd.h"
 
 namespace ttpu::engine {
@@ -80,12 +81,30 @@ struct Logprobs {
   ir::Value chosen, top_tokens, top;
 };
 
-// Computed only in the steps that want them.
+// The rows of logits are divided among the devices that have parts of the vocabulary: each samples
+// for its own rows, and the tokens are brought together. Where they do not divide each samples all.
+class RowParts {
+ public:
+  RowParts(const parallel::Layout& layout, int64_t rows) : mesh_(layout.mesh()) {
+    const parallel::Division vocab = layout.division("vocab");
+    if (rows % vocab.parts == 0) division_ = vocab;
+  }
+
+  bool whole() const { return division_.whole(); }
+  ir::Value own(ir::Value x) const { return parallel::own_part(x, 0, mesh_, division_); }
+  ir::Value all(ir::Value x) const { return parallel::gather(x, 0, mesh_, division_); }
+
+ private:
+  const parallel::Mesh& mesh_;
+  parallel::Division division_;
+};
+
+// Computed only in the steps that want them. Logits: of the device's own rows; tokens: of all.
 Logprobs logprobs(const Fields& fields, const EngineShape& shape, const kernels::Target& target,
-                  ir::Value logits, ir::Value sampled) {
+                  const RowParts& parts, ir::Value logits, ir::Value sampled) {
   const ir::Value targets = fields.ints(StepField::kRowTargets);
-  const ir::Value tokens = ir::select(
-      ir::compare(targets, full_like(targets, 0), ir::ComparisonDirection::kLt), sampled, targets);
+  const ir::Value tokens = parts.own(ir::select(
+      ir::compare(targets, full_like(targets, 0), ir::ComparisonDirection::kLt), sampled, targets));
   const ir::Value flag = ir::reshape(fields.ints(StepField::kLogprobs), {});
   const ir::Value wanted = ir::compare(flag, full_like(flag, 0), ir::ComparisonDirection::kNe);
   const int64_t rows = logits.dim(0);
@@ -102,27 +121,38 @@ Logprobs logprobs(const Fields& fields, const EngineShape& shape, const kernels:
                           ir::full(function, Shape(DType::kS32, {rows, shape.top_logprobs}), 0),
                           ir::full(function, Shape(DType::kF32, {rows, shape.top_logprobs}), 0)};
       });
-  return {results[0], results[1], results[2]};
+  return {parts.all(results[0]), parts.all(results[1]), parts.all(results[2])};
 }
 
-kernels::SamplingResult sample(const Fields& fields, const kernels::Target& target,
-                               ir::Value logits, const ir::Values& arguments) {
+struct Sampled {
+  ir::Value tokens, counts;  // of all rows
+};
+
+// Logits: of the device's own rows.
+Sampled sample(const Fields& fields, const kernels::Target& target, const RowParts& parts,
+               ir::Value logits, const ir::Values& arguments) {
   kernels::SamplingInputs inputs;
   inputs.logits = logits;
-  inputs.temperature = fields.floats(StepField::kTemperature);
-  inputs.top_k = fields.ints(StepField::kTopK);
-  inputs.top_p = fields.floats(StepField::kTopP);
-  inputs.min_p = fields.floats(StepField::kMinP);
-  inputs.seeds = ir::reshape(fields.words(StepField::kSeeds), {logits.dim(0), 2});
-  inputs.position = fields.words(StepField::kSamplePosition);
-  inputs.history = kernels::TokenHistory{
-      arguments[index_of(EngineArgument::kCounts)], fields.ints(StepField::kHistorySlots),
-      fields.floats(StepField::kRepetition), fields.floats(StepField::kFrequency),
-      fields.floats(StepField::kPresence)};
-  inputs.bias = kernels::LogitBias{arguments[index_of(EngineArgument::kBiasTokens)],
-                                   arguments[index_of(EngineArgument::kBiasValues)]};
-  inputs.allowed = arguments[index_of(EngineArgument::kAllowed)];
-  return kernels::sample(target, inputs);
+  inputs.temperature = parts.own(fields.floats(StepField::kTemperature));
+  inputs.top_k = parts.own(fields.ints(StepField::kTopK));
+  inputs.top_p = parts.own(fields.floats(StepField::kTopP));
+  inputs.min_p = parts.own(fields.floats(StepField::kMinP));
+  const ir::Value position = fields.words(StepField::kSamplePosition);
+  inputs.seeds = parts.own(ir::reshape(fields.words(StepField::kSeeds), {position.dim(0), 2}));
+  inputs.position = parts.own(position);
+  const ir::Value slots = fields.ints(StepField::kHistorySlots);
+  const ir::Value counts = arguments[index_of(EngineArgument::kCounts)];
+  inputs.history = kernels::TokenHistory{counts, parts.own(slots),
+                                         parts.own(fields.floats(StepField::kRepetition)),
+                                         parts.own(fields.floats(StepField::kFrequency)),
+                                         parts.own(fields.floats(StepField::kPresence))};
+  inputs.bias = kernels::LogitBias{parts.own(arguments[index_of(EngineArgument::kBiasTokens)]),
+                                   parts.own(arguments[index_of(EngineArgument::kBiasValues)])};
+  inputs.allowed = parts.own(arguments[index_of(EngineArgument::kAllowed)]);
+  const kernels::SamplingResult result = kernels::sample(target, inputs);
+  if (parts.whole()) return {result.tokens, *result.counts};
+  const ir::Value tokens = parts.all(result.tokens);
+  return {tokens, kernels::count_tokens(counts, slots, tokens)};
 }
 
 // What a device has, and how that is a part of the whole.
@@ -358,16 +388,20 @@ EngineProgram build_engine_program(const nn::DecoderSpec& spec, const EngineShap
   const nn::DecoderResult decoded =
       nn::decoder(context, spec, step_inputs(fields, shape, bucket, windows, last_tokens), caches,
                   fields.ints(StepField::kRows), shape.layers);
-  const kernels::SamplingResult sampled = sample(fields, target, decoded.logits, arguments);
-  const Logprobs log = logprobs(fields, shape, target, decoded.logits, sampled.tokens);
+  const RowParts parts(layout, bucket.rows);
+  const ir::Value logits = parts.whole()
+                               ? nn::all_logits(context, spec, decoded.own_logits)
+                               : nn::own_rows_of_logits(context, spec, decoded.own_logits);
+  const Sampled sampled = sample(fields, target, parts, logits, arguments);
+  const Logprobs log = logprobs(fields, shape, target, parts, logits, sampled.tokens);
   ir::Values results = {sampled.tokens,
                         log.chosen,
                         log.top_tokens,
                         log.top,
                         keep_tokens(last_tokens, fields.ints(StepField::kRowSlots), sampled.tokens),
-                        *sampled.counts};
+                        sampled.counts};
   results.insert(results.end(), decoded.caches.begin(), decoded.caches.end());
-  if (shape.logits) results.push_back(decoded.logits);
+  if (shape.logits) results.push_back(nn::all_logits(context, spec, decoded.own_logits));
   function.set_results(results);
   program.weights = context.weights();
   for (const nn::WeightDecl& decl : program.weights) described.push_back({decl.placement});

@@ -36,14 +36,23 @@ ir::Value own_logits(Context& context, const DecoderSpec& spec, ir::Value x) {
   return kernels::linear(context.target(), x, table, std::nullopt, DType::kF32);
 }
 
-ir::Value head(Context& context, const DecoderSpec& spec, ir::Value x) {
-  const ir::Value logits = parallel::gather(
-      own_logits(context, spec, x), 1, context.layout().mesh(), context.layout().division("vocab"));
+// Without the rows that make the vocabulary divide.
+ir::Value real_tokens(const DecoderSpec& spec, ir::Value logits) {
   if (logits.dim(1) == spec.vocab) return logits;
   return ir::slice(logits, {0, 0}, {logits.dim(0), spec.vocab});
 }
 
 }  // namespace
+
+ir::Value all_logits(const Context& context, const DecoderSpec& spec, ir::Value own) {
+  const parallel::Layout& layout = context.layout();
+  return real_tokens(spec, parallel::gather(own, 1, layout.mesh(), layout.division("vocab")));
+}
+
+ir::Value own_rows_of_logits(const Context& context, const DecoderSpec& spec, ir::Value own) {
+  const parallel::Layout& layout = context.layout();
+  return real_tokens(spec, parallel::exchange(own, 1, 0, layout.mesh(), layout.division("vocab")));
+}
 
 Dims cache_dims(const LayerSpec& layer, DType cache_dtype) {
   return std::visit([&](const auto& spec) { return cache_dims(spec, cache_dtype); },
@@ -76,11 +85,11 @@ DecoderResult decoder(Context& context, const DecoderSpec& spec, const StepInput
     }
   }
   x = norm(context, spec.final_norm, take_tokens(context, x, rows));
-  ir::Value logits = scaled(head(context, spec, x), spec.logit_scale);
+  ir::Value logits = scaled(own_logits(context, spec, x), spec.logit_scale);
   if (spec.logit_soft_cap) {
     logits = ir::tanh(logits / *spec.logit_soft_cap) * *spec.logit_soft_cap;
   }
-  result.logits = logits;
+  result.own_logits = logits;
   return result;
 }
 

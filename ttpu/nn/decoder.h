@@ -41,7 +41,7 @@ struct DecoderSpec {
 };
 
 struct DecoderResult {
-  ir::Value logits;               // [rows, vocab] f32
+  ir::Value own_logits;           // [rows, the device's part of the vocabulary] f32
   std::vector<ir::Value> caches;  // as many as were given
 };
 
@@ -55,6 +55,12 @@ enum class Layers { kUnrolled, kScanned };
 DecoderResult decoder(Context& context, const DecoderSpec& spec, const StepInputs& inputs,
                       const std::vector<ir::Value>& caches, ir::Value rows,
                       Layers layers = Layers::kUnrolled);
+
+// Of logits that are divided along the vocabulary: [rows, vocab] on every device; and the device's
+// part of the rows, [rows / parts, vocab], for which a `parts`-th of the bytes is sent. Rows must
+// divide.
+ir::Value all_logits(const Context& context, const DecoderSpec& spec, ir::Value own);
+ir::Value own_rows_of_logits(const Context& context, const DecoderSpec& spec, ir::Value own);
 
 // The dimensions of a layer's cache of a type after [pages, page_size].
 Dims cache_dims(const LayerSpec& layer, DType cache_dtype);

@@ -58,6 +58,13 @@ ir::Value sum_scatter(ir::Value x, int64_t axis, const Mesh& mesh, const Divisio
                             [](ir::Value a, ir::Value b) { return a + b; });
 }
 
+ir::Value exchange(ir::Value x, int64_t from, int64_t to, const Mesh& mesh,
+                   const Division& division) {
+  if (division.whole()) return x;
+  part_size(x, to, division);
+  return ir::all_to_all(x, to, from, options_of(mesh, division));
+}
+
 ir::Value own_part(ir::Value x, int64_t axis, const Mesh& mesh, const Division& division) {
   if (division.whole()) return x;
   const int64_t size = part_size(x, axis, division);

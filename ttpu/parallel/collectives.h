@@ -16,6 +16,9 @@ ir::Value maximum(ir::Value x, const Mesh& mesh, const Division& division);
 ir::Value gather(ir::Value x, int64_t axis, const Mesh& mesh, const Division& division);
 // Of the sum, the device's own part along `axis`.
 ir::Value sum_scatter(ir::Value x, int64_t axis, const Mesh& mesh, const Division& division);
+// Of an x that is divided along `from`, the device's own part along `to`, whole along `from`.
+ir::Value exchange(ir::Value x, int64_t from, int64_t to, const Mesh& mesh,
+                   const Division& division);
 // Of an x that all have, the device's own part along `axis`. Nothing is sent.
 ir::Value own_part(ir::Value x, int64_t axis, const Mesh& mesh, const Division& division);
 

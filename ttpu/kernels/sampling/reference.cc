@@ -186,12 +186,12 @@ Value pick(const SamplingInputs& in, Value logits) {
                     [&] { return ir::Values{pick_of_kept(in, logits)}; }})[0];
 }
 
-// The counts with one more of each row's token.
-Value counted(const TokenHistory& history, Value tokens) {
-  const Value where =
-      ir::concatenate({ir::expand_dims(history.slots, 1), ir::expand_dims(tokens, 1)}, 1);
+}  // namespace
+
+Value count_tokens(Value counts, Value slots, Value tokens) {
+  const Value where = ir::concatenate({ir::expand_dims(slots, 1), ir::expand_dims(tokens, 1)}, 1);
   const Value once = ir::full(tokens.function(), Shape(DType::kU16, tokens.dims()), 2);
-  return ir::scatter({history.counts}, where, {once},
+  return ir::scatter({counts}, where, {once},
                      {.inserted_window_dims = {0, 1},
                       .scatter_dims_to_operand_dims = {0, 1},
                       .index_vector_dim = 1},
@@ -200,8 +200,6 @@ Value counted(const TokenHistory& history, Value tokens) {
                        return {ir::select(full, v[0], v[0] + v[1])};
                      })[0];
 }
-
-}  // namespace
 
 LogprobsResult token_logprobs(Value logits, Value tokens, int64_t top) {
   const Value x = numbers_only(logits);
@@ -230,7 +228,8 @@ SamplingResult sample(const SamplingInputs& in, const SamplingOptions& options) 
     result.top_tokens = logprobs.top_tokens;
     result.top_logprobs = logprobs.top_logprobs;
   }
-  if (in.history) result.counts = counted(*in.history, result.tokens);
+  if (in.history)
+    result.counts = count_tokens(in.history->counts, in.history->slots, result.tokens);
   return result;
 }
 

@@ -6,6 +6,7 @@
 namespace ttpu::kernels::reference {
 
 SamplingResult sample(const SamplingInputs& inputs, const SamplingOptions& options);
+ir::Value count_tokens(ir::Value counts, ir::Value slots, ir::Value tokens);
 LogprobsResult token_logprobs(ir::Value logits, ir::Value tokens, int64_t top);
 
 }  // namespace ttpu::kernels::reference

@@ -113,6 +113,14 @@ SamplingResult sample(const Target& target, const SamplingInputs& inputs,
   return target.cpu_kernels() ? call(inputs, options) : reference::sample(inputs, options);
 }
 
+ir::Value count_tokens(ir::Value counts, ir::Value slots, ir::Value tokens) {
+  require(counts.rank() == 2 && counts.dtype() == DType::kU16,
+          "[sample] counts are {}, expected ui16 [slots, vocab]", counts.shape().to_string());
+  require_shape("slots", slots, Shape(DType::kS32, tokens.dims()));
+  require_shape("tokens", tokens, Shape(DType::kS32, slots.dims()));
+  return reference::count_tokens(counts, slots, tokens);
+}
+
 LogprobsResult token_logprobs(const Target& target, ir::Value logits, ir::Value tokens,
                               int64_t top) {
   check_logits(logits, top);

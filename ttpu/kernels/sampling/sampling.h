@@ -79,6 +79,9 @@ struct SamplingResult {
 SamplingResult sample(const Target& target, const SamplingInputs& inputs,
                       const SamplingOptions& options = {});
 
+// TokenHistory::counts with one more of each row's token, for rows that were sampled apart.
+ir::Value count_tokens(ir::Value counts, ir::Value slots, ir::Value tokens);
+
 struct LogprobsResult {
   ir::Value logprobs;                     // f32 [rows]: of the given tokens
   std::optional<ir::Value> top_tokens;    // s32 [rows, top]
