@@ -90,6 +90,8 @@ plan::ProgramReport compile_in_child(const CompileFlags& flags, const std::strin
                                       flags.dtype,
                                       "--kv-cache-dtype",
                                       flags.cache_dtype,
+                                      "--weights",
+                                      flags.weights,
                                       "--block-size",
                                       std::to_string(flags.engine.block_size),
                                       "--max-model-len",
@@ -218,7 +220,9 @@ void add_compile_command(CLI::App& app) {
   command->add_option("--kv-cache-dtype", flags->cache_dtype, "auto is that of the activations")
       ->check(CLI::IsMember({"auto", "bf16", "bfloat16", "f32", "int8", "fp8", "fp8_e4m3"}))
       ->capture_default_str();
-  command->add_option("--weights", flags->weights, "auto keeps GGUF's blocks; bf16 expands them")
+  command
+      ->add_option("--weights", flags->weights,
+                   "auto keeps what is quantized or in GGUF's blocks; bf16 expands it")
       ->check(CLI::IsMember({"auto", "bf16"}))
       ->capture_default_str();
   ttpu::cli::add_quantization_flag(*command, &flags->engine.quantization);

@@ -9,6 +9,7 @@
 #include "cli/model_flags.h"
 #include "ttpu/base/file.h"
 #include "ttpu/engine/child_compile.h"
+#include "ttpu/io/quantization_config.h"
 #include "ttpu/models/registry.h"
 #include "ttpu/pjrt/plugin.h"
 #include "ttpu/plan/calibrate.h"
@@ -30,6 +31,8 @@ struct PlanFlags {
   bool no_cache = false;
   bool all_layers = false;
   bool json = false;
+  std::string quantization;
+  std::string weights = "auto";
   int64_t timeout = 600;
   std::string layers = "unrolled";
   plan::PlanRequest request;
@@ -65,8 +68,13 @@ engine::ChildCompile child_of(const PlanFlags& flags, const Json& config,
                    flags.layers,
                    "--first-layers",
                    std::to_string(first_layers),
+                   "--weights",
+                   flags.weights,
                    "--child",
                    phase};
+  if (!flags.quantization.empty()) {
+    child.command.insert(child.command.end(), {"--quantization", flags.quantization});
+  }
   child.timeout = std::chrono::seconds(flags.timeout);
   if (!flags.no_cache) child.identity = config.dump();
   return child;
@@ -131,6 +139,19 @@ void price_hlo(const PlanFlags& flags) {
       << plan::to_text(cost, "program");
 }
 
+// Of the linear layers, by the flag or as config.json has it.
+std::optional<Quantization> quantization_of(const PlanFlags& flags, const Json& config,
+                                            const plan::ModelFacts& facts) {
+  const auto stored = io::QuantizationConfig::from_config(config);
+  require(!stored || flags.quantization.empty(),
+          "[plan] config.json's quantization_config says that weights are quantized already; leave "
+          "out --quantization {}",
+          flags.quantization);
+  if (!flags.quantization.empty()) return parse_quantization(flags.quantization);
+  if (!stored || flags.weights == "bf16") return std::nullopt;
+  return stored->schemes.at(0).form(facts.hidden);
+}
+
 void run_plan(PlanFlags& flags) {
   require(flags.task != "train", "[plan] --task train is not available yet; plan for --task serve");
   if (!flags.hlo.empty()) return price_hlo(flags);
@@ -150,6 +171,7 @@ void run_plan(PlanFlags& flags) {
   const Json config = read_config(flags.model);
   const nn::DecoderSpec spec = models::decoder_from_config(config);
   const plan::ModelFacts facts = plan::facts_of(spec);
+  request.work.quantization = quantization_of(flags, config, facts);
   plan::CompileProgram compile;
   if (!flags.analytic_only && request.compile > 0) {
     const std::filesystem::path plugin = pjrt::find_plugin("tpu");
@@ -216,6 +238,12 @@ void add_plan_command(CLI::App& app) {
   command->add_flag("--analytic-only", flags->analytic_only, "Formulas alone; compile nothing");
   command->add_option("--timeout", flags->timeout, "Seconds for one program to compile")
       ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  ttpu::cli::add_quantization_flag(*command, &flags->quantization);
+  command
+      ->add_option("--weights", flags->weights,
+                   "bf16: as if config.json had no quantization_config")
+      ->check(CLI::IsMember({"auto", "bf16"}))
       ->capture_default_str();
   command->add_option("--layers", flags->layers, "As of `ttpu compile`")
       ->check(CLI::IsMember({"unrolled", "scanned"}))

@@ -77,7 +77,8 @@ def gptq(bits: int, symmetric: bool):
         codes = codes.clamp(0, 2**bits - 1).reshape(weight.shape).int()
         tensors = {"qweight": words(codes, bits).T.contiguous(), "qzeros": words(zero.T - 1, bits),
                    "scales": scale.T.to(torch.float16).contiguous(),
-                   "g_idx": torch.arange(weight.shape[1], dtype=torch.int32) // GROUP}
+                   "g_idx": torch.arange(weight.shape[1], dtype=torch.int32) // GROUP,
+                   "bias": torch.zeros(weight.shape[0], dtype=torch.float16)}  # as AutoGPTQ writes it, without need
         return tensors, numbers(codes, scale, zero)
 
     return make

@@ -1,6 +1,7 @@
 // Through the command itself, with the real TPU compiler.
 #include <filesystem>
 #include <string>
+#include <tuple>
 
 #include <gtest/gtest.h>
 
@@ -81,14 +82,33 @@ TEST_P(CompileCommand, TheCacheHasTheTypeThatWasAskedFor) {
 INSTANTIATE_TEST_SUITE_P(Topologies, CompileCommand, testing::Values("v5e:2x2", "v6e:2x2"),
                          [](const auto& test) { return std::string(test.param).substr(0, 3); });
 
-class CompileCommandErrors : public testing::Test {
+class CompileCommandOnce : public testing::Test {
  protected:
   void SetUp() override {
     if (!has_tpu_compiler()) GTEST_SKIP() << "needs `ttpu plugin install tpu`";
   }
 };
 
-TEST_F(CompileCommandErrors, AnImpossibleTopologyIsExplained) {
+// What the chip's units of low precision get, and what weights take.
+TEST_F(CompileCommandOnce, QuantizedLayersAreProductsOfSmallNumbersInTheCompiledProgram) {
+  // Embedding and head [96, 32] and five norms stay bf16; of the layers' 21,504 numbers each is a
+  // byte, and their 576 rows have an f32.
+  constexpr int64_t kNumbers = 21504;
+  constexpr int64_t kBytes = 2 * (2 * 96 * 32 + 5 * 32) + kNumbers + 4 * 576;
+  for (const auto& [topology, form, kind] :
+       {std::tuple("v5e:1x1", "int8", "int8_ops"), std::tuple("v6e:1x1", "fp8", "fp8_flops")}) {
+    const SubprocessResult result =
+        run_subprocess({TTPU_COMMAND, "compile", kModel, "--topology", topology, "--json",
+                        "--max-model-len", "64", "--prefill-tokens", "32", "--quantization", form});
+    ASSERT_EQ(result.exit_code, 0) << result.errors;
+    const Json program = parse_json(result.output, "report")["prefill"];
+    EXPECT_EQ(program["weight_bytes"], kBytes) << form;
+    EXPECT_EQ(program[kind], 2.0 * 32 * kNumbers) << form;
+    EXPECT_GE(program["schedule"][kind], 2.0 * 32 * kNumbers) << form;
+  }
+}
+
+TEST_F(CompileCommandOnce, AnImpossibleTopologyIsExplained) {
   const SubprocessResult result = compile(kModel, "v5e:3x5x7");
   EXPECT_EQ(result.exit_code, 1);
   EXPECT_EQ(result.output, "");
@@ -96,7 +116,7 @@ TEST_F(CompileCommandErrors, AnImpossibleTopologyIsExplained) {
   EXPECT_NE(result.errors.find("CHIP:SHAPE"), std::string::npos) << result.errors;
 }
 
-TEST_F(CompileCommandErrors, AModelThatDoesNotFitSaysWhatItNeeds) {
+TEST_F(CompileCommandOnce, AModelThatDoesNotFitSaysWhatItNeeds) {
   const std::string config =
       std::string(TTPU_SOURCE_DIR) + "/tests/fixtures/configs/llama-3.1-70b.json";
   const SubprocessResult result = compile(config, "v5e:2x2");

@@ -112,16 +112,23 @@ TEST(Cost, RolesMustBeAsManyAsArguments) {
   EXPECT_THROW(program_cost(f, {}), Error);
 }
 
+TEST(Estimate, ProductsOfSmallNumbersHavePeaksOfTheirOwn) {
+  Chip chip;
+  chip.bf16_flops = 100;
+  chip.int8_ops = 200;
+  EXPECT_EQ((Compute{100, 100, 100}.seconds(chip)), 1 + 0.5 + 1);  // no peak of fp8: as bf16
+}
+
 TEST(Estimate, TheLongestTimeIsTheBound) {
   Chip chip;
   chip.bf16_flops = 100;
   chip.hbm_bandwidth = 10;
   chip.ici_bandwidth = 1;
-  EXPECT_EQ(estimate_step(chip, 1000, 10, 1).bound, "compute");
-  EXPECT_EQ(estimate_step(chip, 1000, 10, 1).seconds, 10);
-  EXPECT_EQ(estimate_step(chip, 100, 1000, 1).bound, "HBM");
-  EXPECT_EQ(estimate_step(chip, 100, 1000, 1).seconds, 100);
-  EXPECT_EQ(estimate_step(chip, 100, 10, 50).bound, "interconnect");
+  EXPECT_EQ(estimate_step(chip, {1000}, 10, 1).bound, "compute");
+  EXPECT_EQ(estimate_step(chip, {1000}, 10, 1).seconds, 10);
+  EXPECT_EQ(estimate_step(chip, {100}, 1000, 1).bound, "HBM");
+  EXPECT_EQ(estimate_step(chip, {100}, 1000, 1).seconds, 100);
+  EXPECT_EQ(estimate_step(chip, {100}, 10, 50).bound, "interconnect");
 }
 
 }  // namespace

@@ -42,6 +42,29 @@ TEST(PlanCommand, WithoutAPluginItSaysWhatToDo) {
   EXPECT_NE(result.errors.find("--analytic-only"), std::string::npos) << result.errors;
 }
 
+TEST(PlanCommand, WeightsAreCountedAsTheyAreQuantized) {
+  // One mesh each: all devices share a layer.
+  const auto weights = [](const std::string& name, const std::string& topology,
+                          const std::string& devices, const std::vector<std::string>& flags) {
+    std::vector<std::string> arguments = {
+        kConfigs + name, "--topology", topology, "--analytic-only", "--strategy",
+        "tensor",        "--tp",       devices,  "--json"};
+    arguments.insert(arguments.end(), flags.begin(), flags.end());
+    const SubprocessResult result = plan(arguments);
+    EXPECT_EQ(result.exit_code, 0) << result.errors;
+    return parse_json(result.output, "plan")["candidates"][0]["weight_bytes"].get<double>();
+  };
+  EXPECT_LT(weights("llama-3-8b.json", "v5p:2x2x1", "4", {"--quantization", "int4"}),
+            0.5 * weights("llama-3-8b.json", "v5p:2x2x1", "4", {}));
+  // DeepSeek-V3's config.json says fp8.
+  EXPECT_LT(weights("deepseek-v3.json", "v5p:4x4x4", "64", {}),
+            0.6 * weights("deepseek-v3.json", "v5p:4x4x4", "64", {"--weights", "bf16"}));
+  const SubprocessResult twice = plan({kConfigs + "deepseek-v3.json", "--topology", "v5p:4x4x4",
+                                       "--analytic-only", "--quantization", "int8"});
+  EXPECT_EQ(twice.exit_code, 1);
+  EXPECT_NE(twice.errors.find("quantized already"), std::string::npos) << twice.errors;
+}
+
 TEST(PlanCommand, TrainingIsNotThereYet) {
   const SubprocessResult result =
       plan({kConfigs + "llama-3-8b.json", "--topology", "v5e:2x4", "--task", "train"});

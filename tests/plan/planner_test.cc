@@ -50,6 +50,24 @@ TEST(ModelFacts, AnExpertModelIsMultipliedWithAPartOfItself) {
   EXPECT_GT(mixtral.reached_experts(64), 0.99);
 }
 
+TEST(Analytic, QuantizedLayersTakeTheirOwnBytesAndTheOthersBf16) {
+  const ModelFacts llama = facts("llama-3-8b");
+  const Slice slice = parse_slice("v5e:2x2");
+  Workload work;
+  const Analytic plain = analyse(llama, work, {slice, 4, 1, "tensor"});
+  const double rest = (2 * 128256.0 * 4096 / 4 + 65 * 4096) * 2;  // embedding, head and norms
+  work.quantization = parse_quantization("int8");
+  const Analytic int8 = analyse(llama, work, {slice, 4, 1, "tensor"});
+  EXPECT_NEAR(int8.weight_bytes, rest + (plain.weight_bytes - rest) / 2, 1);
+  EXPECT_NEAR(int8.decode.hbm, plain.decode.hbm - (plain.weight_bytes - rest) / 2 / 819e9, 1e-6);
+  EXPECT_LT(int8.prefill.compute, 0.6 * plain.prefill.compute);
+  EXPECT_EQ(int8.cache_bytes, plain.cache_bytes);
+  work.quantization = parse_quantization("int4");
+  const Analytic int4 = analyse(llama, work, {slice, 4, 1, "tensor"});
+  EXPECT_NEAR(int4.weight_bytes, rest + (plain.weight_bytes - rest) / 2 * (0.5 + 2.0 / 128), 1);
+  EXPECT_EQ(int4.prefill.compute, plain.prefill.compute);  // widened beside the product
+}
+
 TEST(Analytic, WeightsAndCacheAreDividedAsTheyCanBe) {
   const ModelFacts llama = facts("llama-3-8b");
   const Slice slice = parse_slice("v5e:4x4");

@@ -85,6 +85,8 @@ void add_cost(const EngineProgram& program, plan::ProgramReport* report) {
   std::fill_n(caches, program.caches.size(), plan::ArgumentRole::kCache);
   const plan::ProgramCost cost = plan::program_cost(function, roles);
   report->flops = cost.flops;
+  report->int8_ops = cost.int8_ops;
+  report->fp8_flops = cost.fp8_flops;
   report->uncounted_loops = cost.uncounted_loops;
   report->weight_read_bytes = cost.weight_bytes;
   report->cache_read_bytes = cost.cache_read_bytes;
@@ -133,9 +135,10 @@ plan::ProgramReport compile_with(const AotRequest& request, const nn::DecoderSpe
   target.platform = kernels::Platform::kTpu;
   target.tpu = tpu_kernels;
   const DType dtype = request.engine.dtype;
+  const WeightOptions weights{dtype, request.engine.expand_weights, request.engine.quantization};
   EngineProgram program =
       build_engine_program(spec, plan.shape, bucket, target, dtype,
-                           format_without_weights(dtype, request.engine.quantization), plan.layout);
+                           format_without_weights(weights, request.config), plan.layout);
 
   plan::ProgramReport report;
   report.phase = request.phase == Phase::kDecode ? "decode" : "prefill";
@@ -165,7 +168,8 @@ plan::ProgramReport compile_with(const AotRequest& request, const nn::DecoderSpe
     write_file(request.hlo_file, executable.optimized_program().code);
   }
   add_compiled(executable, &report);
-  report.estimate = plan::estimate_step(chip, report.flops, report.moved_bytes(), report.ici_bytes);
+  report.estimate =
+      plan::estimate_step(chip, report.compute(), report.moved_bytes(), report.ici_bytes);
   report.tokens_per_second = static_cast<double>(report.tokens) / report.estimate.seconds;
   return report;
 }

@@ -8,6 +8,7 @@
 
 #include "ttpu/base/file.h"
 #include "ttpu/base/log.h"
+#include "ttpu/io/composite.h"
 
 namespace ttpu::engine {
 namespace {
@@ -85,18 +86,27 @@ std::string plugin_fingerprint(const pjrt::Plugin& plugin, const std::string& pl
 std::string text_digest(const std::string& text) { return digest(text); }
 std::string config_digest(const Json& config) { return digest(config.dump()); }
 
-std::string weights_digest(const io::Checkpoint& checkpoint) {
+namespace {
+
+// A tensor's name, shape, form and some of its bytes, or those of the parts that it is made of.
+void describe(const io::Tensor& tensor, std::string* text) {
   constexpr size_t kSample = 64;
-  std::string text;
-  for (const io::Tensor& tensor : checkpoint.tensors()) {
-    text += fmt::format("{}|{}|{}|{}|", tensor.name, dims_to_string(tensor.dims),
-                        dtype_name(tensor.dtype), encoding_name(tensor.encoding));
-    const size_t size = tensor.bytes.size();
-    for (const size_t at : {size_t{0}, size / 2, size > kSample ? size - kSample : 0}) {
-      const size_t count = std::min(kSample, size - at);
-      text.append(reinterpret_cast<const char*>(tensor.bytes.data()) + at, count);
-    }
+  *text += fmt::format("{}|{}|{}|{}|", tensor.name, dims_to_string(tensor.dims),
+                       dtype_name(tensor.dtype), encoding_name(tensor.encoding));
+  const size_t size = tensor.bytes.size();
+  for (const size_t at : {size_t{0}, size / 2, size > kSample ? size - kSample : 0}) {
+    const size_t count = std::min(kSample, size - at);
+    text->append(reinterpret_cast<const char*>(tensor.bytes.data()) + at, count);
   }
+  if (tensor.transform.composite == nullptr) return;
+  for (const io::Tensor& part : tensor.transform.composite->parts()) describe(part, text);
+}
+
+}  // namespace
+
+std::string weights_digest(const io::Checkpoint& checkpoint) {
+  std::string text;
+  for (const io::Tensor& tensor : checkpoint.tensors()) describe(tensor, &text);
   return digest(text);
 }
 

@@ -22,9 +22,9 @@ struct Source {
   }
 
   nn::FormatOf format_of(const EngineOptions& options, const kernels::Target& target) const {
-    if (checkpoint == nullptr) return format_without_weights(options.dtype, options.quantization);
     const WeightOptions weights{options.dtype, options.expand_weights, options.quantization,
                                 target.cpu_kernels()};
+    if (checkpoint == nullptr) return format_without_weights(weights, config);
     const auto loader = std::make_shared<WeightLoader>(*checkpoint, weights, spec.name_prefixes);
     return [loader](const nn::WeightDecl& decl) { return loader->format_of(decl); };
   }

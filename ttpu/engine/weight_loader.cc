@@ -10,6 +10,7 @@
 
 #include "ttpu/base/error.h"
 #include "ttpu/engine/weight_parts.h"
+#include "ttpu/io/quantization_config.h"
 #include "ttpu/io/quantized_matrix.h"
 
 namespace ttpu::engine {
@@ -56,14 +57,34 @@ bool is_no_weight(const std::string& name) {
          name.find("multi_modal_projector.") != std::string::npos;
 }
 
+// AutoGPTQ writes zeros for layers without a bias.
+bool is_no_bias(const io::Tensor& tensor) {
+  return tensor.name.ends_with(".bias") && !tensor.bytes.empty() &&
+         std::all_of(tensor.bytes.begin(), tensor.bytes.end(),
+                     [](std::byte byte) { return byte == std::byte{0}; });
+}
+
 }  // namespace
 
-nn::FormatOf format_without_weights(DType compute, const std::string& quantization) {
+nn::FormatOf format_without_weights(const WeightOptions& options, const Json& config) {
   std::optional<Quantization> wanted;
-  if (!quantization.empty()) wanted = parse_quantization(quantization);
-  return [compute, wanted](const nn::WeightDecl& decl) -> nn::WeightFormat {
-    if (!wanted || !decl.quantizable) return {compute, Encoding::kDense};
-    return {wanted->dtype, Encoding::kDense, wanted};
+  if (!options.quantization.empty()) wanted = parse_quantization(options.quantization);
+  auto stored = io::QuantizationConfig::from_config(config);
+  require(!stored || !wanted,
+          "[weights] config.json's quantization_config says that weights are quantized already; "
+          "leave out --quantization {}",
+          options.quantization);
+  if (options.expand) stored.reset();
+  return [compute = options.compute, wanted, stored](const nn::WeightDecl& decl) {
+    std::optional<Quantization> form = wanted;
+    if (stored) {
+      std::string_view module = decl.names.at(0);
+      if (module.ends_with(".weight")) module.remove_suffix(7);
+      const io::QuantScheme* scheme = stored->scheme_of(module);
+      if (scheme != nullptr) form = scheme->form(decl.dims.back());
+    }
+    if (!form || !decl.quantizable) return nn::WeightFormat{compute, Encoding::kDense};
+    return nn::WeightFormat{form->dtype, Encoding::kDense, form};
   };
 }
 
@@ -105,7 +126,7 @@ void WeightLoader::check_nothing_left(const std::vector<nn::WeightDecl>& decls) 
   std::vector<std::string> left;
   std::string predictor;  // the layer of DeepSeek's that predicts the token after the next
   for (const io::Tensor& tensor : checkpoint_.tensors()) {
-    if (used.contains(tensor.name) || is_no_weight(tensor.name)) continue;
+    if (used.contains(tensor.name) || is_no_weight(tensor.name) || is_no_bias(tensor)) continue;
     left.push_back(tensor.name);
     if (const size_t at = tensor.name.find(".eh_proj."); at != std::string::npos) {
       predictor = tensor.name.substr(0, at + 1);

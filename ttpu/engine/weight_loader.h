@@ -61,7 +61,9 @@ class WeightLoader {
   std::vector<std::pair<std::string, std::string>> prefixes_;
 };
 
-// The form of weights when there is no checkpoint: in the compute type, or quantized.
-nn::FormatOf format_without_weights(DType compute, const std::string& quantization = {});
+// The form of weights when there is no checkpoint: dense in the compute type, quantized as the
+// options wish, or as the quantization_config of `config` (config.json) promises. Throws as
+// WeightLoader, and kUnimplemented for a quantization_config that is not read.
+nn::FormatOf format_without_weights(const WeightOptions& options, const Json& config);
 
 }  // namespace ttpu::engine

@@ -270,6 +270,7 @@ LayerResult attention(Context& context, const MlaSpec& spec, ir::Value own_x, ir
   kv_b.dims = {spec.heads * rows, spec.kv_lora_rank};
   kv_b.axes = {"heads", "lora"};
   kv_b.units = {own.units};
+  kv_b.quantizable = true;
   const ir::Value kv_b_dense = ir::reshape(
       kernels::dense(context.matrix(std::move(kv_b)), x.dtype()), {own.q, rows, spec.kv_lora_rank});
   const ir::Value key_half =

@@ -52,8 +52,9 @@ double cache_width(const ModelFacts& facts, const Candidate& candidate, double l
   return sum;
 }
 
-// Parameters on a device, all of them or those that a step of `tokens` reads.
-double device_params(const ModelFacts& facts, const Candidate& candidate, double reached) {
+// Bytes of weights on a device, of all of them or of those that a step reads.
+double device_weights(const ModelFacts& facts, const Workload& work, const Candidate& candidate,
+                      double reached) {
   const double tensor = as_double(candidate.tensor);
   double kv = 0;
   double kv_weight = 0;
@@ -64,9 +65,11 @@ double device_params(const ModelFacts& facts, const Candidate& candidate, double
     kv_weight += share;
   }
   const double experts = divides_experts(candidate) ? tensor * as_double(candidate.data) : tensor;
-  return (facts.vocab_params + facts.head_params + facts.mlp_params) / tensor +
-         (kv_weight > 0 ? facts.kv_params * kv / kv_weight : 0) + facts.whole_params +
-         facts.expert_params * reached / experts;
+  const double linear = (facts.head_params + facts.mlp_params) / tensor +
+                        (kv_weight > 0 ? facts.kv_params * kv / kv_weight : 0) +
+                        facts.expert_params * reached / experts;
+  return (facts.vocab_params / tensor + facts.whole_params) * work.element_bytes +
+         linear * work.linear_bytes();
 }
 
 // Bytes that a device sends for the layers of a step, and the time of it.
@@ -110,15 +113,21 @@ StepTime step(const ModelFacts& facts, const Workload& work, const Candidate& ca
   }
   // The head sees the last token of each sequence alone.
   const double head = as_double(facts.vocab) * as_double(facts.hidden);
-  const double flops =
-      2 * (facts.active_params() - head) * tokens + 2 * head * sequences + pairs * tokens;
-  time.compute = flops / tensor / chip.bf16_flops;
+  const double linear = 2 * (facts.active_params() - head - facts.whole_params) * tokens;
+  Compute compute;
+  compute.flops = 2 * facts.whole_params * tokens + 2 * head * sequences + pairs * tokens;
+  const bool small = work.quantization && work.quantization->activations;
+  double& kind = !small                                         ? compute.flops
+                 : work.quantization->dtype == DType::kF8E4M3FN ? compute.fp8_flops
+                                                                : compute.int8_ops;
+  kind += linear;
+  time.compute = compute.seconds(chip) / tensor;
   const double everyone = divides_experts(candidate) ? tokens * as_double(candidate.data) : tokens;
-  const double read = device_params(facts, candidate, facts.reached_experts(everyone));
+  const double read = device_weights(facts, work, candidate, facts.reached_experts(everyone));
   const double embedding = as_double(facts.vocab) * as_double(facts.hidden) / tensor;
   const bool tied = facts.vocab_params <= head;
   const double cache = sequences * cache_width(facts, candidate, seen);
-  time.hbm = (read - (tied ? 0 : embedding) + cache) * work.element_bytes / chip.hbm_bandwidth;
+  time.hbm = (read + (cache - (tied ? 0 : embedding)) * work.element_bytes) / chip.hbm_bandwidth;
   *sent = add_collectives(facts, candidate, tokens, work.element_bytes, &time);
   if (overlaps(candidate, tokens)) {
     const double layers = 2 * as_double(facts.layers);
@@ -132,6 +141,15 @@ StepTime step(const ModelFacts& facts, const Workload& work, const Candidate& ca
 
 int64_t Workload::chunk() const {
   return std::min(input_len, prefill_tokens > 0 ? prefill_tokens : kLongestChunk);
+}
+
+double Workload::linear_bytes() const {
+  if (!quantization) return element_bytes;
+  const auto bytes = [](DType dtype) { return bit_width(dtype) / 8.0; };
+  // A row's scales are few beside its numbers.
+  if (quantization->group == 0) return bytes(quantization->dtype);
+  const double scale = bytes(quantization->scales) + (quantization->zero_points ? 2 : 0);
+  return bytes(quantization->dtype) + scale / as_double(quantization->group);
 }
 
 int64_t Workload::chunks() const { return (input_len + chunk() - 1) / chunk(); }
@@ -154,7 +172,7 @@ Analytic analyse(const ModelFacts& facts, const Workload& work, const Candidate&
   const auto length = as_double(work.length());
   const auto chunk = as_double(work.chunk());
   result.parameters = facts.params();
-  result.weight_bytes = device_params(facts, candidate, 1) * work.element_bytes;
+  result.weight_bytes = device_weights(facts, work, candidate, 1);
   result.cache_bytes = batch * cache_width(facts, candidate, length) * work.element_bytes;
   result.cache_token_bytes =
       cache_width(facts, candidate, length) * work.element_bytes / std::max(1.0, length);

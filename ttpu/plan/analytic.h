@@ -3,8 +3,10 @@
 #pragma once
 
 #include <algorithm>
+#include <optional>
 #include <string>
 
+#include "ttpu/base/quantization.h"
 #include "ttpu/plan/chips.h"
 #include "ttpu/plan/model_facts.h"
 
@@ -13,13 +15,15 @@ namespace ttpu::plan {
 struct Workload {
   int64_t input_len = 1024;
   int64_t output_len = 256;
-  int64_t batch = 64;          // sequences at once, on the whole slice
-  int64_t prefill_tokens = 0;  // of one prefill step; 0: a whole prompt, to 2048
-  double element_bytes = 2;    // of weights and cache
+  int64_t batch = 64;                             // sequences at once, on the whole slice
+  int64_t prefill_tokens = 0;                     // of one prefill step; 0: a whole prompt, to 2048
+  double element_bytes = 2;                       // of weights and cache
+  std::optional<Quantization> quantization = {};  // of linear layers
 
   int64_t length() const { return input_len + output_len; }
-  int64_t chunk() const;   // tokens of a prefill step
-  int64_t chunks() const;  // prefill steps of a prompt
+  int64_t chunk() const;        // tokens of a prefill step
+  int64_t chunks() const;       // prefill steps of a prompt
+  double linear_bytes() const;  // of a number of a linear layer, with its part of the scales
 };
 
 // A mesh and a strategy, as `ttpu compile` takes them.

@@ -39,6 +39,13 @@ const std::vector<Chip>& chips() {
   return kChips;
 }
 
+double Compute::seconds(const Chip& chip) const {
+  const auto at = [&chip](double count, double peak) {
+    return count / (peak > 0 ? peak : chip.bf16_flops);
+  };
+  return flops / chip.bf16_flops + at(int8_ops, chip.int8_ops) + at(fp8_flops, chip.fp8_flops);
+}
+
 const Chip& chip_of_topology(std::string_view topology) {
   const std::string_view name = topology.substr(0, topology.find(':'));
   std::string known;

@@ -35,6 +35,15 @@ struct Chip {
   int devices = 1;           // of a chip
 };
 
+// Operations of matrix products, by the types that are multiplied.
+struct Compute {
+  double flops = 0;     // of bf16 and wider
+  double int8_ops = 0;  // of integers of 8 bits and less
+  double fp8_flops = 0;
+  // Seconds at the chip's peaks; types for which it has none are multiplied as bf16.
+  double seconds(const Chip& chip) const;
+};
+
 const std::vector<Chip>& chips();
 
 // The chip of a topology's name. Throws kInvalidArgument and lists the names that are known.

@@ -47,10 +47,17 @@ class Counter {
     for (const ir::Operation* op : region.operations) count(*op, roots);
   }
 
-  double flops = 0;
+  Compute compute;
   int64_t uncounted_loops = 0;
 
  private:
+  void count_product(const ir::Operation& op) {
+    const DType dtype = op.operands.at(0).dtype();
+    const bool fp8 = dtype == DType::kF8E4M3FN || dtype == DType::kF8E5M2;
+    double& kind = is_integer(dtype) ? compute.int8_ops : fp8 ? compute.fp8_flops : compute.flops;
+    kind += dot_flops(op);
+  }
+
   static std::optional<size_t> root(const Roots& roots, ir::Value value) {
     const auto found = roots.find(value.id());
     return found == roots.end() ? std::nullopt : std::optional(found->second);
@@ -76,7 +83,7 @@ class Counter {
       case ir::OpKind::kDynamicSlice:
         return slice(op, *roots);
       case ir::OpKind::kDotGeneral:
-        flops += dot_flops(op);
+        count_product(op);
         break;
       default:
         break;
@@ -129,7 +136,9 @@ class Counter {
       }
       inner.count(*region, roots);
     }
-    flops += times * inner.flops;
+    compute.flops += times * inner.compute.flops;
+    compute.int8_ops += times * inner.compute.int8_ops;
+    compute.fp8_flops += times * inner.compute.fp8_flops;
     uncounted_loops += inner.uncounted_loops + (turns ? 0 : 1);
     for (size_t i = 0; i < one_turn.size(); ++i) {
       (*accesses_)[i].looped += times * read_bytes(one_turn[i]);
@@ -160,7 +169,7 @@ class Counter {
   }
 
   void count_text(const ir::Operation& op, const ir::TextBody& body, Roots* roots) {
-    flops += body.flops;
+    compute.flops += body.flops;
     for (size_t i = 0; i < op.operands.size(); ++i) {
       const auto argument = root(*roots, op.operands[i]);
       if (!argument) continue;
@@ -196,7 +205,9 @@ ProgramCost program_cost(const ir::Function& function, std::span<const ArgumentR
   counter.count(function.body(), &roots);
 
   ProgramCost cost;
-  cost.flops = counter.flops;
+  cost.flops = counter.compute.flops;
+  cost.int8_ops = counter.compute.int8_ops;
+  cost.fp8_flops = counter.compute.fp8_flops;
   cost.uncounted_loops = counter.uncounted_loops;
   for (size_t i = 0; i < accesses.size(); ++i) {
     if (roles[i] == ArgumentRole::kWeight) cost.weight_bytes += read_bytes(accesses[i]);
@@ -207,9 +218,10 @@ ProgramCost program_cost(const ir::Function& function, std::span<const ArgumentR
   return cost;
 }
 
-StepEstimate estimate_step(const Chip& chip, double flops, double hbm_bytes, double ici_bytes) {
+StepEstimate estimate_step(const Chip& chip, const Compute& compute, double hbm_bytes,
+                           double ici_bytes) {
   StepEstimate estimate;
-  estimate.compute_seconds = flops / chip.bf16_flops;
+  estimate.compute_seconds = compute.seconds(chip);
   estimate.hbm_seconds = hbm_bytes / chip.hbm_bandwidth;
   estimate.interconnect_seconds = ici_bytes / chip.ici_bandwidth;
   estimate.seconds =

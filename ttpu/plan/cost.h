@@ -14,7 +14,9 @@ enum class ArgumentRole { kInput, kWeight, kCache };
 
 // Of the whole program, all devices together.
 struct ProgramCost {
-  double flops = 0;         // of the matrix products
+  double flops = 0;     // of the matrix products of bf16 and wider
+  double int8_ops = 0;  // of those of integers
+  double fp8_flops = 0;
   double weight_bytes = 0;  // read; of a table that is only gathered from, the rows that are taken
   double cache_read_bytes = 0;
   double cache_written_bytes = 0;
@@ -33,6 +35,7 @@ struct StepEstimate {
   double seconds = 0;  // the longest of them
   std::string bound;   // "compute", "HBM" or "interconnect"
 };
-StepEstimate estimate_step(const Chip& chip, double flops, double hbm_bytes, double ici_bytes);
+StepEstimate estimate_step(const Chip& chip, const Compute& compute, double hbm_bytes,
+                           double ici_bytes);
 
 }  // namespace ttpu::plan

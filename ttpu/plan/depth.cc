@@ -123,7 +123,7 @@ ProgramReport at_depth(const ProgramReport& first, const ProgramReport& second,
       });
   find_limit(&cost);
   const Chip& chip = chip_of_topology(all.topology);
-  all.estimate = estimate_step(chip, all.flops, all.moved_bytes(), all.ici_bytes);
+  all.estimate = estimate_step(chip, all.compute(), all.moved_bytes(), all.ici_bytes);
   all.tokens_per_second = static_cast<double>(all.tokens) / all.estimate.seconds;
   all.compile_seconds = first.compile_seconds + second.compile_seconds;
   all.layers = fmt::format("{}, from programs of {} and {} layers", second.layers, depths.first,

@@ -30,6 +30,8 @@ void visit_fields(Report& report, const Visit& visit) {
   visit("peak_bytes", report.peak_bytes);
   visit("free_bytes", report.free_bytes);
   visit("flops", report.flops);
+  visit("int8_ops", report.int8_ops);
+  visit("fp8_flops", report.fp8_flops);
   visit("weight_read_bytes", report.weight_read_bytes);
   visit("cache_read_bytes", report.cache_read_bytes);
   visit("cache_written_bytes", report.cache_written_bytes);
@@ -94,6 +96,7 @@ const std::vector<std::pair<const char*, Cell>>& rows() {
       {"  free", memory(&R::free_bytes)},
       {"One step of a device", nullptr},
       {"  flops", [](const R& r) { return count(r.flops); }},
+      {"  of 8 bits", [](const R& r) { return count(r.int8_ops + r.fp8_flops); }},
       {"  flops (compiler)", [](const R& r) { return count(r.compiler_flops); }},
       {"  weights read", traffic(&R::weight_read_bytes)},
       {"  cache read", traffic(&R::cache_read_bytes)},
@@ -118,6 +121,7 @@ const std::vector<std::pair<const char*, Cell>>& rows() {
       {"  waits for others",
        [](const R& r) { return seconds(r.schedule.exposed_collective_seconds); }},
       {"  flops", [](const R& r) { return count(r.schedule.flops); }},
+      {"  of 8 bits", [](const R& r) { return count(r.schedule.int8_ops + r.schedule.fp8_flops); }},
       {"  HBM bytes", [](const R& r) { return bytes(r.schedule.hbm_bytes); }},
       {"  limit", [](const R& r) { return seconds(r.schedule.limit_seconds); }},
       {"  bound", [](const R& r) { return r.schedule.bound; }},

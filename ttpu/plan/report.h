@@ -37,6 +37,8 @@ struct ProgramReport {
 
   // Of one device's share of a step, counted from the program; see ProgramCost.
   double flops = 0;
+  double int8_ops = 0;
+  double fp8_flops = 0;
   double weight_read_bytes = 0;
   double cache_read_bytes = 0;
   double cache_written_bytes = 0;
@@ -55,6 +57,7 @@ struct ProgramReport {
   double compile_seconds = 0;
   int64_t program_text_bytes = 0;
 
+  Compute compute() const { return {flops, int8_ops, fp8_flops}; }
   double moved_bytes() const {
     return weight_read_bytes + cache_read_bytes + cache_written_bytes + temporary_traffic_bytes;
   }

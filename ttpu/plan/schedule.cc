@@ -141,12 +141,7 @@ class Player {
   }
 
   double compute_seconds(const HloWork& work) const {
-    const auto at = [](double count, double peak, double otherwise) {
-      return count / (peak > 0 ? peak : otherwise);
-    };
-    const Chip& chip = slice_.chip;
-    return work.flops / chip.bf16_flops + at(work.int8_ops, chip.int8_ops, chip.bf16_flops) +
-           at(work.fp8_flops, chip.fp8_flops, chip.bf16_flops);
+    return Compute{work.flops, work.int8_ops, work.fp8_flops}.seconds(slice_.chip);
   }
 
   void count(const HloWork& work, double weight) {
@@ -495,11 +490,7 @@ ScheduleCost schedule_cost(const HloModule& module, const Slice& slice) {
   ScheduleCost cost = std::move(player.cost);
   cost.seconds = player.now;
   const Chip& chip = slice.chip;
-  const auto at = [&chip](double count, double peak) {
-    return count / (peak > 0 ? peak : chip.bf16_flops);
-  };
-  cost.compute_limit = cost.flops / chip.bf16_flops + at(cost.int8_ops, chip.int8_ops) +
-                       at(cost.fp8_flops, chip.fp8_flops);
+  cost.compute_limit = Compute{cost.flops, cost.int8_ops, cost.fp8_flops}.seconds(chip);
   cost.hbm_limit = cost.hbm_bytes / chip.hbm_bandwidth;
   find_limit(&cost);
   return cost;
