@@ -107,8 +107,10 @@ class Vllm(Server):
     environment = {"VLLM_CPU_KVCACHE_SPACE": "2", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
 
     def command(self) -> list:
-        return [peers_dir() / "vllm" / "bin" / "vllm", "serve", models.path("folder"), "--served-model-name", "model", "--port", PORT,
-                "--max-num-seqs", PLACES, "--max-model-len", 2560, "--dtype", "bfloat16"]
+        # Not the command `vllm`: the package of the CPU build, which has another name, does not satisfy it.
+        return [peers_dir() / "vllm" / "bin" / "python", "-m", "vllm.entrypoints.openai.api_server", "--model", models.path("folder"),
+                "--served-model-name", "model", "--port", PORT, "--max-num-seqs", PLACES, "--max-model-len", 2560,
+                "--dtype", "bfloat16"]
 
 
 def bench(ttpu: Path, prompts: list[list[int]], tokens: int, *flags) -> dict:
