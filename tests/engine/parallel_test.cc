@@ -15,14 +15,8 @@ const std::filesystem::path kModels =
     std::filesystem::path(TTPU_SOURCE_DIR) / "tests/fixtures/models";
 
 EngineOptions options_of(const ParallelOptions& parallel, bool kernels = true) {
-  EngineOptions options;
-  options.dtype = DType::kF32;
+  EngineOptions options = small_options(parallel);
   options.custom_calls = kernels;
-  options.max_model_len = 32;
-  options.max_num_seqs = 2;
-  options.max_num_batched_tokens = 16;
-  options.block_size = 8;
-  options.parallel = parallel;
   return options;
 }
 

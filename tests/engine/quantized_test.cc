@@ -93,14 +93,8 @@ std::string name_of(const testing::TestParamInfo<Stored>& test) {
 INSTANTIATE_TEST_SUITE_P(All, QuantizedStored, testing::ValuesIn(kStored), name_of);
 
 EngineOptions options_of(const std::string& quantization, const ParallelOptions& parallel = {}) {
-  EngineOptions options;
-  options.dtype = DType::kF32;
+  EngineOptions options = small_options(parallel);
   options.quantization = quantization;
-  options.max_model_len = 32;
-  options.max_num_seqs = 2;
-  options.max_num_batched_tokens = 16;
-  options.block_size = 8;
-  options.parallel = parallel;
   return options;
 }
 

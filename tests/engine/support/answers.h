@@ -7,6 +7,18 @@
 
 namespace ttpu::engine {
 
+// Room for the requests of answers(), two at a time; float32, so that devices can be compared.
+inline EngineOptions small_options(const ParallelOptions& parallel) {
+  EngineOptions options;
+  options.dtype = DType::kF32;
+  options.max_model_len = 32;
+  options.max_num_seqs = 2;
+  options.max_num_batched_tokens = 16;
+  options.block_size = 8;
+  options.parallel = parallel;
+  return options;
+}
+
 // Prompts of several lengths at once, so that steps mix prompts, pieces of them and decoding.
 inline std::vector<std::vector<int32_t>> answers(Engine& engine) {
   constexpr size_t kRequests = 5;
