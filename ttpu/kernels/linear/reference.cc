@@ -148,10 +148,10 @@ Blocks blocks_of(Value ids, int64_t experts, int64_t blocks) {
   const Value counts = ir::reduce_sum(ir::convert(one_hot(ids, experts), DType::kS32), {0});
   const Value block_counts =
       ir::divide(counts + static_cast<double>(kBlock - 1), full({experts}, kBlock));
-  const Value ends = sums_before(block_counts) + block_counts;
+  const Value first_blocks = sums_before(block_counts);
+  const Value ends = first_blocks + block_counts;
   // A place minus this is a place among the sorted rows.
-  const Value shifts =
-      sums_before(block_counts) * static_cast<double>(kBlock) - sums_before(counts);
+  const Value shifts = first_blocks * static_cast<double>(kBlock) - sums_before(counts);
 
   const Dims both = {blocks, experts};
   const Value ended = ir::compare(ir::broadcast_in_dim(ends, both, {1}),
