@@ -210,6 +210,16 @@ Tensor finish(const std::string& module, std::vector<Tensor> parts, const Layout
   return tensor;
 }
 
+// Of scales [groups, out] beside weights [in, out]; `words` are those of the zero points of a
+// group.
+ScaleLayout scales_by_group(const Tensor& scales, const Tensor& zeros, int64_t words,
+                            const Layout& layout, const std::string& module) {
+  const int64_t groups = scales.dims.empty() ? 0 : scales.dims[0];
+  require_dims(scales, {groups, layout.rows}, module);
+  require_dims(zeros, {groups, words}, module);
+  return {1, group_of(scales, layout.columns, groups), 1, layout.rows};
+}
+
 // qweight [in, out / 8], qzeros [groups, out / 8], scales [groups, out].
 Tensor read_awq(const std::string& module, const Parts& parts, const QuantScheme& scheme) {
   constexpr int64_t kInWord = 8;
@@ -220,10 +230,7 @@ Tensor read_awq(const std::string& module, const Parts& parts, const QuantScheme
   Layout layout;
   layout.columns = values.dims[0];
   layout.rows = values.dims[1] * kInWord;
-  const int64_t groups = scales.dims.empty() ? 0 : scales.dims[0];
-  require_dims(scales, {groups, layout.rows}, module);
-  require_dims(zeros, {groups, values.dims[1]}, module);
-  layout.scales = {1, group_of(scales, layout.columns, groups), 1, layout.rows};
+  layout.scales = scales_by_group(scales, zeros, values.dims[1], layout, module);
   layout.values = {4, true, 1, values.dims[1], kInWord, 1, kAwqOrder, 8};
   layout.zero_points = layout.values;
   return finish(module, {values, scales, zeros}, layout, scheme, DType::kS4);
@@ -240,13 +247,9 @@ Tensor read_gptq(const std::string& module, const Parts& parts, const QuantSchem
   Layout layout;
   layout.columns = values.dims[0] * in_word;
   layout.rows = values.dims[1];
-  const int64_t groups = scales.dims.empty() ? 0 : scales.dims[0];
-  require_dims(scales, {groups, layout.rows}, module);
-  require_dims(zeros, {groups, layout.rows / in_word}, module);
-  const int64_t group = group_of(scales, layout.columns, groups);
-  require_in_order(parts, "g_idx", group);
+  layout.scales = scales_by_group(scales, zeros, layout.rows / in_word, layout, module);
+  require_in_order(parts, "g_idx", layout.scales.block_columns);
   const int offset = 1 << (scheme.bits - 1);
-  layout.scales = {1, group, 1, layout.rows};
   layout.values = {scheme.bits, true, 1, layout.rows, 1, in_word, nullptr, offset};
   layout.zero_points = {scheme.bits, true, 1, zeros.dims[1], in_word, 1, nullptr, offset};
   layout.zero_point_bias = zero_point_bias;
