@@ -2,7 +2,9 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "ttpu/base/file.h"
 #include "ttpu/ir/ir.h"
@@ -16,12 +18,15 @@ namespace fs = std::filesystem;
 class TpuKernelsTest : public testing::Test {
  protected:
   void SetUp() override {
-    cache_ = fs::path(testing::TempDir()) / "tpu_kernels_cache";
+    // Each test has its own: they run beside each other.
+    const std::string test = testing::UnitTest::GetInstance()->current_test_info()->name();
+    cache_ = fs::path(testing::TempDir()) / fmt::format("tpu_kernels_cache_{}_{}", test, getpid());
     fs::remove_all(cache_);
     before_ = env_or("TTPU_CACHE");
     setenv("TTPU_CACHE", cache_.c_str(), 1);
   }
   void TearDown() override {
+    fs::remove_all(cache_);
     if (before_.empty()) {
       unsetenv("TTPU_CACHE");
     } else {
