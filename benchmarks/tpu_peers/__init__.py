@@ -1,0 +1,1 @@
+"""Programs of others for tpu_programs.py. Each file here but `table.py` runs in a Python environment with jax."""

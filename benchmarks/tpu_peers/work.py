@@ -1,0 +1,63 @@
+"""What a program is asked to do, the same for everybody, and what the kernels in it are told about the chip."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools" / "tpu_kernels"))
+
+
+@dataclass(frozen=True)
+class Work:
+    """A step: `decode` is one token for each of the sequences, `prefill` one prompt; caches are full at its end."""
+
+    program: str
+    topology: str
+    layers: int
+    config: dict  # config.json
+    prompt: int  # tokens of a prefill
+    sequences: int
+    max_model_len: int
+
+    @property
+    def chip(self) -> str:
+        return self.topology.split(":")[0]
+
+    @property
+    def tokens(self) -> int:
+        return self.sequences if self.program == "decode" else self.prompt
+
+    @property
+    def head_dim(self) -> int:
+        return self.config["hidden_size"] // self.config["num_attention_heads"]
+
+    def attention_flops(self, devices: int) -> float:
+        """Of one layer on one device: each query meets every position it sees."""
+        met = self.tokens * self.max_model_len
+        if self.program == "prefill":
+            met -= self.prompt * (self.prompt - 1) // 2
+        return 4.0 * self.config["num_attention_heads"] / devices * self.head_dim * met
+
+
+def pretend_chip(work: Work, devices: int, batched: int = 1) -> None:
+    """Kernels that ask what the device here is hear of the topology's chip, and all carry the same cost estimate.
+
+    A kernel under vmap (`batched` times) has its estimate multiplied by jax.
+    """
+    import kernels  # of tools/tpu_kernels
+    from jax._src.pallas.mosaic import tpu_info
+
+    kind, version = kernels.CHIPS[work.chip]
+    tpu_info.get_device_kind = lambda: kind
+    tpu_info.get_num_device_cores = lambda: 1
+    theirs = sys.modules.get("tpu_inference.kernels.ragged_paged_attention.v3.kernel")
+    if theirs:
+        theirs.get_tpu_version = lambda: version
+    flops = work.attention_flops(devices) / batched
+    kernels.priced({"tokens": work.tokens, "sequences": work.sequences, "bytes": 0, "flops": flops})
+
+
+def shape(mesh, spec, dtype, *dims) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(dims, dtype, sharding=jax.NamedSharding(mesh, spec))

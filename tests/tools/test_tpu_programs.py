@@ -1,0 +1,51 @@
+"""The rule by which a row of the comparison of TPU programs is won, and the line through two numbers of layers."""
+
+import pathlib
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "benchmarks"))
+
+from tpu_peers.table import line, verdict, whole_model  # noqa: E402
+
+
+def figures(estimate=10.0, limit=8.0, gb=6.0, exposed=2.0):
+    return {"estimate_ms": estimate, "limit_ms": limit, "hbm_gb": gb, "exposed_ms": exposed, "peak_gib": 1.0}
+
+
+@pytest.mark.parametrize(("theirs", "said"), [
+    (figures(), "level"),
+    (figures(estimate=10.5, limit=8.5), "level"),  # less than a tenth
+    (figures(estimate=12, limit=9), "won"),
+    (figures(estimate=8, limit=7), "lost"),
+    (figures(estimate=12, limit=7), "split"),
+    (figures(estimate=12, limit=7.9), "split"),  # not both numbers
+    (figures(gb=7), "won"),
+    (figures(exposed=1), "lost"),
+    (figures(gb=7, exposed=1), "split"),
+    (figures(estimate=8, limit=7, gb=7), "split"),
+])  # fmt: skip
+def test_verdict(theirs, said):
+    assert verdict(figures(), theirs) == said
+
+
+def test_verdict_is_the_other_way_round_for_the_other():
+    assert verdict(figures(gb=7), figures()) == "lost"
+
+
+def test_small_exposed_times_prove_nothing():
+    assert verdict(figures(exposed=0.01), figures(exposed=0.05)) == "level"
+
+
+def test_line_goes_through_both_points():
+    assert line(3, 5, (2, 4), 2) == 3
+    assert line(3, 5, (2, 4), 4) == 5
+    assert line(3, 5, (2, 4), 32) == 33
+
+
+def test_whole_model():
+    runs = {"2": figures(estimate=3) | {"compile_seconds": 1.0}, "4": figures(estimate=5) | {"compile_seconds": 2.0}}
+    found = whole_model(runs, 32)
+    assert found["estimate_ms"] == 33 and found["layer"]["estimate_ms"] == 1 and found["limit_ms"] == 8
+    assert found["compile_seconds"] == 2
