@@ -130,7 +130,7 @@ bool Function::is_visible(Value value) const {
 }
 
 Operation& Function::append(OpKind kind, Values operands, Attributes attributes,
-                            std::vector<Region*> regions, std::vector<Shape> result_shapes) {
+                            std::vector<Region*> regions, const std::vector<Shape>& result_shapes) {
   if (finished_) {
     fail(Code::kFailedPrecondition, "[{}] function '{}' is finished; nothing can be added",
          op_short_name(kind), name_);

@@ -75,7 +75,8 @@ class Function {
   // Checks the operands, infers the results (result_shapes: only for operators whose results do not
   // follow from operands and attributes) and appends to the innermost open region.
   Operation& append(OpKind kind, Values operands, Attributes attributes = {},
-                    std::vector<Region*> regions = {}, std::vector<Shape> result_shapes = {});
+                    std::vector<Region*> regions = {},
+                    const std::vector<Shape>& result_shapes = {});
 
   // Builds a region: opens it, calls `build` with its arguments, closes it with what `build`
   // returns. `op` begins messages.

@@ -170,22 +170,22 @@ Values reduce(const Values& operands, const Values& inits, Dims dimensions, cons
       .results;
 }
 
-Value reduce_sum(Value x, Dims axes, bool keep_dims) {
+Value reduce_sum(Value x, const Dims& axes, bool keep_dims) {
   return reduce_one("reduce_sum", x, axes, keep_dims, scalar(x.function(), x.dtype(), 0), add);
 }
-Value reduce_max(Value x, Dims axes, bool keep_dims) {
+Value reduce_max(Value x, const Dims& axes, bool keep_dims) {
   return reduce_one("reduce_max", x, axes, keep_dims, lowest(x.function(), x.dtype()), maximum);
 }
-Value reduce_min(Value x, Dims axes, bool keep_dims) {
+Value reduce_min(Value x, const Dims& axes, bool keep_dims) {
   return reduce_one("reduce_min", x, axes, keep_dims, highest(x.function(), x.dtype()), minimum);
 }
-Value reduce_and(Value x, Dims axes, bool keep_dims) {
+Value reduce_and(Value x, const Dims& axes, bool keep_dims) {
   // All bits set: -1 where the type is signed.
   const Value ones = is_signed_int(x.dtype()) ? scalar(x.function(), x.dtype(), -1)
                                               : highest(x.function(), x.dtype());
   return reduce_one("reduce_and", x, axes, keep_dims, ones, and_);
 }
-Value reduce_or(Value x, Dims axes, bool keep_dims) {
+Value reduce_or(Value x, const Dims& axes, bool keep_dims) {
   return reduce_one("reduce_or", x, axes, keep_dims, scalar(x.function(), x.dtype(), 0), or_);
 }
 
@@ -209,7 +209,8 @@ Values reduce_window(const Values& operands, const Values& inits, Dims window_di
 }
 
 Value select_and_scatter(Value operand, Value source, Value init, Dims window_dimensions,
-                         Dims window_strides, std::vector<std::pair<int64_t, int64_t>> padding,
+                         Dims window_strides,
+                         const std::vector<std::pair<int64_t, int64_t>>& padding,
                          const BinaryBody& select, const BinaryBody& scatter) {
   Function& function = operand.function();
   const auto rank = static_cast<size_t>(operand.rank());

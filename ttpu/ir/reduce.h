@@ -15,11 +15,11 @@ using BinaryBody = std::function<Value(Value, Value)>;
 // body: accumulators, then elements, to accumulators.
 Values reduce(const Values& operands, const Values& inits, Dims dimensions, const Body& body);
 // The usual ones; axes may be negative; the dimensions go away unless kept as 1.
-Value reduce_sum(Value x, Dims axes, bool keep_dims = false);
-Value reduce_max(Value x, Dims axes, bool keep_dims = false);
-Value reduce_min(Value x, Dims axes, bool keep_dims = false);
-Value reduce_and(Value x, Dims axes, bool keep_dims = false);
-Value reduce_or(Value x, Dims axes, bool keep_dims = false);
+Value reduce_sum(Value x, const Dims& axes, bool keep_dims = false);
+Value reduce_max(Value x, const Dims& axes, bool keep_dims = false);
+Value reduce_min(Value x, const Dims& axes, bool keep_dims = false);
+Value reduce_and(Value x, const Dims& axes, bool keep_dims = false);
+Value reduce_or(Value x, const Dims& axes, bool keep_dims = false);
 
 struct WindowOptions {
   Dims strides = {};         // default 1
@@ -33,7 +33,8 @@ Values reduce_window(const Values& operands, const Values& inits, Dims window_di
 
 // select: i1 from two elements. scatter: combines.
 Value select_and_scatter(Value operand, Value source, Value init, Dims window_dimensions,
-                         Dims window_strides, std::vector<std::pair<int64_t, int64_t>> padding,
+                         Dims window_strides,
+                         const std::vector<std::pair<int64_t, int64_t>>& padding,
                          const BinaryBody& select, const BinaryBody& scatter);
 
 // comparator: (lhs, rhs) scalars of each operand in turn, to i1.
