@@ -212,6 +212,10 @@ impl Bpe {
         Ok(Bpe { vocabulary, merges, unknown: unknown.transpose()?, options, bytes })
     }
 
+    pub fn text(&self, id: u32) -> Option<&str> {
+        ((id as usize) < self.vocabulary.tokens.len()).then(|| self.vocabulary.text(id))
+    }
+
     fn merged(&self, left: u32, right: u32) -> Option<Merged> {
         if let Merges::Listed(merges) = &self.merges {
             return merges.get(&(left, right)).copied();
@@ -318,7 +322,7 @@ impl Model for Bpe {
     }
 
     fn id_to_token(&self, id: u32) -> Option<String> {
-        ((id as usize) < self.vocabulary.tokens.len()).then(|| self.vocabulary.text(id).to_owned())
+        self.text(id).map(str::to_owned)
     }
 
     fn get_vocab(&self) -> HashMap<String, u32> {

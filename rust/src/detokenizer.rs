@@ -4,13 +4,14 @@
 //! token at a time by the library's own code, with the state that makes this exact: whether a token
 //! is the first, the bytes of an unfinished character, a run of byte tokens, the characters that a
 //! strip at the end may still take.
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::Decoder;
 
-use crate::model::AnyTokenizer;
+use crate::model::{AnyModel, AnyTokenizer};
 use crate::tokenizer::TtpuTokenizer;
 use crate::{guard, quietly, Failure, Outcome, TtpuBytes};
 
@@ -232,15 +233,22 @@ pub(crate) fn flatten(decoder: &DecoderWrapper, out: &mut Vec<DecoderWrapper>) {
 /// One stream of ids. Not for use by several threads at once.
 pub struct TtpuDetokenizer {
     tokenizer: Arc<AnyTokenizer>,
+    added: Arc<[u32]>,
     skip_special_tokens: bool,
     stages: Vec<Stage>,
     text: String,
 }
 
 impl TtpuDetokenizer {
-    fn new(tokenizer: Arc<AnyTokenizer>, skip_special_tokens: bool) -> TtpuDetokenizer {
-        let stages = stages(tokenizer.get_decoder());
-        TtpuDetokenizer { tokenizer, skip_special_tokens, stages, text: String::new() }
+    fn new(tokenizer: &TtpuTokenizer, skip_special_tokens: bool) -> TtpuDetokenizer {
+        let TtpuTokenizer { inner, added, .. } = tokenizer;
+        TtpuDetokenizer {
+            tokenizer: inner.clone(),
+            added: added.clone(),
+            skip_special_tokens,
+            stages: stages(inner.get_decoder()),
+            text: String::new(),
+        }
     }
 
     fn run(&mut self, mut tokens: Vec<String>, first_stage: usize) -> Outcome<()> {
@@ -257,8 +265,14 @@ impl TtpuDetokenizer {
 
     fn push(&mut self, id: u32) -> Outcome<()> {
         self.text.clear();
-        let Some(token) = self.tokenizer.id_to_token(id) else { return Ok(()) };
-        if self.skip_special_tokens && self.tokenizer.get_added_vocabulary().is_special_token(&token) {
+        let added = self.added.binary_search(&id).is_ok();
+        let token = match self.tokenizer.get_model() {
+            AnyModel::Bpe(bpe) if !added => bpe.text(id).map(Cow::Borrowed),
+            _ => self.tokenizer.id_to_token(id).map(Cow::Owned),
+        };
+        let Some(token) = token else { return Ok(()) };
+        if added && self.skip_special_tokens && self.tokenizer.get_added_vocabulary().is_special_token(&token)
+        {
             return Ok(());
         }
         // The most common kind, for which a token in the middle of a text shall cost little.
@@ -266,6 +280,7 @@ impl TtpuDetokenizer {
             byte_level(pending, &token, &mut self.text);
             return Ok(());
         }
+        let token = token.into_owned();
         self.run(vec![token], 0)
     }
 
@@ -289,7 +304,7 @@ pub unsafe extern "C" fn ttpu_detokenizer_new(
     error: *mut TtpuBytes,
 ) -> i32 {
     guard(error, || {
-        let detokenizer = TtpuDetokenizer::new((*tokenizer).inner.clone(), skip_special_tokens);
+        let detokenizer = TtpuDetokenizer::new(&*tokenizer, skip_special_tokens);
         out.write(Box::into_raw(Box::new(detokenizer)));
         Ok(())
     })

@@ -14,13 +14,18 @@ use crate::{bytes_out, guard, ids_out, quietly, slice_in, text_in, Failure, Outc
 /// A tokenizer; all functions on it may be called from several threads at once.
 pub struct TtpuTokenizer {
     pub(crate) inner: Arc<AnyTokenizer>,
+    /// The ids of added tokens, rising.
+    pub(crate) added: Arc<[u32]>,
     vocab_size: usize, // counting it again takes a look at each added token
 }
 
 impl TtpuTokenizer {
     fn new(tokenizer: AnyTokenizer) -> TtpuTokenizer {
         let vocab_size = tokenizer.get_vocab_size(true);
-        TtpuTokenizer { inner: Arc::new(tokenizer), vocab_size }
+        let mut added: Vec<u32> =
+            tokenizer.get_added_vocabulary().get_added_tokens_decoder().keys().copied().collect();
+        added.sort_unstable();
+        TtpuTokenizer { inner: Arc::new(tokenizer), added: added.into(), vocab_size }
     }
 }
 
