@@ -83,8 +83,9 @@ class Decoder : public testing::TestWithParam<bool> {
     for (const char* name : {"config.json", "model.safetensors"}) {
       std::filesystem::copy_file(source / name, folder_ / name);
     }
-    for (const Json& item : read_json(std::filesystem::path(TTPU_SOURCE_DIR) /
-                                      "tests/fixtures/reference/qwen3-embeddings.json")["items"]) {
+    const Json reference = read_json(std::filesystem::path(TTPU_SOURCE_DIR) /
+                                     "tests/fixtures/reference/qwen3-embeddings.json");
+    for (const Json& item : reference.at("items")) {
       texts_.push_back(item["token_ids"].get<std::vector<int32_t>>());
       last_.push_back(item["last"].get<std::vector<float>>());
       mean_.push_back(item["mean"].get<std::vector<float>>());
