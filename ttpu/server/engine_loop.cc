@@ -31,6 +31,23 @@ void EngineLoop::wake() {
   woken_.notify_one();
 }
 
+// Requests that come together shall start in one step, not the first of them alone: an engine that
+// has nothing to do is woken behind what the server has been sent meanwhile, as long as that
+// brings requests.
+void EngineLoop::wake_soon() {
+  if (++arrived_ > 1) return;
+  post_([this] { wake_behind(1); });
+}
+
+void EngineLoop::wake_behind(int64_t seen) {
+  constexpr int64_t kMost = 64;
+  if (arrived_ > seen && arrived_ < kMost) {
+    return post_([this, now = arrived_] { wake_behind(now); });
+  }
+  arrived_ = 0;
+  wake();
+}
+
 int64_t EngineLoop::submit(engine::Request request, Sink sink) {
   if (failed_) fail(Code::kUnavailable, "[server] the engine has failed; start the server again");
   const int64_t id =
@@ -38,7 +55,7 @@ int64_t EngineLoop::submit(engine::Request request, Sink sink) {
                      [this](const engine::RequestOutput& output) { outputs_.push_back(output); });
   // Outputs come by post(), and so after this.
   sinks_.emplace(id, std::move(sink));
-  wake();
+  wake_soon();
   return id;
 }
 
@@ -49,8 +66,14 @@ void EngineLoop::abort(int64_t id) {
 }
 
 void EngineLoop::run() {
+  bool busy = false;
   while (true) {
-    bool busy = false;
+    {
+      std::unique_lock lock(mutex_);
+      if (!busy) woken_.wait(lock, [this] { return work_ || stop_; });
+      work_ = false;
+      if (stop_) return;
+    }
     try {
       busy = engine_.step();
     } catch (const std::exception& error) {
@@ -64,10 +87,6 @@ void EngineLoop::run() {
       outputs_.clear();
       post_([this, batch] { deliver(*batch); });
     }
-    std::unique_lock lock(mutex_);
-    if (!busy) woken_.wait(lock, [this] { return work_ || stop_; });
-    work_ = false;
-    if (stop_) return;
   }
 }
 

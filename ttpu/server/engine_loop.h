@@ -40,11 +40,14 @@ class EngineLoop {
   void deliver(const std::vector<engine::RequestOutput>& outputs);
   void fail_all(const std::string& error);
   void wake();
+  void wake_soon();
+  void wake_behind(int64_t seen);
 
   engine::Engine& engine_;
   Post post_;
   std::function<void()> on_failure_;
   std::unordered_map<int64_t, Sink> sinks_;
+  int64_t arrived_ = 0;  // requests since the engine was last woken for some
   bool failed_ = false;
   std::vector<engine::RequestOutput> outputs_;  // of the step; the engine's thread alone
 
