@@ -105,10 +105,12 @@ struct HostWork {
   explicit HostWork(const Engine& engine)
       : steps(engine.metrics().steps),
         seconds(engine.metrics().host_seconds),
-        dispatch(engine.metrics().dispatch_seconds) {}
+        dispatch(engine.metrics().dispatch_seconds),
+        engine_cpu(engine.metrics().engine_cpu_seconds) {}
   int64_t steps;
   double seconds;
   double dispatch;
+  double engine_cpu;
 };
 
 // What the host did since then, a step.
@@ -120,6 +122,7 @@ void report_host(const Engine& engine, const HostWork& before, Json& report) {
   report["steps"] = now.steps - before.steps;
   report["host_microseconds_per_step"] = per_step(now.seconds - before.seconds);
   report["dispatch_microseconds_per_step"] = per_step(now.dispatch - before.dispatch);
+  report["engine_cpu_microseconds_per_step"] = per_step(now.engine_cpu - before.engine_cpu);
 }
 
 void print(const BenchFlags& flags, const Json& report) {

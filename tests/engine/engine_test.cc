@@ -103,6 +103,9 @@ TEST(EngineTimes, CallbacksAndDispatchAreTheHosts) {
   EXPECT_GE(metrics.host_seconds,
             metrics.dispatch_seconds + 4 * std::chrono::duration<double>(kPause).count());
   EXPECT_LT(metrics.host_seconds, all.count()) << "the device was awaited";
+  EXPECT_GT(metrics.engine_cpu_seconds, 0);
+  EXPECT_LT(metrics.engine_cpu_seconds, metrics.host_seconds - metrics.dispatch_seconds)
+      << "callbacks that sleep are not running";
 }
 
 class EngineFamiliesTest : public testing::TestWithParam<const char*> {};

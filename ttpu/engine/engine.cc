@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "ttpu/base/error.h"
+#include "ttpu/base/thread_time.h"
 #include "ttpu/engine/bundle.h"
 #include "ttpu/engine/engine_plan.h"
 #include "ttpu/engine/live_request.h"
@@ -220,8 +221,9 @@ void Engine::find_leader(Live& live) {
 
 bool Engine::step() {
   const auto start = Clock::now();
+  const double cpu_start = thread_seconds();
   const bool worked = launch_and_finish();
-  update_times(start);
+  update_times(start, cpu_start);
   return worked;
 }
 
@@ -236,12 +238,14 @@ bool Engine::launch_and_finish() {
 }
 
 // All that is not waiting for the device is the host's.
-void Engine::update_times(Clock::time_point start) {
+void Engine::update_times(Clock::time_point start, double cpu_start) {
   StepTimes times = runner_->times();
   if (draft_) times += draft_->times();
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   metrics_.host_seconds = metrics_.host_seconds + seconds - (times.waiting - times_.waiting);
   metrics_.dispatch_seconds = times.dispatch;
+  const double cpu = thread_seconds() - cpu_start;
+  metrics_.engine_cpu_seconds = metrics_.engine_cpu_seconds + cpu - (times.cpu - times_.cpu);
   times_ = times;
 }
 

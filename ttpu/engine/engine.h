@@ -85,6 +85,9 @@ struct EngineMetrics {
   // lookup, what becomes of sampled tokens, and the callbacks.
   std::atomic<double> host_seconds{0};
   std::atomic<double> dispatch_seconds{0};  // of these, StepTimes::dispatch
+  // What the thread ran in step() outside the plugin: host_seconds without dispatch_seconds, and
+  // without what other threads (of a device that is the same processor) took away from it.
+  std::atomic<double> engine_cpu_seconds{0};
 };
 
 class Engine {
@@ -135,7 +138,7 @@ class Engine {
   void take_inbox();
   int32_t least_busy_replica() const;
   bool launch_and_finish();
-  void update_times(std::chrono::steady_clock::time_point start);
+  void update_times(std::chrono::steady_clock::time_point start, double cpu_start);
   void update_gauges();
   void find_leader(Live& live);
   bool launch();

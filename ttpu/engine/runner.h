@@ -49,9 +49,11 @@ struct LoadStats {
 struct StepTimes {
   double dispatch = 0;  // in the plugin: giving it inputs, starting programs, asking for results
   double waiting = 0;   // for steps to be done
+  double cpu = 0;       // of both, what the thread was running
   StepTimes& operator+=(const StepTimes& more) {
     dispatch += more.dispatch;
     waiting += more.waiting;
+    cpu += more.cpu;
     return *this;
   }
 };

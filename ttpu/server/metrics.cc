@@ -165,6 +165,9 @@ std::string Metrics::engine_text(const engine::Engine& engine, int64_t live) con
   page.add("ttpu:dispatch_seconds_total", "counter",
            "Of that, in the plugin: uploading inputs, starting steps, asking for results.",
            counts.dispatch_seconds.load());
+  page.add("ttpu:engine_cpu_seconds_total", "counter",
+           "Processor time of the engine's own work, without the plugin's.",
+           counts.engine_cpu_seconds.load());
   page.add("ttpu:max_num_seqs", "gauge", "Requests that may run at once.",
            engine.options().max_num_seqs);
   return page.out;
