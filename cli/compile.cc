@@ -164,9 +164,10 @@ void compile_bundle(const CompileFlags& flags) {
   request.compile = [&](const std::string& program, const std::string& text) {
     return compile_text_in_child(flags, program, text);
   };
-  engine::build_bundle(request, [](int64_t done, int64_t total) {
+  const auto choices = engine::build_bundle(request, [](int64_t done, int64_t total) {
     std::cerr << fmt::format("compiled {} of {} programs\n", done, total);
   });
+  for (const auto& choice : choices) std::cout << to_string(choice) << ".\n";
   std::cout << fmt::format("bundle in {}\n", flags.output);
 }
 

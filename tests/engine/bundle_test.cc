@@ -8,6 +8,7 @@
 #include "tests/engine/support/answers.h"
 #include "ttpu/base/file.h"
 #include "ttpu/engine/bundle_build.h"
+#include "ttpu/models/registry.h"
 
 namespace ttpu::engine {
 namespace {
@@ -147,6 +148,19 @@ TEST_F(BundleTest, WhatThePluginRefusesIsCompiledFromItsText) {
   EXPECT_EQ(engine.stats().compiled, 1);
   Engine compiled(kModels / "llama", options());
   EXPECT_EQ(answers(engine), answers(compiled));
+}
+
+TEST_F(BundleTest, AProgramWithKernelsOfTheTpuIsComparedWithoutThem) {
+  const Json config = read_json(kModels / "llama" / "config.json");
+  {
+    BundleWriter writer(folder_);
+    writer.add("t16", "calls a kernel", "compiled", "calls none");
+    writer.commit({}, "v5e:2x2", "llama",
+                  plan_engine(models::decoder_from_config(config), options(), 1 << 24));
+  }
+  const auto bundle = Bundle::open(folder_);
+  EXPECT_NO_THROW(bundle->check_program("t16", "calls none"));
+  EXPECT_THROW(bundle->check_program("t16", "calls a kernel"), Error);
 }
 
 TEST_F(BundleTest, WhatIsNoBundleIsRefused) {

@@ -138,10 +138,12 @@ TEST_F(TpuKernelsTest, ShapesThatTheKernelLacksAreNamed) {
 TEST_F(TpuKernelsTest, AfterTheCompilersRefusalThereIsNone) {
   install(kWrites);
   program(kernels_, 128);
-  kernels_->refuse("too much VMEM");
+  EXPECT_FALSE(kernels_->take_back("a divisor is zero"));
+  EXPECT_TRUE(kernels_->take_back("too much scoped vmem"));
   EXPECT_EQ(count(program(kernels_, 128), "\"stablehlo.scatter\"("), 1);
   ASSERT_EQ(kernels_->choices().size(), 1);
-  EXPECT_EQ(kernels_->choices()[0].reason, "too much VMEM");
+  EXPECT_NE(kernels_->choices()[0].reason.find("too much scoped vmem"), std::string::npos);
+  EXPECT_FALSE(kernels_->take_back("too much scoped vmem")) << "there is no kernel any more";
 }
 
 }  // namespace

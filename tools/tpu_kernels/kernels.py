@@ -1,9 +1,10 @@
 """Attention kernels of the wheel tpu-inference as functions with the interface of TTPU's operators.
 
 A key says what is wanted, all sizes those of one device:
-  kernel                "ragged_paged_attention"
+  kernel                "ragged_paged_attention", or "mla_attention": all heads share one row of the cache
   chip                  "v5e", "v5p", "v6e" or "tpu7x"
   tokens, q_heads, kv_heads, head_dim, pages, page_size, sequences, pages_per_sequence
+  rank                  of "mla_attention": so much of a row of head_dim is its value, the rest its rotated key
   dtype, cache_dtype    "bf16" or "f8E4M3FN" (the cache alone)
   scale, window (0: none), soft_cap (0: none), sinks
   flops, bytes          of the work of one call, for those who schedule and price it
@@ -41,9 +42,10 @@ def modules():
     utils.get_device_name = lambda *_: ""  # asked for tuned block sizes, which are given instead
     sys.modules.update({m.__name__: m for m in (package, logger, utils)})
     pltpu.reciprocal = pl.reciprocal  # where the next jax has it
+    from tpu_inference.kernels.mla.v2 import kernel as mla
     from tpu_inference.kernels.ragged_paged_attention.v3 import kernel, kernel_hd64
 
-    return types.SimpleNamespace(rpa=kernel, rpa64=kernel_hd64)
+    return types.SimpleNamespace(rpa=kernel, rpa64=kernel_hd64, mla=mla)
 
 
 def pretend(chip):
@@ -62,6 +64,15 @@ def power_of_2(x):
     return 1 << (max(1, int(x)).bit_length() - 1)
 
 
+def does_the_work(name, decodes):
+    """Whether a call of this name has what there is to do in a step: there is one for decodes and one for the rest."""
+    if name.startswith("RPA"):
+        return name[3:4] not in ("d", "m") or (name[3] == "d") == decodes
+    if name.startswith("MLA-"):  # "d": what batches of decodes ("bd") leave, nothing where a batch is one
+        return name.startswith("MLA-bd-" if decodes else "MLA-m-")
+    return False  # a transpose
+
+
 def priced(key):
     """pallas_call with the cost that the key tells: of the decode kernel where every token is one."""
     original = getattr(pl.pallas_call, "original", pl.pallas_call)
@@ -69,7 +80,7 @@ def priced(key):
 
     def call(*args, **kwargs):
         name = kwargs.get("name") or ""
-        works = not name.startswith("RPA") or name[3] not in "dm" or (name[3] == "d") == decodes
+        works = does_the_work(name, decodes)
         kwargs["cost_estimate"] = pl.CostEstimate(
             flops=int(key["flops"]) if works else 0,
             bytes_accessed=int(key["bytes"]) if works else 0,
@@ -101,6 +112,10 @@ def check_smem(need):
     if need > have // 2:
         raise Refused(f"the table of pages takes {need / 2**10:.0f} KiB of SMEM, of {have / 2**10:.0f} KiB, half of it "
                       "for a kernel; use larger blocks of the cache or fewer sequences")
+
+
+def shape(dtype, *dims):
+    return jax.ShapeDtypeStruct(dims, dtype)
 
 
 def ragged_paged_attention(key):
@@ -152,9 +167,6 @@ def ragged_paged_attention(key):
         real = jnp.arange(t, dtype=jnp.int32) < cu_q_lens[distribution[2]]
         return jnp.where(real[:, None, None], out, jnp.zeros_like(out)), updated.reshape(cache.shape)
 
-    def shape(dtype_of, *dims):
-        return jax.ShapeDtypeStruct(dims, dtype_of)
-
     arguments = [
         shape(dtype, t, q_heads, dim), shape(dtype, t, kv_heads, dim), shape(dtype, t, kv_heads, dim),
         shape(cache_dtype, pages, page, 2 * kv_heads, dim), shape(jnp.int32, n), shape(jnp.int32, n * per),
@@ -165,7 +177,39 @@ def ragged_paged_attention(key):
     return function, arguments
 
 
-KERNELS = {"ragged_paged_attention": ragged_paged_attention}
+def mla_attention(key):
+    """(function, shapes of its arguments); see the operator's header."""
+    t, heads, width, rank = (key[k] for k in ("tokens", "q_heads", "head_dim", "rank"))
+    pages, page, n, per = (key[k] for k in ("pages", "page_size", "sequences", "pages_per_sequence"))
+    dtype, cache_dtype = DTYPES[key["dtype"]], DTYPES[key["cache_dtype"]]
+    packing = 4 // jnp.dtype(cache_dtype).itemsize
+    row = -(-width // 128) * 128
+    check_smem(4 * (n * per + 2 * n + 16))
+    options = {
+        "sm_scale": key["scale"],
+        "num_kv_pages_per_block": max(1, min(1024 // page, per)),
+        "num_queries_per_block": max(1, min(128 // heads if heads <= 128 else 1, t)),
+        "vmem_limit_bytes": vmem_bytes() * 7 // 8,
+    }
+
+    def function(q, rows, cache, kv_lens, page_indices, cu_q_lens, distribution):
+        rows = rows.astype(cache_dtype)
+        ends = jnp.stack([distribution[0], distribution[0], distribution[2]])
+        out, updated = modules().mla.mla_ragged_paged_attention(
+            jnp.transpose(q[:, :, :rank], (1, 0, 2)), q[:, :, rank:], rows[:, :rank], rows[:, rank:],
+            cache, kv_lens, page_indices, cu_q_lens, ends, **options)  # fmt: skip
+        real = jnp.arange(t, dtype=jnp.int32) < cu_q_lens[distribution[2]]
+        out = jnp.where(real[None, :, None], out, jnp.zeros_like(out))
+        return jnp.transpose(out, (1, 0, 2)), updated
+
+    arguments = [
+        shape(dtype, t, heads, width), shape(dtype, t, width), shape(cache_dtype, pages, page // packing, packing, row),
+        shape(jnp.int32, n), shape(jnp.int32, n * per), shape(jnp.int32, n + 1), shape(jnp.int32, 3),
+    ]  # fmt: skip
+    return function, arguments
+
+
+KERNELS = {"ragged_paged_attention": ragged_paged_attention, "mla_attention": mla_attention}
 
 
 def build(key):

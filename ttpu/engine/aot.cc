@@ -174,14 +174,6 @@ plan::ProgramReport compile_with(const AotRequest& request, const nn::DecoderSpe
   return report;
 }
 
-// Whether the compiler refused a kernel rather than the program around it.
-bool speaks_of_kernel(std::string_view message) {
-  for (const char* word : {"vmem", "smem", "Mosaic", "tpu_custom_call", "custom-call", "RPA"}) {
-    if (message.find(word) != std::string_view::npos) return true;
-  }
-  return false;
-}
-
 }  // namespace
 
 pjrt::Topology create_topology(const std::string& name) {
@@ -209,10 +201,7 @@ plan::ProgramReport compile_ahead(const AotRequest& request) {
   try {
     return compile_with(request, spec, topology, tpu_kernels);
   } catch (const Error& error) {
-    const std::string message = error.what();
-    if (!tpu_kernels->used() || !speaks_of_kernel(message)) throw;
-    constexpr size_t kEnough = 400;
-    tpu_kernels->refuse("the compiler refused the kernel: " + message.substr(0, kEnough));
+    if (!tpu_kernels->take_back(error.what())) throw;
   }
   return compile_with(request, spec, topology, tpu_kernels);
 }

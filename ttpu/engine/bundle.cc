@@ -19,6 +19,7 @@ constexpr int64_t kFormat = 2;
 constexpr const char* kManifest = "manifest.json";
 constexpr const char* kText = "mlir";
 constexpr const char* kExecutable = "executable";
+constexpr const char* kPlain = "without_kernels";
 
 std::string digest(const void* data, size_t size) {
   const XXH128_hash_t hash = XXH3_128bits(data, size);
@@ -145,13 +146,14 @@ BundleWriter::~BundleWriter() {
 }
 
 void BundleWriter::add(const std::string& program, const std::string& text,
-                       const std::string& executable) {
+                       const std::string& executable, const std::string& plain) {
   const auto file = [&](const char* part) {
     return beside_ / "programs" / fmt::format("{}.{}", program, part);
   };
   write_file(file(kText), text);
   write_file(file(kExecutable), executable);
   programs_[program] = {{kText, digest(text)}, {kExecutable, digest(executable)}};
+  if (!plain.empty()) programs_[program][kPlain] = digest(plain);
 }
 
 void BundleWriter::commit(const BundleIdentity& identity, const std::string& topology,
@@ -279,8 +281,9 @@ void Bundle::check_devices(const std::string& plugin, const std::string& devices
 
 void Bundle::check_program(const std::string& program, const std::string& text) const {
   const JsonView programs(manifest_.at("programs"), "programs of " + folder_.string());
+  const JsonView parts = programs.child(program);
   require_equal("form of the weights (digest of a program)",
-                programs.child(program).get<std::string>(kText), digest(text));
+                parts.get<std::string>(parts.has(kPlain) ? kPlain : kText), digest(text));
 }
 
 std::string Bundle::read(const std::string& program, const char* part) const {

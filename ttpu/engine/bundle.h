@@ -40,7 +40,10 @@ class BundleWriter {
 
   // Where child processes may put what they compile.
   const std::filesystem::path& beside() const { return beside_; }
-  void add(const std::string& program, const std::string& text, const std::string& executable);
+  // `plain`: the text without kernels of the TPU, where it is another one and check_program() is
+  // going to ask for it.
+  void add(const std::string& program, const std::string& text, const std::string& executable,
+           const std::string& plain = "");
   void commit(const BundleIdentity& identity, const std::string& topology,
               const std::string& model_path, const EnginePlan& plan);
 
@@ -69,7 +72,8 @@ class Bundle {
   void check_model(const std::string& config_digest) const;
   void check_weights(const std::string& weights_digest) const;
   void check_devices(const std::string& plugin, const std::string& devices) const;
-  // That this version makes the same program of the model.
+  // That this version makes the same program of the model. The text is that without kernels of the
+  // TPU: the tool that makes them need not be where bundles are loaded.
   void check_program(const std::string& program, const std::string& text) const;
 
   // The executable; when the plugin refuses it, a warning, and the text is compiled (*compiled).

@@ -97,6 +97,10 @@ Place ahead(const BundleRequest& request, const Source& source) {
   place.plan =
       plan_engine(source.spec, request.engine, budget_ahead(request, source, count), count);
   place.target.platform = kernels::Platform::kTpu;
+  if (request.engine.custom_calls) {
+    place.target.tpu =
+        std::make_shared<kernels::TpuKernels>(plan::chip_of_topology(request.topology).name);
+  }
   const auto plugin = pjrt::load_plugin(pjrt::find_plugin("tpu"));
   place.identity.plugin = plugin_fingerprint(*plugin, topology.platform_version());
   place.identity.devices = device_list(kinds);
@@ -107,31 +111,45 @@ Place ahead(const BundleRequest& request, const Source& source) {
 
 }  // namespace
 
-void build_bundle(const BundleRequest& request, const Progress& progress) {
+std::vector<kernels::KernelChoice> build_bundle(const BundleRequest& request,
+                                                const Progress& progress) {
   const Source source(request);
   Place place = request.topology.empty() ? on_device(request, source.spec) : ahead(request, source);
   BundleWriter writer(request.folder);
   const EnginePlan& plan = place.plan;
   const auto total = static_cast<int64_t>(plan.buckets.size()) + 1;
   int64_t done = 0;
-  const auto add = [&](const std::string& name, const std::string& text) {
-    writer.add(name, text, place.compile(name, text));
+  const auto add = [&](const std::string& name, const std::string& text,
+                       const std::string& checked = "") {
+    writer.add(name, text, place.compile(name, text), checked);
     if (progress) progress(++done, total);
   };
   add(kHistoryProgram,
       build_history_program(plan.shape.slots, source.spec.vocab, plan.layout)->to_string());
-  add(kCopyProgram, build_copy_program(source.spec, plan.shape, plan.layout)->to_string());
+  add(kCopyProgram,
+      build_copy_program(source.spec, plan.shape, plan.layout, place.target.platform)->to_string());
+  const auto text_of = [&](const Bucket& bucket, const kernels::Target& target) {
+    return build_engine_program(source.spec, plan.shape, bucket, target, request.engine.dtype,
+                                source.format_of(request.engine, target), plan.layout)
+        .module->to_string();
+  };
+  kernels::Target plain = place.target;
+  plain.tpu = nullptr;
   for (const Bucket& bucket : plan.buckets) {
-    const EngineProgram program =
-        build_engine_program(source.spec, plan.shape, bucket, place.target, request.engine.dtype,
-                             source.format_of(request.engine, place.target), plan.layout);
-    add(program_name(bucket), program.module->to_string());
+    const std::string checked = &bucket == plan.buckets.data() ? text_of(bucket, plain) : "";
+    try {
+      add(program_name(bucket), text_of(bucket, place.target), checked);
+    } catch (const Error& error) {
+      if (plain.tpu == place.target.tpu || !place.target.tpu->take_back(error.what())) throw;
+      add(program_name(bucket), text_of(bucket, plain), checked);
+    }
   }
   place.identity.model = config_digest(source.config);
   place.identity.weights = source.checkpoint ? weights_digest(*source.checkpoint) : "none";
   place.identity.version = TTPU_VERSION;
   writer.commit(place.identity, place.topology, std::filesystem::absolute(request.model).string(),
                 plan);
+  return place.target.tpu ? place.target.tpu->choices() : std::vector<kernels::KernelChoice>();
 }
 
 std::string compile_for_topology(const std::string& topology, const std::string& text) {

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "ttpu/engine/bundle.h"
 #include "ttpu/engine/runner.h"
@@ -19,8 +20,10 @@ struct BundleRequest {
   std::function<std::string(const std::string& program, const std::string& text)> compile;
 };
 
-// Throws what the compiler says; no bundle is left then.
-void build_bundle(const BundleRequest& request, const Progress& progress = {});
+// Gives what operators got that have a kernel for the TPU. Throws what the compiler says; no bundle
+// is left then.
+std::vector<kernels::KernelChoice> build_bundle(const BundleRequest& request,
+                                                const Progress& progress = {});
 
 // What BundleRequest::compile runs in that process.
 std::string compile_for_topology(const std::string& topology, const std::string& text);

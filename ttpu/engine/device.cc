@@ -1,6 +1,7 @@
 #include "ttpu/engine/device.h"
 
 #include "ttpu/base/error.h"
+#include "ttpu/plan/chips.h"
 
 namespace ttpu::engine {
 
@@ -29,6 +30,10 @@ kernels::Target target_of(const pjrt::Client& client, bool custom_calls) {
                                         : kernels::Platform::kCuda;
   target.custom_calls = custom_calls && target.platform == kernels::Platform::kCpu &&
                         kernels::register_cpu_kernels(client.plugin());
+  if (custom_calls && target.platform == kernels::Platform::kTpu) {
+    const plan::Chip* chip = plan::chip_of_kind(client.devices().at(0).kind());
+    if (chip != nullptr) target.tpu = std::make_shared<kernels::TpuKernels>(chip->name);
+  }
   return target;
 }
 

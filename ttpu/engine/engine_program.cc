@@ -162,18 +162,22 @@ struct Caches {
 };
 
 Caches caches_of(const nn::DecoderSpec& spec, const EngineShape& shape,
-                 const std::vector<std::optional<int64_t>>& windows,
-                 const parallel::Layout& layout) {
+                 const std::vector<std::optional<int64_t>>& windows, const parallel::Layout& layout,
+                 kernels::Platform platform) {
   Caches caches;
   const auto add = [&](const nn::LayerSpec& layer, int64_t blocks) {
     Dims dims = {blocks, shape.block_size};
     for (const int64_t dim : nn::cache_dims(layer, shape.cache_dtype)) dims.push_back(dim);
-    const parallel::Placement placement = nn::cache_placement(layout, layer);
+    parallel::Placement placement = nn::cache_placement(layout, layer);
     for (size_t i = 1; i < dims.size(); ++i) {
       require(dims[i] % placement[i].parts == 0,
               "[engine] a block of {} tokens does not divide among {} devices; raise --block-size",
               shape.block_size, placement[i].parts);
       dims[i] /= placement[i].parts;
+    }
+    if (platform == kernels::Platform::kTpu && nn::is_latent(layer)) {
+      dims = kernels::tpu_latent_cache(dims, shape.cache_dtype);
+      placement.resize(dims.size());
     }
     caches.shapes.emplace_back(shape.cache_dtype, dims);
     caches.placements.push_back(placement);
@@ -285,9 +289,10 @@ Shape copies_shape(const EngineShape& shape) {
 
 std::unique_ptr<ir::Module> build_copy_program(const nn::DecoderSpec& spec,
                                                const EngineShape& shape,
-                                               const parallel::Layout& layout) {
+                                               const parallel::Layout& layout,
+                                               kernels::Platform platform) {
   const std::vector<std::optional<int64_t>> windows = kv_windows(spec);
-  const Caches caches = caches_of(spec, shape, windows, layout);
+  const Caches caches = caches_of(spec, shape, windows, layout, platform);
   auto module = std::make_unique<ir::Module>("ttpu_copy_blocks");
   ir::Function& function = module->add_function(device_function(layout));
   std::vector<parallel::SpmdValue> described;
@@ -371,7 +376,7 @@ EngineProgram build_engine_program(const nn::DecoderSpec& spec, const EngineShap
       static_cast<int>(EngineResult::kLastTokens);
   described[index_of(EngineArgument::kCounts)].aliases_result =
       static_cast<int>(EngineResult::kCounts);
-  const Caches described_caches = caches_of(spec, shape, windows, layout);
+  const Caches described_caches = caches_of(spec, shape, windows, layout, target.platform);
   program.caches = described_caches.shapes;
   std::vector<ir::Value> caches;
   for (size_t i = 0; i < program.caches.size(); ++i) {

@@ -131,7 +131,8 @@ std::unique_ptr<ir::Module> build_history_program(int64_t slots, int64_t vocab,
 // are, s32 [1]; results the caches. A step copies at most one block a sequence and group.
 std::unique_ptr<ir::Module> build_copy_program(const nn::DecoderSpec& spec,
                                                const EngineShape& shape,
-                                               const parallel::Layout& layout = {});
+                                               const parallel::Layout& layout,
+                                               kernels::Platform platform);
 Shape copies_shape(const EngineShape& shape);
 
 }  // namespace ttpu::engine

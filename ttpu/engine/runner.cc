@@ -10,6 +10,8 @@
 #include <malloc.h>
 
 #include "ttpu/base/error.h"
+#include "ttpu/base/log.h"
+#include "ttpu/base/thread_time.h"
 #include "ttpu/engine/bundle.h"
 #include "ttpu/engine/device.h"
 
@@ -21,17 +23,22 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// Adds the time of its life to a sum of seconds.
+// Adds the time of its life to a sum of seconds, and what its thread ran meanwhile to another.
 class Stopwatch {
  public:
-  explicit Stopwatch(double& seconds) : seconds_(seconds) {}
-  ~Stopwatch() { seconds_ += seconds_since(start_); }
+  Stopwatch(double& seconds, double& cpu) : seconds_(seconds), cpu_(cpu) {}
+  ~Stopwatch() {
+    seconds_ += seconds_since(start_);
+    cpu_ += thread_seconds() - cpu_start_;
+  }
   Stopwatch(const Stopwatch&) = delete;
   Stopwatch& operator=(const Stopwatch&) = delete;
 
  private:
   double& seconds_;
+  double& cpu_;
   Clock::time_point start_ = Clock::now();
+  double cpu_start_ = thread_seconds();
 };
 
 constexpr auto index_of(auto value) { return static_cast<int64_t>(value); }
@@ -98,7 +105,8 @@ bool same_order(const std::vector<nn::WeightDecl>& a, const std::vector<nn::Weig
 }  // namespace
 
 void Runner::build_programs(const nn::DecoderSpec& spec, const WeightLoader& loader) {
-  const kernels::Target target = target_of(client_, options_.custom_calls);
+  kernels::Target target = target_of(client_, options_.custom_calls);
+  if (options_.bundle != nullptr) target.tpu = nullptr;  // the bundle has them
   const nn::FormatOf format = [&](const nn::WeightDecl& decl) { return loader.format_of(decl); };
   const auto build = [&](const Bucket& bucket) {
     return build_engine_program(spec, options_.shape, bucket, target, options_.dtype, format,
@@ -130,7 +138,12 @@ void Runner::build_programs(const nn::DecoderSpec& spec, const WeightLoader& loa
   } else {
     set_history_.text =
         build_history_program(options_.shape.slots, vocab_, options_.layout)->to_string();
-    copy_blocks_.text = build_copy_program(spec, options_.shape, options_.layout)->to_string();
+    copy_blocks_.text =
+        build_copy_program(spec, options_.shape, options_.layout, target.platform)->to_string();
+    if (target.tpu) {
+      for (const auto& choice : target.tpu->choices())
+        spdlog::info("[kernels] {}", to_string(choice));
+    }
   }
   load_arguments(program, loader);
 }
@@ -399,7 +412,7 @@ void Runner::launch(std::span<const Scheduled> items, std::span<const Row> rows,
 }
 
 void Runner::start(Step& step, Flight& flight) {
-  const Stopwatch watch(times_.dispatch);
+  const Stopwatch watch(times_.dispatch, times_.cpu);
   uploads_.clear();
   uploads_.reserve(4 * static_cast<size_t>(num_devices_));
   for (size_t replica = 0; replica < flight.shares.size(); ++replica) {
@@ -462,7 +475,7 @@ void Runner::close_gaps(const Flight& flight, size_t width, std::vector<T>& valu
 }
 
 void Runner::await(const Flight& flight) {
-  const Stopwatch watch(times_.waiting);
+  const Stopwatch watch(times_.waiting, times_.cpu);
   std::exception_ptr error;  // all are awaited: they write into the flight's memory
   for (const pjrt::Event& event : flight.events) {
     try {

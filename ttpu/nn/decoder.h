@@ -65,5 +65,9 @@ ir::Value own_rows_of_logits(const Context& context, const DecoderSpec& spec, ir
 // The dimensions of a layer's cache of a type after [pages, page_size].
 Dims cache_dims(const LayerSpec& layer, DType cache_dtype);
 parallel::Placement cache_placement(const parallel::Layout& layout, const LayerSpec& layer);
+// Whether that is a cache of latents (MLA), one row for all heads.
+inline bool is_latent(const LayerSpec& layer) {
+  return std::holds_alternative<MlaSpec>(layer.attention);
+}
 
 }  // namespace ttpu::nn

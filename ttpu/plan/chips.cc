@@ -60,6 +60,17 @@ const Chip& chip_of_topology(std::string_view topology) {
        topology, known);
 }
 
+const Chip* chip_of_kind(std::string_view kind) {
+  static constexpr std::pair<std::string_view, std::string_view> kKinds[] = {
+      {"TPU v4", "v4"},       {"TPU v5 lite", "v5e"}, {"TPU v5", "v5p"},
+      {"TPU v6 lite", "v6e"}, {"TPU7x", "tpu7x"},
+  };
+  for (const auto& [name, chip] : kKinds) {
+    if (name == kind) return &chip_of_topology(chip);
+  }
+  return nullptr;
+}
+
 int64_t Slice::chips() const {
   int64_t count = 1;
   for (const int64_t dim : shape) count *= dim;

@@ -49,6 +49,9 @@ const std::vector<Chip>& chips();
 // The chip of a topology's name. Throws kInvalidArgument and lists the names that are known.
 const Chip& chip_of_topology(std::string_view topology);
 
+// That of a device as PJRT names its kind ("TPU v5 lite"); null for what is not known.
+const Chip* chip_of_kind(std::string_view kind);
+
 // A slice: "v5e:2x4", "v5p:2x2x1".
 struct Slice {
   std::string name;

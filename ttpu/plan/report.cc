@@ -189,8 +189,7 @@ std::string to_table(const std::vector<ProgramReport>& reports) {
   }
   for (const ProgramReport& report : reports) {
     for (const kernels::KernelChoice& choice : report.kernels) {
-      table += fmt::format("{}: {} by {}{}.\n", report.phase, choice.op, choice.implementation,
-                           choice.reason.empty() ? "" : ": " + choice.reason);
+      table += fmt::format("{}: {}.\n", report.phase, to_string(choice));
     }
   }
   for (const ProgramReport& report : reports) {

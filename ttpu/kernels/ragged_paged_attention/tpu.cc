@@ -16,9 +16,7 @@ constexpr const char* kOp = "ragged_paged_attention";
 // Why the kernel cannot be asked for; empty when it can.
 std::string reason_against(ir::Value q, ir::Value cache, const CacheLayout& layout,
                            const AttentionOptions& options) {
-  if (layout.shared) {
-    return "the kernel has no keys that are values too (multi-head latent attention)";
-  }
+  if (layout.shared) return "the kernel has no keys that are values too";
   if (options.context) return "the kernel has whole sequences, not parts of them";
   if (!options.causal) return "the kernel is for attention to what stands before";
   if (q.dtype() != DType::kBF16) {
@@ -63,6 +61,33 @@ double visible_pairs(double tokens, double sequences, double context,
 
 }  // namespace
 
+ir::TextBody attention_work(const AttentionSizes& sizes, const RaggedBatch& batch) {
+  const int64_t sequences = batch.kv_lens.dim(0);
+  const auto tokens = static_cast<double>(sizes.tokens);
+  const auto context = static_cast<double>(batch.page_indices.dim(0) / sequences * sizes.page_size);
+  ir::TextBody work;
+  work.flops =
+      sizes.flops * visible_pairs(tokens, static_cast<double>(sequences), context, sizes.window);
+  const double read =
+      sizes.row_bytes * std::min(static_cast<double>(sizes.slots),
+                                 context * std::min(static_cast<double>(sequences), tokens));
+  work.updates = {{sizes.cache, 1, read, sizes.row_bytes * tokens}};
+  return work;
+}
+
+std::optional<AttentionResult> call_tpu_attention(TpuKernels& kernels, const Json& key,
+                                                  const ir::Values& operands,
+                                                  const std::vector<Shape>& results,
+                                                  ir::TextBody work) {
+  std::vector<Shape> shapes;
+  for (const ir::Value operand : operands) shapes.push_back(operand.shape());
+  const ir::Function* function =
+      kernels.function(operands[0].function().module(), key, shapes, results, std::move(work));
+  if (function == nullptr) return std::nullopt;
+  const ir::Values made = ir::call(*function, operands);
+  return AttentionResult{made[0], made[1]};
+}
+
 std::optional<AttentionResult> tpu_attention(TpuKernels& kernels, ir::Value q, const NewRows& rows,
                                              ir::Value cache, const CacheLayout& layout,
                                              const RaggedBatch& batch,
@@ -73,19 +98,13 @@ std::optional<AttentionResult> tpu_attention(TpuKernels& kernels, ir::Value q, c
   }
   const int64_t sequences = batch.kv_lens.dim(0);
   const int64_t pages = batch.page_indices.dim(0) / sequences;
-  const auto context = static_cast<double>(pages * cache.dim(1));
   const auto row_bytes =
       static_cast<double>(cache.dim(2) * cache.dim(3)) * bit_width(cache.dtype()) / 8;
-  const auto slots = static_cast<double>(cache.dim(0) * cache.dim(1));
-  ir::TextBody cost;
-  cost.flops = 4 * static_cast<double>(q.dim(1) * q.dim(2)) *
-               visible_pairs(static_cast<double>(q.dim(0)), static_cast<double>(sequences), context,
-                             options.sliding_window);
-  const double read =
-      row_bytes * std::min(slots, context * static_cast<double>(std::min(sequences, q.dim(0))));
-  const double written = row_bytes * static_cast<double>(q.dim(0));
-  cost.updates = {{3, 1, read, written}};
-
+  const double flops = 4 * static_cast<double>(q.dim(1) * q.dim(2));
+  ir::TextBody work = attention_work({flops, row_bytes, q.dim(0), cache.dim(0) * cache.dim(1),
+                                      cache.dim(1), options.sliding_window, 3},
+                                     batch);
+  const ir::TextBody::Update& cached = work.updates.at(0);
   const Json key = {{"kernel", kOp},
                     {"chip", kernels.chip()},
                     {"tokens", q.dim(0)},
@@ -102,8 +121,8 @@ std::optional<AttentionResult> tpu_attention(TpuKernels& kernels, ir::Value q, c
                     {"window", options.sliding_window.value_or(0)},
                     {"soft_cap", options.soft_cap.value_or(0)},
                     {"sinks", options.sinks.has_value()},
-                    {"flops", static_cast<int64_t>(cost.flops)},
-                    {"bytes", static_cast<int64_t>(read + written)}};
+                    {"flops", static_cast<int64_t>(work.flops)},
+                    {"bytes", static_cast<int64_t>(cached.read_bytes + cached.written_bytes)}};
   ir::Values operands = {q,
                          rows.keys,
                          *rows.values,
@@ -113,13 +132,7 @@ std::optional<AttentionResult> tpu_attention(TpuKernels& kernels, ir::Value q, c
                          batch.cu_q_lens,
                          batch.distribution};
   if (options.sinks) operands.push_back(ir::convert(*options.sinks, DType::kF32));
-  std::vector<Shape> shapes;
-  for (const ir::Value operand : operands) shapes.push_back(operand.shape());
-  const ir::Function* function = kernels.function(q.function().module(), key, shapes,
-                                                  {q.shape(), cache.shape()}, std::move(cost));
-  if (function == nullptr) return std::nullopt;
-  const ir::Values results = ir::call(*function, operands);
-  return AttentionResult{results[0], results[1]};
+  return call_tpu_attention(kernels, key, operands, {q.shape(), cache.shape()}, std::move(work));
 }
 
 }  // namespace ttpu::kernels

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <vector>
 
 #include "ttpu/kernels/ragged_paged_attention/reference.h"
 
@@ -13,5 +14,23 @@ std::optional<AttentionResult> tpu_attention(TpuKernels& kernels, ir::Value q, c
                                              ir::Value cache, const CacheLayout& layout,
                                              const RaggedBatch& batch,
                                              const AttentionOptions& options);
+
+// What one call of such a kernel does, for those who price it.
+struct AttentionSizes {
+  double flops = 0;      // of a query, in all its heads, and a position that it sees
+  double row_bytes = 0;  // of one position in the cache
+  int64_t tokens = 0;
+  int64_t slots = 0;  // positions that the whole cache holds
+  int64_t page_size = 0;
+  std::optional<int64_t> window = {};
+  size_t cache = 0;  // the place of the cache among the arguments
+};
+ir::TextBody attention_work(const AttentionSizes& sizes, const RaggedBatch& batch);
+
+// Calls the kernel of `key`, if there is one; its results are the output and the cache.
+std::optional<AttentionResult> call_tpu_attention(TpuKernels& kernels, const Json& key,
+                                                  const ir::Values& operands,
+                                                  const std::vector<Shape>& results,
+                                                  ir::TextBody work);
 
 }  // namespace ttpu::kernels

@@ -43,6 +43,11 @@ std::optional<std::string> tpu_kernel_tool() {
   return digest(read_file(tool / "lower.py") + read_file(tool / "kernels.py"));
 }
 
+std::string to_string(const KernelChoice& choice) {
+  return fmt::format("{} by {}{}", choice.op, choice.implementation,
+                     choice.reason.empty() ? "" : ": " + choice.reason);
+}
+
 bool TpuKernels::used() const {
   return std::any_of(choices_.begin(), choices_.end(),
                      [](const auto& choice) { return choice.reason.empty(); });
@@ -58,9 +63,17 @@ void TpuKernels::note_reference(const std::string& op, const std::string& reason
   note({op, kReference, reason});
 }
 
-void TpuKernels::refuse(std::string reason) {
-  refused_ = std::move(reason);
+bool TpuKernels::take_back(const std::string& compiler_error) {
+  static constexpr std::string_view kWords[] = {"vmem",        "smem", "Mosaic", "tpu_custom_call",
+                                                "custom-call", "RPA"};
+  const bool meant = std::ranges::any_of(kWords, [&](std::string_view word) {
+    return compiler_error.find(word) != std::string::npos;
+  });
+  if (!meant || !used()) return false;
+  constexpr size_t kEnough = 400;
+  refused_ = "the compiler refused the kernel: " + compiler_error.substr(0, kEnough);
   choices_.clear();
+  return true;
 }
 
 const TpuKernels::Lowered& TpuKernels::lowered(const std::string& key, const std::string& name) {

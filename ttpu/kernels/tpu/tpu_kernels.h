@@ -20,6 +20,7 @@ struct KernelChoice {
   std::string reason;          // why no kernel; empty for one
   bool operator==(const KernelChoice&) const = default;
 };
+std::string to_string(const KernelChoice& choice);
 
 // Name and digest of the tool's parts; nothing when it is not installed.
 std::optional<std::string> tpu_kernel_tool();
@@ -39,8 +40,9 @@ class TpuKernels {
 
   // For what the tool need not be asked.
   void note_reference(const std::string& op, const std::string& reason);
-  // From now on there is no kernel: the compiler did not take it.
-  void refuse(std::string reason);
+  // Whether the compiler's error is about a kernel of a program rather than the program around it.
+  // From then on there is no kernel, and the program can be built again.
+  bool take_back(const std::string& compiler_error);
 
   bool used() const;
   const std::vector<KernelChoice>& choices() const { return choices_; }  // each kind once
