@@ -90,7 +90,7 @@ class Contiguous:
 
     def caches(self, mesh):
         work = self.work
-        one = shape(mesh, self.spec, jnp.bfloat16, work.sequences, work.config["num_key_value_heads"], work.max_model_len, work.head_dim)
+        one = shape(mesh, self.spec, jnp.bfloat16, work.cached, work.config["num_key_value_heads"], work.max_model_len, work.head_dim)
         return [(one, one)] * work.layers
 
     def decode(self, q, k, v, cache, batch):
@@ -131,7 +131,7 @@ class Paged(Contiguous):
     spec = P(None, None, AXIS, None)
 
     def caches(self, mesh):
-        work, pages = self.work, self.work.sequences * self.work.max_model_len // PAGE
+        work, pages = self.work, self.work.cached * self.work.max_model_len // PAGE
         return [shape(mesh, self.spec, jnp.bfloat16, pages, PAGE, 2 * work.config["num_key_value_heads"], work.head_dim)] * work.layers
 
     def decode(self, q, k, v, cache, batch):

@@ -113,7 +113,7 @@ def build(work: Work, mesh, kind: str):
 
     page = page_size(work.max_model_len)
     per, n = work.max_model_len // page, work.sequences
-    dims = kernel.get_kv_cache_shape(n * per, page, config.num_key_value_heads, work.head_dim, jnp.bfloat16)
+    dims = kernel.get_kv_cache_shape(work.cached * per, page, config.num_key_value_heads, work.head_dim, jnp.bfloat16)
     caches = [shape(mesh, P("data", None, "model", None, None), jnp.bfloat16, *dims)] * work.layers
 
     def i32(*dims):

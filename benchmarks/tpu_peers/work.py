@@ -11,7 +11,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools" / "tpu_kern
 
 @dataclass(frozen=True)
 class Work:
-    """A step: `decode` is one token for each of the sequences, `prefill` one prompt; caches are full at its end."""
+    """A step: `decode` is one token for each of the sequences, `prefill` one prompt; caches are full at its end.
+
+    The cache of a prefill is that of its prompt: the reader takes a kernel to read all of the cache that it is given.
+    """
 
     program: str
     topology: str
@@ -28,6 +31,11 @@ class Work:
     @property
     def tokens(self) -> int:
         return self.sequences if self.program == "decode" else self.prompt
+
+    @property
+    def cached(self) -> int:
+        """Sequences that the cache has room for."""
+        return self.sequences if self.program == "decode" else 1
 
     @property
     def head_dim(self) -> int:
