@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """TTPU's programs for TPU beside those of others, without a TPU: one compiler (libtpu), one reader of what it makes.
 
-    tpu_programs.py setup         once: an environment with jax, flax and tpu-inference (Python 3.12 or newer)
+    tpu_programs.py setup         once: environments of TTPU's kernels and of jax, flax and tpu-inference (Python 3.12 or newer)
     tpu_programs.py run           compiles and prices; keeps what is done, so that a second run is quick
     tpu_programs.py table FILE    prints the table of a JSON file again
 
@@ -197,7 +197,8 @@ def run(arguments: argparse.Namespace) -> dict:
 
 
 def set_up(arguments: argparse.Namespace) -> None:
-    """tpu-inference comes without what it depends on (vLLM, torch): its model needs jax and flax alone."""
+    """What lowers TTPU's own kernels, and the peers. tpu-inference comes without what it depends on (vLLM, torch): its model needs jax and flax."""
+    subprocess.run(["sh", ROOT / "tools" / "setup.sh", "tpu_kernels"], check=True)
     python = arguments.python or next((found for minor in (12, 13, 14) if (found := shutil.which(f"python3.{minor}"))), None)
     if python is None:
         raise BenchmarkError(f"jax {JAX} needs Python 3.12 or newer, and there is no python3.12 here; say --python PATH")

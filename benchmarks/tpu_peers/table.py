@@ -71,6 +71,8 @@ def markdown(record: dict) -> str:
         rows = [one for one in complete if (one["topology"], one["program"]) == place]
         ours = next((whole_model(one["runs"], record["whole"]) for one in rows if one["who"] == "ttpu"), None)
         lines += [row(one, record, ours) for who in record["titles"] for one in rows if one["who"] == who]
+    lines += [f"\n{record['titles'][one['who']]}, {one['program']} on {one['topology']}, without its kernel: {why}"
+              for one in complete for why in one["runs"][str(layers[-1])].get("without_kernel", [])]
     lines += [f"\nNot measured: {record['titles'].get(one['who'], one['who'])}, {one['program']} on {one['topology']}: {one['why']}"
               for one in record["left_out"]]
     return "\n".join(lines)
