@@ -196,10 +196,14 @@ def run(arguments: argparse.Namespace) -> dict:
     return record
 
 
+def works(python: str) -> bool:
+    return shutil.which(python) is not None and subprocess.run([python, "--version"], capture_output=True).returncode == 0
+
+
 def set_up(arguments: argparse.Namespace) -> None:
     """What lowers TTPU's own kernels, and the peers. tpu-inference comes without what it depends on (vLLM, torch): its model needs jax and flax."""
     subprocess.run(["sh", ROOT / "tools" / "setup.sh", "tpu_kernels"], check=True)
-    python = arguments.python or next((found for minor in (12, 13, 14) if (found := shutil.which(f"python3.{minor}"))), None)
+    python = arguments.python or next((name for name in ("python3.12", "python3.13", "python3.14") if works(name)), None)
     if python is None:
         raise BenchmarkError(f"jax {JAX} needs Python 3.12 or newer, and there is no python3.12 here; say --python PATH")
     venv = Venv("jax_tpu")
