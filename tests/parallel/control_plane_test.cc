@@ -114,6 +114,23 @@ TEST(ControlPlane, WhoIsMissingAtABarrierIsNamed) {
   });
 }
 
+TEST(ControlPlane, WhoGivesUpEndsAllWithItsWords) {
+  for (const int first : {0, 2}) {
+    in_all(3, [first](ControlPlane& plane) {
+      if (plane.process() == first) plane.give_up("no weights");
+      const std::string why = error_of(
+          [&] {
+            plane.barrier("load", seconds(20));
+            plane.check();
+          },
+          Code::kUnavailable);
+      const std::string name = "process " + std::to_string(first) + " (host-" +
+                               std::to_string(first) + ") gave up: no weights";
+      EXPECT_NE(why.find(name), std::string::npos) << why;
+    });
+  }
+}
+
 TEST(ControlPlane, WhoHasEndedIsNotWaitedFor) {
   in_all(2, [](ControlPlane& plane) {
     if (plane.process() == 1) return;

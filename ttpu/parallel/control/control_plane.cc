@@ -134,11 +134,15 @@ Frame ControlPlane::ask(Frame frame) {
   return answer;
 }
 
+void ControlPlane::give_up(const std::string& why) { send({FrameKind::kFailed, {}, why}); }
+
+void ControlPlane::check() const {
+  const std::scoped_lock lock(mutex_);
+  if (!failure_.empty()) throw Error(Code::kUnavailable, failure_);
+}
+
 void ControlPlane::set(std::string_view key, std::string value) {
-  {
-    const std::scoped_lock lock(mutex_);
-    if (!failure_.empty()) throw Error(Code::kUnavailable, failure_);
-  }
+  check();
   send({FrameKind::kSet, "key/" + std::string(key), std::move(value)});
 }
 

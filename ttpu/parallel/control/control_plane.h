@@ -51,6 +51,8 @@ class ControlPlane {
 
   int process() const { return options_.process; }
   int processes() const { return options_.processes; }
+  // "process 1 (host-b)"
+  std::string name(int process) const { return name_of(options_, process); }
   // This one too.
   int processes_on_this_host() const;
 
@@ -63,6 +65,10 @@ class ControlPlane {
   void barrier(std::string_view name, std::chrono::milliseconds timeout);
   // From process 0 to all others, in order. Waits where they do not keep up.
   void broadcast(std::string bytes);
+  // This process cannot go on: every call on every process throws, saying who gave up and why.
+  void give_up(const std::string& why);
+  // Throws kUnavailable when a process is lost.
+  void check() const;
   // Calls that wait end with kUnavailable.
   void end();
   // The next that process 0 has said; nothing once it has said goodbye.

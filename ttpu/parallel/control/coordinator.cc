@@ -79,11 +79,16 @@ void Coordinator::broadcast(std::string body) {
   std::unique_lock lock(mutex_);
   drained_.wait(lock, [&] { return !failure_.empty() || most_unsent() < kMostUnsent; });
   if (!failure_.empty()) throw Error(Code::kUnavailable, failure_);
-  const Frame frame{FrameKind::kBroadcast, {}, std::move(body)};
-  for (int process = 1; process < options_.processes; ++process) deliver(process, frame);
-  for (size_t process = 1; process < peers_.size(); ++process)
-    send_some(peers_[process].socket, peers_[process].out);
-  waker_.wake();
+  const std::string frame = encode({FrameKind::kBroadcast, {}, std::move(body)});
+  bool unsent = false;
+  for (size_t process = 1; process < peers_.size(); ++process) {
+    Peer& peer = peers_[process];
+    if (!peer.socket.open() || peer.left) continue;
+    peer.out += frame;
+    send_some(peer.socket, peer.out);
+    unsent = unsent || !peer.out.empty();
+  }
+  if (unsent) waker_.wake();  // the thread sends the rest
 }
 
 void Coordinator::run() {
@@ -222,6 +227,9 @@ void Coordinator::handle(int process, Frame frame) {
         if (wait.barrier && !barriers_[wait.name].contains(process)) wait.deadline = Clock::now();
       }
       break;
+    case FrameKind::kFailed:
+      give_up(process, frame.body);
+      break;
     default:  // a heartbeat
       break;
   }
@@ -295,6 +303,10 @@ void Coordinator::check_times() {
 void Coordinator::lose(int process, const std::string& how) {
   peers_[static_cast<size_t>(process)].socket.close();
   spread(fmt::format("[control] {} {}", name_of(options_, process), how));
+}
+
+void Coordinator::give_up(int process, const std::string& why) {
+  spread(fmt::format("[control] {} gave up: {}", name_of(options_, process), why));
 }
 
 void Coordinator::fail_all(const std::string& why) {

@@ -54,6 +54,7 @@ class Coordinator {
   void enter_barrier(int process, const Frame& frame);
   void deliver(int process, Frame frame);
   void lose(int process, const std::string& how);
+  void give_up(int process, const std::string& why);
   void spread(const std::string& why);
   void check_times();
   void expire(const Wait& wait);

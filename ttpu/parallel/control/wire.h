@@ -20,7 +20,7 @@ enum class FrameKind : uint32_t {
   kError = 8,      // name: of a key or barrier; body: what is wrong
   kBroadcast = 9,  // body
   kHeartbeat = 10,
-  kFailed = 11,  // body: why the job has failed; nothing more comes
+  kFailed = 11,  // body: why the job has failed; from the coordinator, nothing more comes
   kBye = 12,     // nothing more comes
 };
 
