@@ -8,6 +8,7 @@
 
 #include "ttpu/base/file.h"
 #include "ttpu/base/log.h"
+#include "ttpu/engine/device.h"
 #include "ttpu/io/composite.h"
 
 namespace ttpu::engine {
@@ -39,24 +40,6 @@ std::string name_of(std::optional<DType> dtype) {
   return dtype ? std::string(dtype_name(*dtype)) : "auto";
 }
 
-// The options that decide what programs are, by the names of their flags.
-Json to_json(const EngineOptions& options) {
-  return {{"dtype", dtype_name(options.dtype)},
-          {"kv-cache-dtype", name_of(options.cache_dtype)},
-          {"weights", options.expand_weights ? "bf16" : "auto"},
-          {"quantization", options.quantization.empty() ? "none" : options.quantization},
-          {"no-kernels", !options.custom_calls},
-          {"max-model-len", options.max_model_len},
-          {"max-num-seqs", options.max_num_seqs},
-          {"max-num-batched-tokens", options.max_num_batched_tokens},
-          {"block-size", options.block_size},
-          {"num-speculative-tokens", options.speculation.num_speculative_tokens},
-          {"tensor-parallel-size", options.parallel.tensor_parallel_size},
-          {"data-parallel-size", options.parallel.data_parallel_size},
-          {"enable-expert-parallel", options.parallel.enable_expert_parallel},
-          {"strategy", options.parallel.strategy}};
-}
-
 void read_options(const JsonView& json, EngineOptions* options) {
   options->dtype = parse_dtype(json.get<std::string>("dtype"));
   const auto cache = json.get<std::string>("kv-cache-dtype");
@@ -82,6 +65,23 @@ std::string plugin_fingerprint(const pjrt::Plugin& plugin, const std::string& pl
   const auto size = fs::file_size(plugin.path(), error);
   return fmt::format("{} (API {}.{}, {} bytes)", platform_version, plugin.api_major(),
                      plugin.api_minor(), error ? 0 : size);
+}
+
+Json program_flags(const EngineOptions& options) {
+  return {{"dtype", dtype_name(options.dtype)},
+          {"kv-cache-dtype", name_of(options.cache_dtype)},
+          {"weights", options.expand_weights ? "bf16" : "auto"},
+          {"quantization", options.quantization.empty() ? "none" : options.quantization},
+          {"no-kernels", !options.custom_calls},
+          {"max-model-len", options.max_model_len},
+          {"max-num-seqs", options.max_num_seqs},
+          {"max-num-batched-tokens", options.max_num_batched_tokens},
+          {"block-size", options.block_size},
+          {"num-speculative-tokens", options.speculation.num_speculative_tokens},
+          {"tensor-parallel-size", options.parallel.tensor_parallel_size},
+          {"data-parallel-size", options.parallel.data_parallel_size},
+          {"enable-expert-parallel", options.parallel.enable_expert_parallel},
+          {"strategy", options.parallel.strategy}};
 }
 
 std::string text_digest(const std::string& text) { return digest(text); }
@@ -170,7 +170,7 @@ void BundleWriter::commit(const BundleIdentity& identity, const std::string& top
                          {"identity", to_json(identity)},
                          {"mesh", mesh},
                          {"strategy", plan.layout.strategy().name},
-                         {"flags", to_json(plan.options)},
+                         {"flags", program_flags(plan.options)},
                          {"blocks", plan.shape.group_blocks},
                          {"buckets", buckets},
                          {"programs", programs_}};
@@ -212,9 +212,11 @@ std::shared_ptr<const Bundle> Bundle::open(const fs::path& folder) {
   return bundle;
 }
 
+std::string Bundle::fingerprint() const { return text_digest(manifest_.dump()); }
+
 std::vector<std::string> Bundle::flags() {
   std::vector<std::string> names;
-  const Json all = to_json(EngineOptions());
+  const Json all = program_flags(EngineOptions());
   for (const auto& [flag, value] : all.items()) names.push_back(flag);
   return names;
 }
@@ -222,7 +224,7 @@ std::vector<std::string> Bundle::flags() {
 EngineOptions Bundle::options(const EngineOptions& given,
                               const std::vector<std::string>& asked) const {
   const Json& own = manifest_.at("flags");
-  const Json values = to_json(given);
+  const Json values = program_flags(given);
   for (const std::string& flag : asked) {
     if (values.at(flag) == own.at(flag)) continue;
     fail(Code::kFailedPrecondition,
@@ -310,9 +312,7 @@ pjrt::LoadedExecutable Bundle::load(const pjrt::Client& client, const std::strin
         program, folder_.string(), error.what());
   }
   *compiled = true;
-  pjrt::CompileOptions options;
-  options.num_partitions = static_cast<int>(num_devices);
-  return client.compile(read(program, kText), options);
+  return client.compile(read(program, kText), compile_options(client, num_devices));
 }
 
 }  // namespace ttpu::engine

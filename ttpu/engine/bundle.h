@@ -27,6 +27,8 @@ std::string plugin_fingerprint(const pjrt::Plugin& plugin, const std::string& pl
 std::string text_digest(const std::string& text);
 std::string config_digest(const Json& config);
 std::string weights_digest(const io::Checkpoint& checkpoint);
+// The options that decide what programs are, by the names of their flags.
+Json program_flags(const EngineOptions& options);
 std::string device_list(const std::vector<std::string>& kinds);
 
 // Writes a bundle beside `folder` and renames it at the end; what stood there before is replaced.
@@ -61,6 +63,7 @@ class Bundle {
   const std::filesystem::path& folder() const { return folder_; }
   const std::string& model_path() const { return model_path_; }
   const BundleIdentity& identity() const { return identity_; }
+  std::string fingerprint() const;  // a digest of all that it is made of
   // `given` with what the bundle was compiled for. Throws kFailedPrecondition where the bundle has
   // one of the flags that were `asked` for ("block-size") with another value.
   EngineOptions options(const EngineOptions& given, const std::vector<std::string>& asked) const;

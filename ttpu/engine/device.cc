@@ -1,5 +1,7 @@
 #include "ttpu/engine/device.h"
 
+#include <algorithm>
+
 #include "ttpu/base/error.h"
 #include "ttpu/plan/chips.h"
 
@@ -12,7 +14,7 @@ pjrt::Client make_client(const std::string& device, int64_t num_devices) {
     options["cpu_device_count"] = num_devices;
   }
   pjrt::Client client = pjrt::Client::create(plugin, options);
-  const auto found = static_cast<int64_t>(client.devices().size());
+  const auto found = static_cast<int64_t>(client.all_devices().size());
   if (found < num_devices) {
     fail(Code::kFailedPrecondition,
          "[parallel] {} devices are wanted, '{}' has {}; lower --tensor-parallel-size or "
@@ -39,10 +41,41 @@ kernels::Target target_of(const pjrt::Client& client, bool custom_calls) {
 
 std::vector<std::string> kinds_of(const pjrt::Client& client, int64_t count) {
   std::vector<std::string> kinds;
-  for (int64_t i = 0; i < count; ++i) {
-    kinds.push_back(client.devices().at(static_cast<size_t>(i)).kind());
-  }
+  for (const pjrt::Device& device : mesh_devices(client, count)) kinds.push_back(device.kind());
   return kinds;
+}
+
+std::vector<pjrt::Device> mesh_devices(const pjrt::Client& client, int64_t count) {
+  std::vector<pjrt::Device> devices = client.devices();
+  if (static_cast<int64_t>(devices.size()) < count) {
+    devices = client.all_devices();
+    std::sort(devices.begin(), devices.end(),
+              [](const pjrt::Device& a, const pjrt::Device& b) { return a.id() < b.id(); });
+  }
+  devices.resize(static_cast<size_t>(count));
+  return devices;
+}
+
+std::vector<OwnDevice> own_devices(const pjrt::Client& client, int64_t count) {
+  std::vector<OwnDevice> own;
+  int64_t place = 0;
+  for (const pjrt::Device& device : mesh_devices(client, count)) {
+    if (device.addressable()) own.push_back({place, device});
+    ++place;
+  }
+  return own;
+}
+
+pjrt::CompileOptions compile_options(const pjrt::Client& client, int64_t count) {
+  pjrt::CompileOptions options;
+  options.num_partitions = static_cast<int>(count);
+  // Of several processes each would choose for itself.
+  if (client.all_devices().size() > client.devices().size()) {
+    for (const pjrt::Device& device : mesh_devices(client, count)) {
+      options.device_assignment.push_back(device.id());
+    }
+  }
+  return options;
 }
 
 }  // namespace ttpu::engine

@@ -10,12 +10,25 @@
 namespace ttpu::engine {
 
 // `device` is a plugin's name or path. The CPU plugin makes as many devices as are asked for; of
-// another, throws kFailedPrecondition when it has fewer.
+// another, throws kFailedPrecondition when it has fewer, those of other processes included.
 pjrt::Client make_client(const std::string& device, int64_t num_devices = 1);
 // What programs for this client may call; with `custom_calls` false, no kernels of ours.
 kernels::Target target_of(const pjrt::Client& client, bool custom_calls);
 
-// The kinds of the client's first devices.
+// The devices of a mesh, in its order: the first of this process where they are enough, else the
+// first of all processes by their numbers. Then each process runs its part of one program.
+std::vector<pjrt::Device> mesh_devices(const pjrt::Client& client, int64_t count);
+
+// Those of them that this process drives: what executables take arguments for, in that order.
+struct OwnDevice {
+  int64_t place = 0;  // in the mesh
+  pjrt::Device device;
+};
+std::vector<OwnDevice> own_devices(const pjrt::Client& client, int64_t count);
+
+// For a program of so many devices.
+pjrt::CompileOptions compile_options(const pjrt::Client& client, int64_t count);
+
 std::vector<std::string> kinds_of(const pjrt::Client& client, int64_t count);
 
 }  // namespace ttpu::engine

@@ -46,6 +46,8 @@ class DraftModel {
   // After a failure: empty caches.
   void reset();
   const LoadStats& stats() const { return runner_->stats(); }
+  Runner& runner() { return *runner_; }
+  const Runner& runner() const { return *runner_; }
   const StepTimes& times() const { return runner_->times(); }
 
  private:

@@ -10,6 +10,7 @@
 #include "ttpu/engine/live_request.h"
 #include "ttpu/io/hub.h"
 #include "ttpu/models/registry.h"
+#include "ttpu/parallel/control/control_plane.h"
 
 namespace ttpu::engine {
 namespace {
@@ -51,12 +52,13 @@ Engine::Engine(const std::filesystem::path& path, const EngineOptions& options,
     options_ = bundle->options(options, {});
   }
   const std::filesystem::path draft_path = draft_path_of(options);
-  EnginePlan plan =
-      bundle ? bundle->plan(spec, options_) : plan_engine(spec, options, cache_budget(options));
+  int64_t memory = cache_budget(options);
+  if (options.control != nullptr) memory = agree_on_model(path, draft_path, memory);
+  EnginePlan plan = bundle ? bundle->plan(spec, options_) : plan_engine(spec, options, memory);
   const DraftModelOptions planned = draft_options(spec, plan);
   if (!draft_path.empty() && !bundle) {
     const int64_t bytes = DraftModel::cache_bytes(draft_path, planned);
-    plan = plan_engine(spec, options, cache_budget(options) - bytes);
+    plan = plan_engine(spec, options, memory - bytes);
   }
   require(draft_path.empty() || plan.layout.one_device(),
           "[engine] a draft model guesses on one device, here are {}",
@@ -71,7 +73,8 @@ Engine::Engine(const std::filesystem::path& path, const EngineOptions& options,
                        .layout = plan.layout,
                        .bundle = bundle,
                        .shape = plan.shape,
-                       .buckets = plan.buckets};
+                       .buckets = plan.buckets,
+                       .sender = add_sender()};
   const int64_t rows = options_.max_num_seqs * (1 + options_.speculation.num_speculative_tokens);
   for (int64_t i = 0; i < plan.layout.replicas(); ++i) {
     Replica replica;
@@ -91,8 +94,10 @@ Engine::Engine(const std::filesystem::path& path, const EngineOptions& options,
     DraftModelOptions draft = planned;
     draft.runner = runner;
     draft.runner.bundle = nullptr;
+    draft.runner.sender = add_sender();
     draft_ = std::make_unique<DraftModel>(draft_path, draft, progress);
   }
+  if (options.control != nullptr) agree_on_programs();
   compiled_at_start_ = compiled();
 }
 
@@ -103,6 +108,7 @@ Engine::~Engine() {
     } catch (const Error&) {  // nobody asks any more
     }
   }
+  end_senders();
 }
 
 void Engine::check(const Request& request) const {
@@ -222,6 +228,7 @@ void Engine::find_leader(Live& live) {
 bool Engine::step() {
   const auto start = Clock::now();
   const double cpu_start = thread_seconds();
+  if (leads()) options_.control->check();
   const bool worked = launch_and_finish();
   update_times(start, cpu_start);
   return worked;

@@ -28,6 +28,10 @@
 #include "ttpu/text/detokenizer.h"
 #include "ttpu/text/stop_matcher.h"
 
+namespace ttpu::parallel {
+class ControlPlane;
+}
+
 namespace ttpu::engine {
 
 struct EngineOptions {
@@ -52,6 +56,9 @@ struct EngineOptions {
   // A folder that build_bundle made: its programs are loaded and none is compiled. What it was
   // compiled for takes the place of the options that decide what programs are (Bundle::options).
   std::filesystem::path bundle = {};
+  // One engine over all its processes, which are given the same options: that of process 0 is used
+  // as any other is, those of the others follow(). Null: this process alone.
+  std::shared_ptr<parallel::ControlPlane> control = nullptr;
 };
 
 // Counts since the start; read from any thread.
@@ -92,7 +99,9 @@ struct EngineMetrics {
 
 class Engine {
  public:
-  // `path` is a folder in Hugging Face layout or a .gguf file.
+  // `path` is a folder in Hugging Face layout or a .gguf file. With EngineOptions::control all
+  // processes wait for each other; throws kFailedPrecondition, with both values and both hosts,
+  // where model, options, programs or plugin are not the same.
   Engine(const std::filesystem::path& path, const EngineOptions& options,
          const Progress& progress = {});
   ~Engine();
@@ -111,8 +120,18 @@ class Engine {
   // Starts the next step and finishes the one before it. False when there is nothing to do. From
   // one thread at a time. When the plugin fails a step, all requests that have something on the
   // device end with FinishReason::kError, and the engine goes on with empty caches; throws when it
-  // cannot.
+  // cannot. Throws kUnavailable when a process that follows is lost.
   bool step();
+
+  // Others follow this process: step() is to be called now and then even when there is nothing to
+  // do, so that it is noticed when one is lost.
+  bool leads() const;
+  // This process follows process 0, and has no requests of its own.
+  bool follows() const;
+  // Does the steps of process 0 until that ends; returns how many. Throws kUnavailable when a
+  // process is lost, what the plugin says when a step fails here alone, and kDataLoss when a step
+  // has sampled other tokens here.
+  int64_t follow();
 
   const TextProcessor& text() const { return text_; }
   const io::ModelFiles& files() const { return files_; }
@@ -135,6 +154,11 @@ class Engine {
     std::chrono::steady_clock::time_point start;
   };
 
+  int64_t agree_on_model(const std::filesystem::path& path, const std::filesystem::path& draft,
+                         int64_t cache_bytes) const;
+  void agree_on_programs() const;
+  std::shared_ptr<StepSender> add_sender();
+  void end_senders();
   void take_inbox();
   int32_t least_busy_replica() const;
   bool launch_and_finish();
@@ -174,7 +198,8 @@ class Engine {
   std::vector<Replica> replicas_;
   std::unique_ptr<text::GrammarCompiler> grammars_;  // none: the model has no tokenizer
   MaskWorkers mask_workers_;
-  std::vector<Live*> masks_due_;  // whose masks are made next, together
+  std::vector<Live*> masks_due_;                      // whose masks are made next, together
+  std::vector<std::shared_ptr<StepSender>> senders_;  // of the leader's runners
   std::unique_ptr<Runner> runner_;
   std::unique_ptr<DraftModel> draft_;  // null: guesses by lookup
   std::vector<DraftModel::Wanted> wanted_drafts_;

@@ -4,30 +4,36 @@
 
 #include "ttpu/base/file.h"
 #include "ttpu/base/log.h"
+#include "ttpu/engine/device.h"
 
 namespace ttpu::engine {
 namespace {
 
-std::filesystem::path entry_path(const pjrt::Client& client, const std::string& program) {
+std::filesystem::path entry_path(const pjrt::Client& client, const std::string& program,
+                                 int64_t num_devices) {
   const pjrt::Plugin& plugin = client.plugin();
   std::error_code error;
   const auto size = std::filesystem::file_size(plugin.path(), error);
-  const std::string identity =
+  std::string identity =
       fmt::format("{}|{}|{}.{}|{}|{}", plugin.path().string(), error ? 0 : size, plugin.api_major(),
                   plugin.api_minor(), client.platform_version(), program);
+  // Where processes share devices, an executable is for some of them.
+  for (const int device : compile_options(client, num_devices).device_assignment) {
+    identity += fmt::format("|{}", device);
+  }
   const XXH128_hash_t hash = XXH3_128bits(identity.data(), identity.size());
   return cache_dir() / "executables" / fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
 }
 
 }  // namespace
 
-bool is_cached(const pjrt::Client& client, const std::string& program) {
-  return std::filesystem::exists(entry_path(client, program));
+bool is_cached(const pjrt::Client& client, const std::string& program, int64_t num_devices) {
+  return std::filesystem::exists(entry_path(client, program, num_devices));
 }
 
 CompiledStep compile_cached(const pjrt::Client& client, const std::string& program,
                             int64_t num_devices) {
-  const std::filesystem::path path = entry_path(client, program);
+  const std::filesystem::path path = entry_path(client, program, num_devices);
   if (std::filesystem::exists(path)) {
     try {
       return {client.load(read_file(path)), true};
@@ -36,9 +42,7 @@ CompiledStep compile_cached(const pjrt::Client& client, const std::string& progr
                    error.what());
     }
   }
-  pjrt::CompileOptions options;
-  options.num_partitions = static_cast<int>(num_devices);
-  CompiledStep step{client.compile(program, options), false};
+  CompiledStep step{client.compile(program, compile_options(client, num_devices)), false};
   try {
     write_file(path, step.executable.info().serialize());
   } catch (const Error& error) {

@@ -20,6 +20,6 @@ CompiledStep compile_cached(const pjrt::Client& client, const std::string& progr
                             int64_t num_devices = 1);
 
 // Whether compile_cached would find `program`.
-bool is_cached(const pjrt::Client& client, const std::string& program);
+bool is_cached(const pjrt::Client& client, const std::string& program, int64_t num_devices = 1);
 
 }  // namespace ttpu::engine

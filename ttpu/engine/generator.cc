@@ -78,9 +78,9 @@ void generate_all(Engine& engine, const GenerationCallbacks& callbacks,
   }
 }
 
-GenerationResult Generator::generate(const Request& request,
-                                     const std::function<void(const std::string&)>& on_text,
-                                     const std::atomic<bool>* cancelled) {
+GenerationResult generate_one(Engine& engine, const Request& request,
+                              const std::function<void(const std::string&)>& on_text,
+                              const std::atomic<bool>* cancelled) {
   GenerationResult result;
   std::optional<Request> next = request;
   GenerationCallbacks callbacks;
@@ -89,7 +89,7 @@ GenerationResult Generator::generate(const Request& request,
   callbacks.on_done = [&](size_t, const Request&, GenerationResult done) {
     result = std::move(done);
   };
-  generate_all(engine_, callbacks, cancelled);
+  generate_all(engine, callbacks, cancelled);
   if (result.finish_reason == FinishReason::kError) throw Error(result.error_code, result.error);
   return result;
 }

@@ -37,6 +37,13 @@ struct GenerationCallbacks {
 void generate_all(Engine& engine, const GenerationCallbacks& callbacks,
                   const std::atomic<bool>* cancelled = nullptr);
 
+// One answer. Throws the request's error where FinishReason::kError ends it. `on_text` gets each
+// new piece. What the cache still holds of the prompt is not computed again.
+GenerationResult generate_one(Engine& engine, const Request& request,
+                              const std::function<void(const std::string&)>& on_text = {},
+                              const std::atomic<bool>* cancelled = nullptr);
+
+// An engine of its own, for one answer at a time.
 class Generator {
  public:
   // `path` is a folder in Hugging Face layout or a .gguf file.
@@ -48,11 +55,12 @@ class Generator {
     return engine_.text().encode_chat(messages);
   }
 
-  // Throws the request's error where FinishReason::kError ends it. `on_text` gets each new piece.
-  // What the cache still holds of the prompt is not computed again.
+  // generate_one
   GenerationResult generate(const Request& request,
                             const std::function<void(const std::string&)>& on_text = {},
-                            const std::atomic<bool>* cancelled = nullptr);
+                            const std::atomic<bool>* cancelled = nullptr) {
+    return generate_one(engine_, request, on_text, cancelled);
+  }
 
   Engine& engine() { return engine_; }
 

@@ -67,13 +67,21 @@ Runner::Runner(const nn::DecoderSpec& spec, const std::filesystem::path& weights
       client_(make_client(options.device, options.layout.mesh().num_devices())),
       vocab_(spec.vocab),
       groups_(static_cast<int64_t>(options.shape.group_blocks.size())),
-      num_devices_(options.layout.mesh().num_devices()) {
+      num_devices_(options.layout.mesh().num_devices()),
+      devices_(own_devices(client_, num_devices_)) {
   const parallel::Mesh& mesh = options_.layout.mesh();
   const parallel::Division batch = options_.layout.division("batch");
   replica_devices_.resize(static_cast<size_t>(batch.parts));
-  for (int64_t device = 0; device < num_devices_; ++device) {
-    const auto replica = static_cast<size_t>(parallel::part_of(mesh, batch, device));
-    replica_devices_[replica].push_back(static_cast<size_t>(device));
+  for (size_t device = 0; device < devices_.size(); ++device) {
+    const int64_t replica = parallel::part_of(mesh, batch, devices_[device].place);
+    replica_devices_[static_cast<size_t>(replica)].push_back(device);
+  }
+  for (const std::vector<size_t>& devices : replica_devices_) {
+    if (!devices.empty()) continue;
+    fail(Code::kUnimplemented,
+         "[parallel] this process has {} of {} devices and none of some replica, whose tokens it "
+         "could not see; lower --data-parallel-size",
+         devices_.size(), num_devices_);
   }
   const bool kernels = target_of(client_, options.custom_calls).cpu_kernels();
   const WeightLoader loader(*checkpoint_,
@@ -85,8 +93,10 @@ Runner::Runner(const nn::DecoderSpec& spec, const std::filesystem::path& weights
   for (const Step& step : steps_) rows = std::max(rows, static_cast<size_t>(step.bucket.rows));
   const size_t replicas = replica_devices_.size();
   const size_t top = rows * static_cast<size_t>(options_.shape.top_logprobs);
+  shares_.resize(replicas);
   for (Flight& flight : flights_) {
-    flight.shares.resize(replicas);
+    flight.inputs.replicas.resize(replicas);
+    flight.results.resize(replicas);
     flight.tokens.resize(replicas * rows);
     flight.chosen.resize(replicas * rows);
     flight.top_tokens.resize(replicas * top);
@@ -145,7 +155,17 @@ void Runner::build_programs(const nn::DecoderSpec& spec, const WeightLoader& loa
         spdlog::info("[kernels] {}", to_string(choice));
     }
   }
+  if (options_.bundle != nullptr) programs_digest_ = options_.bundle->fingerprint();
+  for (const Step& step : steps_) {
+    programs_digest_ = text_digest(programs_digest_ + text_digest(step.program.text));
+  }
   load_arguments(program, loader);
+}
+
+Json Runner::identity() const {
+  return {{"weights", weights_digest(*checkpoint_)},
+          {"programs", programs_digest_},
+          {"plugin", plugin_fingerprint(client_.plugin(), client_.platform_version())}};
 }
 
 // Several at a time: the compiler works on one program in one thread.
@@ -156,7 +176,7 @@ void Runner::compile_programs(const Progress& progress) {
   stats_.programs = static_cast<int64_t>(wanted.size());
   if (options_.lazy) {
     std::erase_if(wanted, [&](Program* program) {
-      return options_.bundle != nullptr || is_cached(client_, program->text);
+      return options_.bundle != nullptr || is_cached(client_, program->text, num_devices_);
     });
   }
   std::atomic<size_t> next = 0;
@@ -201,8 +221,9 @@ void Runner::load(Program& program) {
 void Runner::load_arguments(const EngineProgram& program, const WeightLoader& loader) {
   const auto start = Clock::now();
   loader.check_nothing_left(program.weights);
+  const parallel::Mesh& mesh = options_.layout.mesh();
   for (const nn::WeightDecl& decl : program.weights) {
-    weights_.push_back(loader.load_parts(decl, options_.layout.mesh(), client_, checkpoint_));
+    weights_.push_back(loader.load_parts(decl, mesh, client_, devices_, checkpoint_));
     stats_.weight_bytes += nn::argument_shape(decl).byte_size();
   }
   state_ = program.caches;
@@ -236,16 +257,17 @@ void Runner::make_state() {
 }
 
 void Runner::reset() {
+  if (options_.sender) options_.sender->reset();
   while (in_flight_ > 0) {
     try {
-      finish();
+      take_result();
     } catch (const Error&) {  // it has been said why
     }
   }
   make_state();
 }
 
-Runner::Step& Runner::step_for(int64_t tokens, int64_t sequences, int64_t rows) {
+size_t Runner::program_for(int64_t tokens, int64_t sequences, int64_t rows) const {
   const auto found = std::find_if(steps_.begin(), steps_.end(), [&](const Step& step) {
     const Bucket& bucket = step.bucket;
     return bucket.tokens >= tokens && bucket.sequences >= sequences && bucket.rows >= rows;
@@ -255,46 +277,50 @@ Runner::Step& Runner::step_for(int64_t tokens, int64_t sequences, int64_t rows) 
          "[engine] no program holds {} tokens of {} sequences with {} rows of logits", tokens,
          sequences, rows);
   }
-  if (found->call) return *found;
-  if (!found->program.loaded) {
-    load(found->program);
+  return static_cast<size_t>(found - steps_.begin());
+}
+
+Runner::Step& Runner::loaded_step(size_t program) {
+  Step& step = steps_[program];
+  if (step.call) return step;
+  if (!step.program.loaded) {
+    load(step.program);
     client_.plugin().release_code();
   }
   const auto first_weight = kArguments + static_cast<int64_t>(caches_.size());
-  found->call = std::make_unique<pjrt::Call>(found->program.executable,
-                                             first_weight + static_cast<int64_t>(weights_.size()));
+  step.call = std::make_unique<pjrt::Call>(step.program.executable,
+                                           first_weight + static_cast<int64_t>(weights_.size()));
   for (size_t i = 0; i < weights_.size(); ++i) {
-    set_on_all(*found->call, first_weight + static_cast<int64_t>(i), weights_[i]);
+    set_on_all(*step.call, first_weight + static_cast<int64_t>(i), weights_[i]);
   }
-  return *found;
+  return step;
 }
 
 Runner::Buffers Runner::zeros(const Shape& shape) const {
   Buffers buffers;
-  for (size_t device = 0; device < static_cast<size_t>(num_devices_); ++device) {
-    buffers.push_back(client_.zeros(shape, client_.devices()[device]));
-  }
+  for (const OwnDevice& own : devices_) buffers.push_back(client_.zeros(shape, own.device));
   return buffers;
 }
 
 Runner::Buffers Runner::copies(const void* data, const Shape& shape) const {
   Buffers buffers;
-  for (size_t device = 0; device < static_cast<size_t>(num_devices_); ++device) {
-    buffers.push_back(client_.to_device(data, shape, client_.devices()[device]));
+  for (const OwnDevice& own : devices_) {
+    buffers.push_back(client_.to_device(data, shape, own.device));
   }
   return buffers;
 }
 
 void Runner::set_history(int32_t replica, int32_t slot, std::span<const int32_t> prompt,
                          std::span<const int32_t> output) {
+  if (options_.sender) options_.sender->set_history(replica, slot, prompt, output);
   std::vector<uint16_t> row(static_cast<size_t>(vocab_), 0);
-  for (const int32_t token : prompt) row[static_cast<size_t>(token)] = 1;
-  for (const int32_t token : output) row[static_cast<size_t>(token)] += 2;
+  for (const int32_t token : prompt) row.at(static_cast<size_t>(token)) = 1;
+  for (const int32_t token : output) row.at(static_cast<size_t>(token)) += 2;
   load(set_history_);
   const int32_t nowhere = -1;
   Buffers slots = copies(&nowhere, Shape(DType::kS32, {1}));
   for (const size_t device : replica_devices_.at(static_cast<size_t>(replica))) {
-    slots[device] = client_.to_device(&slot, Shape(DType::kS32, {1}), client_.devices()[device]);
+    slots[device] = client_.to_device(&slot, Shape(DType::kS32, {1}), devices_[device].device);
   }
   const Buffers values = copies(row.data(), Shape(DType::kU16, {1, vocab_}));
   pjrt::Call call(set_history_.executable, 3);
@@ -306,6 +332,7 @@ void Runner::set_history(int32_t replica, int32_t slot, std::span<const int32_t>
 }
 
 void Runner::copy_blocks(int32_t replica, std::span<const BlockCopy> copies) {
+  if (options_.sender) options_.sender->copy_blocks(replica, copies);
   const Shape shape = copies_shape(options_.shape);
   std::vector<int32_t> table(static_cast<size_t>(shape.num_elements()), 0);
   const auto count = static_cast<int32_t>(copies.size());
@@ -321,7 +348,7 @@ void Runner::copy_blocks(int32_t replica, std::span<const BlockCopy> copies) {
   const int32_t none = 0;
   Buffers counts = this->copies(&none, one);  // of the other replicas
   for (const size_t device : replica_devices_.at(static_cast<size_t>(replica))) {
-    counts[device] = client_.to_device(&count, one, client_.devices()[device]);
+    counts[device] = client_.to_device(&count, one, devices_[device].device);
   }
   const Buffers lists = this->copies(table.data(), shape);
   const auto caches = static_cast<int64_t>(caches_.size());
@@ -333,10 +360,9 @@ void Runner::copy_blocks(int32_t replica, std::span<const BlockCopy> copies) {
   for (int64_t i = 0; i < caches; ++i) take_from_all(call, i, caches_[static_cast<size_t>(i)]);
 }
 
-void Runner::upload(Step& step, Share& share, size_t replica) {
+void Runner::upload(Step& step, const ReplicaInputs& inputs, size_t replica) {
   const auto of_rows = [&](const Defaults& defaults) { return defaults.rows == step.bucket.rows; };
   const Defaults& defaults = *std::find_if(defaults_.begin(), defaults_.end(), of_rows);
-  const std::span<const Row> rows = share.rows;
   pjrt::Call& call = *step.call;
   const std::vector<size_t>& devices = replica_devices_[replica];
   const auto set = [&](EngineArgument which, const Buffers& buffers) {
@@ -346,77 +372,66 @@ void Runner::upload(Step& step, Share& share, size_t replica) {
   };
   const auto send = [&](EngineArgument which, const void* data, const Shape& shape) {
     for (const size_t device : devices) {
-      uploads_.push_back(client_.to_device(data, shape, client_.devices()[device]));
+      uploads_.push_back(client_.to_device(data, shape, devices_[device].device));
       call.set_argument(index_of(which), uploads_.back(), static_cast<int64_t>(device));
     }
   };
-  send(EngineArgument::kStep, share.step.data(), step.packed);
-  set(EngineArgument::kAllowed, defaults.allowed);
-  set(EngineArgument::kBiasTokens, defaults.bias_tokens);
-  set(EngineArgument::kBiasValues, defaults.bias_values);
-
-  const auto width = static_cast<size_t>(options_.shape.biases);
-  const auto words = static_cast<size_t>((vocab_ + 31) / 32);
-  const auto padded = static_cast<size_t>(step.bucket.rows);
-  if (std::any_of(rows.begin(), rows.end(), [](const Row& row) {
-        return !row.bias.empty() || (row.sampling != nullptr && !row.sampling->logit_bias.empty());
-      })) {
-    share.bias_tokens.assign(padded * width, -1);
-    share.bias_values.assign(padded * width, 0);
-    for (size_t r = 0; r < rows.size(); ++r) {
-      size_t next = r * width;
-      const auto add = [&](std::span<const std::pair<int32_t, float>> biases) {
-        for (const auto& [token, value] : biases) {
-          require(next < (r + 1) * width, "[engine] more than {} biased tokens", width);
-          share.bias_tokens[next] = token;
-          share.bias_values[next++] = value;
-        }
-      };
-      if (rows[r].sampling != nullptr) add(rows[r].sampling->logit_bias);
-      add(rows[r].bias);
-    }
+  send(EngineArgument::kStep, inputs.step.data(), step.packed);
+  if (inputs.bias_tokens.empty()) {
+    set(EngineArgument::kBiasTokens, defaults.bias_tokens);
+    set(EngineArgument::kBiasValues, defaults.bias_values);
+  } else {
     const Dims dims = {step.bucket.rows, options_.shape.biases};
-    send(EngineArgument::kBiasTokens, share.bias_tokens.data(), Shape(DType::kS32, dims));
-    send(EngineArgument::kBiasValues, share.bias_values.data(), Shape(DType::kF32, dims));
+    send(EngineArgument::kBiasTokens, inputs.bias_tokens.data(), Shape(DType::kS32, dims));
+    send(EngineArgument::kBiasValues, inputs.bias_values.data(), Shape(DType::kF32, dims));
   }
-  if (std::any_of(rows.begin(), rows.end(), [](const Row& row) { return !row.allowed.empty(); })) {
-    share.allowed.assign(padded * words, ~uint32_t{0});
-    for (size_t r = 0; r < rows.size(); ++r) {
-      std::copy(rows[r].allowed.begin(), rows[r].allowed.end(),
-                share.allowed.begin() + static_cast<std::ptrdiff_t>(r * words));
-    }
-    send(EngineArgument::kAllowed, share.allowed.data(),
-         Shape(DType::kU32, {step.bucket.rows, static_cast<int64_t>(words)}));
+  if (inputs.allowed.empty()) {
+    set(EngineArgument::kAllowed, defaults.allowed);
+  } else {
+    const int64_t words = (vocab_ + 31) / 32;
+    send(EngineArgument::kAllowed, inputs.allowed.data(),
+         Shape(DType::kU32, {step.bucket.rows, words}));
   }
 }
 
-void Runner::launch(std::span<const Scheduled> items, std::span<const Row> rows, bool logprobs) {
+Runner::Flight& Runner::next_flight() {
   require(in_flight_ < kMostInFlight, "[engine] {} steps are in flight already", in_flight_);
-  Flight& flight = flights_[static_cast<size_t>(launched_ % kMostInFlight)];
-  divide(flight, items, rows);
+  return flights_[static_cast<size_t>(launched_ % kMostInFlight)];
+}
+
+void Runner::launch(std::span<const Scheduled> items, std::span<const Row> rows, bool logprobs) {
+  Flight& flight = next_flight();
+  divide(items, rows);
   Bucket needed{0, 0, 0};
-  for (const Share& share : flight.shares) {
+  for (const Share& share : shares_) {
     needed.tokens = std::max(needed.tokens, share.tokens);
     needed.sequences = std::max(needed.sequences, static_cast<int64_t>(share.items.size()));
     needed.rows = std::max(needed.rows, static_cast<int64_t>(share.rows.size()));
   }
-  Step& step = step_for(needed.tokens, needed.sequences, needed.rows);
-  flight.rows = rows.size();
-  flight.logprobs = logprobs;
-  for (size_t replica = 0; replica < flight.shares.size(); ++replica) {
-    fill_step(step, logprobs, flight.shares[replica]);
+  const size_t program = program_for(needed.tokens, needed.sequences, needed.rows);
+  flight.inputs.program = static_cast<int64_t>(program);
+  flight.inputs.logprobs = logprobs;
+  for (size_t replica = 0; replica < shares_.size(); ++replica) {
+    fill_step(steps_[program], shares_[replica], logprobs, flight.inputs.replicas[replica]);
   }
-  start(step, flight);
-  ++launched_;
-  ++in_flight_;
+  if (options_.sender) options_.sender->launch(flight.inputs);
+  start(flight);
 }
 
-void Runner::start(Step& step, Flight& flight) {
+void Runner::launch(StepInputs inputs) {
+  Flight& flight = next_flight();
+  check(inputs);
+  flight.inputs = std::move(inputs);
+  start(flight);
+}
+
+void Runner::start(Flight& flight) {
+  Step& step = loaded_step(static_cast<size_t>(flight.inputs.program));
   const Stopwatch watch(times_.dispatch, times_.cpu);
   uploads_.clear();
-  uploads_.reserve(4 * static_cast<size_t>(num_devices_));
-  for (size_t replica = 0; replica < flight.shares.size(); ++replica) {
-    upload(step, flight.shares[replica], replica);
+  uploads_.reserve(4 * devices_.size());
+  for (size_t replica = 0; replica < flight.inputs.replicas.size(); ++replica) {
+    upload(step, flight.inputs.replicas[replica], replica);
   }
   pjrt::Call& call = *step.call;
   set_on_all(call, index_of(EngineArgument::kLastTokens), last_tokens_);
@@ -431,6 +446,8 @@ void Runner::start(Step& step, Flight& flight) {
     take_from_all(call, kResults + static_cast<int64_t>(i), caches_[i]);
   }
   fetch(step, flight);
+  ++launched_;
+  ++in_flight_;
 }
 
 // Starts the transfers of what the host wants to see, of each replica from its first device. Whole
@@ -441,17 +458,19 @@ void Runner::fetch(Step& step, Flight& flight) {
   flight.events.clear();
   flight.padded_rows = rows;
   const size_t logits = rows * static_cast<size_t>(vocab_);
-  if (options_.shape.logits) flight.logits.resize(flight.shares.size() * logits);
-  for (size_t replica = 0; replica < flight.shares.size(); ++replica) {
-    Share& share = flight.shares[replica];
+  flight.rows = 0;
+  if (options_.shape.logits) flight.logits.resize(flight.results.size() * logits);
+  for (size_t replica = 0; replica < flight.results.size(); ++replica) {
+    flight.rows += static_cast<size_t>(flight.inputs.replicas[replica].rows);
     const auto device = static_cast<int64_t>(replica_devices_[replica][0]);
     const auto start = [&](int64_t result, size_t place, auto& to, size_t count) {
-      share.results[place] = step.call->take_output(result, device);
-      flight.events.push_back(share.results[place].to_host(to.data() + replica * count,
-                                                           static_cast<int64_t>(count * 4)));
+      pjrt::Buffer& from = flight.results[replica][place];
+      from = step.call->take_output(result, device);
+      flight.events.push_back(
+          from.to_host(to.data() + replica * count, static_cast<int64_t>(count * 4)));
     };
     start(index_of(EngineResult::kTokens), 0, flight.tokens, rows);
-    if (flight.logprobs) {
+    if (flight.inputs.logprobs) {
       start(index_of(EngineResult::kLogprobs), 1, flight.chosen, rows);
       start(index_of(EngineResult::kTopTokens), 2, flight.top_tokens, top);
       start(index_of(EngineResult::kTopLogprobs), 3, flight.top, top);
@@ -466,9 +485,9 @@ void Runner::fetch(Step& step, Flight& flight) {
 template <typename T>
 void Runner::close_gaps(const Flight& flight, size_t width, std::vector<T>& values) {
   size_t to = 0;
-  for (size_t replica = 0; replica < flight.shares.size(); ++replica) {
+  for (size_t replica = 0; replica < flight.inputs.replicas.size(); ++replica) {
     const size_t from = replica * flight.padded_rows * width;
-    const size_t count = flight.shares[replica].rows.size() * width;
+    const size_t count = static_cast<size_t>(flight.inputs.replicas[replica].rows) * width;
     if (from != to) std::copy_n(values.data() + from, count, values.data() + to);
     to += count;
   }
@@ -488,14 +507,20 @@ void Runner::await(const Flight& flight) {
 }
 
 StepResult Runner::finish() {
+  const StepResult result = take_result();
+  if (options_.sender) options_.sender->finished(result.tokens);
+  return result;
+}
+
+StepResult Runner::take_result() {
   require(in_flight_ > 0, "[engine] no step is in flight");
   Flight& flight = flights_[static_cast<size_t>((launched_ - in_flight_) % kMostInFlight)];
   --in_flight_;
   await(flight);
-  if (flight.shares.size() > 1) {
+  if (flight.results.size() > 1) {
     const auto most = static_cast<size_t>(options_.shape.top_logprobs);
     close_gaps(flight, 1, flight.tokens);
-    if (flight.logprobs) {
+    if (flight.inputs.logprobs) {
       close_gaps(flight, 1, flight.chosen);
       close_gaps(flight, most, flight.top_tokens);
       close_gaps(flight, most, flight.top);
@@ -504,7 +529,7 @@ StepResult Runner::finish() {
   }
   StepResult result;
   result.tokens = std::span(flight.tokens).first(flight.rows);
-  if (flight.logprobs) {
+  if (flight.inputs.logprobs) {
     const size_t top = flight.rows * static_cast<size_t>(options_.shape.top_logprobs);
     result.logprobs = std::span(flight.chosen).first(flight.rows);
     result.top_tokens = std::span(flight.top_tokens).first(top);

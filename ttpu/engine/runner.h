@@ -15,6 +15,7 @@
 #include "ttpu/engine/executable_cache.h"
 #include "ttpu/engine/request.h"
 #include "ttpu/engine/scheduler.h"
+#include "ttpu/engine/step_messages.h"
 #include "ttpu/engine/weight_loader.h"
 #include "ttpu/io/checkpoint.h"
 
@@ -34,6 +35,7 @@ struct RunnerOptions {
   std::shared_ptr<const Bundle> bundle = nullptr;  // has the programs
   EngineShape shape;                               // of one replica
   std::vector<Bucket> buckets;
+  std::shared_ptr<StepSender> sender = nullptr;  // told of all that changes the device; null: none
 };
 
 struct LoadStats {
@@ -92,6 +94,8 @@ class Runner {
   const StepTimes& times() const { return times_; }
   int64_t vocab() const { return vocab_; }
   const EngineShape& shape() const { return options_.shape; }
+  // What must be the same in processes that run the same steps, by name.
+  Json identity() const;
 
   // The counts of tokens that penalties see, for a sequence that comes into a slot; to be called
   // before the launch of its first step.
@@ -103,6 +107,9 @@ class Runner {
   // Starts a step: the items of each replica after those of the one before it, decodes first; rows
   // in the order of their items. Throws kInvalidArgument when no bucket holds it.
   void launch(std::span<const Scheduled> items, std::span<const Row> rows, bool logprobs);
+  // The same from what another runner with the same options has made of it. Throws kInvalidArgument
+  // for what is not of this runner's programs.
+  void launch(StepInputs inputs);
   int64_t in_flight() const { return in_flight_; }
   // Waits for the oldest step. Valid until the launch after the next. Throws what the plugin says
   // when the step has failed; what is on the device is lost then.
@@ -124,23 +131,18 @@ class Runner {
     Program program;
     std::unique_ptr<pjrt::Call> call;
   };
-  // One replica's part of a step.
+  // One replica's part of a step that is being made.
   struct Share {
     std::span<const Scheduled> items;
     std::span<const Row> rows;
     int64_t first_token = 0;  // of the flat batch of all
     int64_t tokens = 0;
-    std::vector<int32_t> step;
-    std::vector<int32_t> bias_tokens;
-    std::vector<float> bias_values;
-    std::vector<uint32_t> allowed;
-    std::array<pjrt::Buffer, 5> results;
   };
   struct Flight {
-    size_t rows = 0;
-    bool logprobs = false;
-    size_t padded_rows = 0;  // of each share in what was fetched
-    std::vector<Share> shares;
+    StepInputs inputs;
+    size_t rows = 0;                                   // of all replicas
+    size_t padded_rows = 0;                            // of each replica in what was fetched
+    std::vector<std::array<pjrt::Buffer, 5>> results;  // of each replica
     std::vector<int32_t> tokens, top_tokens;
     std::vector<float> chosen, top, logits;
     std::vector<pjrt::Event> events;
@@ -151,14 +153,20 @@ class Runner {
   void load(Program& program);
   void load_arguments(const EngineProgram& program, const WeightLoader& loader);
   void make_state();
-  Step& step_for(int64_t tokens, int64_t sequences, int64_t rows);
-  void divide(Flight& flight, std::span<const Scheduled> items, std::span<const Row> rows) const;
-  void fill_step(const Step& step, bool logprobs, Share& share) const;
-  void fill_rows(const Step& step, Share& share) const;
-  void upload(Step& step, Share& share, size_t replica);
-  void start(Step& step, Flight& flight);
+  size_t program_for(int64_t tokens, int64_t sequences, int64_t rows) const;
+  Step& loaded_step(size_t program);
+  Flight& next_flight();
+  void divide(std::span<const Scheduled> items, std::span<const Row> rows);
+  void fill_step(const Step& step, const Share& share, bool logprobs, ReplicaInputs& inputs) const;
+  void fill_rows(const Step& step, const Share& share, ReplicaInputs& inputs) const;
+  void fill_biases(const Step& step, std::span<const Row> rows, ReplicaInputs& inputs) const;
+  void fill_allowed(const Step& step, std::span<const Row> rows, ReplicaInputs& inputs) const;
+  void check(const StepInputs& inputs) const;
+  void upload(Step& step, const ReplicaInputs& inputs, size_t replica);
+  void start(Flight& flight);
   void fetch(Step& step, Flight& flight);
   void await(const Flight& flight);
+  StepResult take_result();
   template <typename T>
   static void close_gaps(const Flight& flight, size_t width, std::vector<T>& values);
 
@@ -170,14 +178,16 @@ class Runner {
   LoadStats stats_;
   std::mutex stats_mutex_;
   std::vector<Step> steps_;  // small buckets first
+  std::string programs_digest_;
   Program set_history_;
   Program copy_blocks_;
-  // One buffer a device.
+  // One buffer a device of this process.
   using Buffers = std::vector<pjrt::Buffer>;
   Buffers zeros(const Shape& shape) const;
   Buffers copies(const void* data, const Shape& shape) const;
-  int64_t num_devices_;
-  std::vector<std::vector<size_t>> replica_devices_;  // of each replica
+  int64_t num_devices_;                               // of the mesh
+  std::vector<OwnDevice> devices_;                    // of this process
+  std::vector<std::vector<size_t>> replica_devices_;  // of each replica, places in `devices_`
   std::vector<Buffers> weights_;
   std::vector<Shape> state_;  // of the caches, then of the two after them
   std::vector<Buffers> caches_;
@@ -190,6 +200,7 @@ class Runner {
     Buffers allowed, bias_tokens, bias_values;
   };
   std::vector<Defaults> defaults_;
+  std::vector<Share> shares_;  // of the step that is being made, one a replica
   std::array<Flight, kMostInFlight> flights_;
   StepTimes times_;
   int64_t launched_ = 0;

@@ -22,13 +22,12 @@ int32_t token_at(const Sequence& sequence, int64_t position) {
 }  // namespace
 
 // Items and rows of each replica lie together.
-void Runner::divide(Flight& flight, std::span<const Scheduled> items,
-                    std::span<const Row> rows) const {
+void Runner::divide(std::span<const Scheduled> items, std::span<const Row> rows) {
   int64_t token = 0;
   size_t item = 0;
   size_t row = 0;
-  for (size_t replica = 0; replica < flight.shares.size(); ++replica) {
-    Share& share = flight.shares[replica];
+  for (size_t replica = 0; replica < shares_.size(); ++replica) {
+    Share& share = shares_[replica];
     const size_t first_item = item;
     const size_t first_row = row;
     share.first_token = token;
@@ -44,9 +43,10 @@ void Runner::divide(Flight& flight, std::span<const Scheduled> items,
           "[engine] a step's items are not in the order of their replicas");
 }
 
-void Runner::fill_step(const Step& step, bool logprobs, Share& share) const {
+void Runner::fill_step(const Step& step, const Share& share, bool logprobs,
+                       ReplicaInputs& inputs) const {
   const std::span<const Scheduled> items = share.items;
-  std::vector<int32_t>& packed = share.step;
+  std::vector<int32_t>& packed = inputs.step;
   const StepLayout& layout = step.layout;
   const Bucket& bucket = step.bucket;
   packed.assign(static_cast<size_t>(layout.total()), 0);
@@ -80,12 +80,17 @@ void Runner::fill_step(const Step& step, bool logprobs, Share& share) const {
   distribution[0] = distribution[1] = decodes;
   distribution[2] = static_cast<int32_t>(items.size());
   *field(StepField::kLogprobs) = logprobs ? 1 : 0;
-  fill_rows(step, share);
+  inputs.rows = static_cast<int64_t>(share.rows.size());
+  fill_rows(step, share, inputs);
+  fill_biases(step, share.rows, inputs);
+  fill_allowed(step, share.rows, inputs);
 }
 
-void Runner::fill_rows(const Step& step, Share& share) const {
+void Runner::fill_rows(const Step& step, const Share& share, ReplicaInputs& inputs) const {
   const std::span<const Row> rows = share.rows;
-  const auto field = [&](StepField which) { return share.step.data() + step.layout.offset(which); };
+  const auto field = [&](StepField which) {
+    return inputs.step.data() + step.layout.offset(which);
+  };
   static const SamplingParams kGreedy;
   for (size_t r = 0; r < static_cast<size_t>(step.bucket.rows); ++r) {
     Row padding;
@@ -107,6 +112,63 @@ void Runner::fill_rows(const Step& step, Share& share) const {
     field(StepField::kFrequency)[r] = bits(params.frequency_penalty);
     field(StepField::kPresence)[r] = bits(params.presence_penalty);
   }
+}
+
+void Runner::fill_biases(const Step& step, std::span<const Row> rows, ReplicaInputs& inputs) const {
+  inputs.bias_tokens.clear();
+  inputs.bias_values.clear();
+  if (std::none_of(rows.begin(), rows.end(), [](const Row& row) {
+        return !row.bias.empty() || (row.sampling != nullptr && !row.sampling->logit_bias.empty());
+      })) {
+    return;
+  }
+  const auto width = static_cast<size_t>(options_.shape.biases);
+  const auto padded = static_cast<size_t>(step.bucket.rows);
+  inputs.bias_tokens.assign(padded * width, -1);
+  inputs.bias_values.assign(padded * width, 0);
+  for (size_t r = 0; r < rows.size(); ++r) {
+    size_t next = r * width;
+    const auto add = [&](std::span<const std::pair<int32_t, float>> biases) {
+      for (const auto& [token, value] : biases) {
+        require(next < (r + 1) * width, "[engine] more than {} biased tokens", width);
+        inputs.bias_tokens[next] = token;
+        inputs.bias_values[next++] = value;
+      }
+    };
+    if (rows[r].sampling != nullptr) add(rows[r].sampling->logit_bias);
+    add(rows[r].bias);
+  }
+}
+
+void Runner::fill_allowed(const Step& step, std::span<const Row> rows,
+                          ReplicaInputs& inputs) const {
+  inputs.allowed.clear();
+  if (std::all_of(rows.begin(), rows.end(), [](const Row& row) { return row.allowed.empty(); })) {
+    return;
+  }
+  const auto words = static_cast<size_t>((vocab_ + 31) / 32);
+  inputs.allowed.assign(static_cast<size_t>(step.bucket.rows) * words, ~uint32_t{0});
+  for (size_t r = 0; r < rows.size(); ++r) {
+    std::copy(rows[r].allowed.begin(), rows[r].allowed.end(),
+              inputs.allowed.begin() + static_cast<std::ptrdiff_t>(r * words));
+  }
+}
+
+void Runner::check(const StepInputs& inputs) const {
+  const auto program = static_cast<size_t>(inputs.program);  // of a negative one, a large one
+  bool fits = program < steps_.size() && inputs.replicas.size() == shares_.size();
+  for (size_t i = 0; fits && i < inputs.replicas.size(); ++i) {
+    const ReplicaInputs& replica = inputs.replicas[i];
+    const Step& step = steps_[program];
+    const auto rows = static_cast<size_t>(step.bucket.rows);
+    const auto either = [](size_t size, size_t whole) { return size == 0 || size == whole; };
+    fits = replica.rows >= 0 && replica.rows <= step.bucket.rows &&
+           replica.step.size() == static_cast<size_t>(step.layout.total()) &&
+           either(replica.bias_tokens.size(), rows * static_cast<size_t>(options_.shape.biases)) &&
+           replica.bias_values.size() == replica.bias_tokens.size() &&
+           either(replica.allowed.size(), rows * static_cast<size_t>((vocab_ + 31) / 32));
+  }
+  require(fits, "[engine] the inputs of a step are not those of program {}", inputs.program);
 }
 
 }  // namespace ttpu::engine

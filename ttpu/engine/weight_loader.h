@@ -3,9 +3,11 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "ttpu/engine/device.h"
 #include "ttpu/io/checkpoint.h"
 #include "ttpu/nn/decoder.h"
 #include "ttpu/pjrt/client.h"
@@ -38,11 +40,12 @@ class WeightLoader {
   // Aligned mapped bytes are used in place where the plugin can; the rest is copied once.
   pjrt::Buffer load(const nn::WeightDecl& decl, const pjrt::Client& client,
                     const std::shared_ptr<const io::Checkpoint>& keep_alive) const;
-  // What each device of the mesh has of the weight (decl.placement), in the order of the devices.
+  // What each of these devices of the mesh has of the weight (decl.placement), in their order.
   // Parts are read from the mapped file one at a time; devices with equal parts of a host's memory
   // share them. Only weights that must be put in order first (transposed ones) are made whole.
   std::vector<pjrt::Buffer> load_parts(
       const nn::WeightDecl& decl, const parallel::Mesh& mesh, const pjrt::Client& client,
+      std::span<const OwnDevice> devices,
       const std::shared_ptr<const io::Checkpoint>& keep_alive) const;
 
  private:

@@ -183,6 +183,7 @@ class PartLoader {
 
 std::vector<pjrt::Buffer> WeightLoader::load_parts(
     const nn::WeightDecl& decl, const parallel::Mesh& mesh, const pjrt::Client& client,
+    std::span<const OwnDevice> devices,
     const std::shared_ptr<const io::Checkpoint>& keep_alive) const {
   std::vector<pjrt::Buffer> buffers;
   if (decl.placement.empty()) {
@@ -193,8 +194,8 @@ std::vector<pjrt::Buffer> WeightLoader::load_parts(
   const PartLoader parts(*this, decl);
   std::map<Part, std::shared_ptr<const std::byte>> known;
   bool copied = false;
-  for (int64_t device = 0; device < mesh.num_devices(); ++device) {
-    const Part part = part_of_device(decl, mesh, device);
+  for (const auto& [place, device] : devices) {
+    const Part part = part_of_device(decl, mesh, place);
     std::shared_ptr<const std::byte>& bytes = known[part];
     if (bytes == nullptr) {
       if (const std::byte* at = parts.in_place(part)) {
@@ -208,8 +209,7 @@ std::vector<pjrt::Buffer> WeightLoader::load_parts(
       }
     }
     buffers.push_back(client
-                          .transfer_unpacked(bytes.get(), shape,
-                                             client.devices().at(static_cast<size_t>(device)),
+                          .transfer_unpacked(bytes.get(), shape, device,
                                              pjrt::HostBufferSemantics::kZeroCopy, bytes)
                           .buffer);
   }

@@ -1,5 +1,6 @@
 #include "ttpu/server/engine_loop.h"
 
+#include <chrono>
 #include <exception>
 #include <memory>
 
@@ -70,7 +71,12 @@ void EngineLoop::run() {
   while (true) {
     {
       std::unique_lock lock(mutex_);
-      if (!busy) woken_.wait(lock, [this] { return work_ || stop_; });
+      const auto woken = [this] { return work_ || stop_; };
+      if (!busy && engine_.leads()) {
+        woken_.wait_for(lock, std::chrono::seconds(1), woken);
+      } else if (!busy) {
+        woken_.wait(lock, woken);
+      }
       work_ = false;
       if (stop_) return;
     }
