@@ -8,6 +8,7 @@
 
 #include "cli/commands.h"
 #include "cli/model_flags.h"
+#include "cli/with_engine.h"
 #include "ttpu/base/error.h"
 #include "ttpu/engine/generator.h"
 #include "ttpu/engine/offline.h"
@@ -141,7 +142,7 @@ Json describe(const BenchFlags& flags) {
           {"max_num_seqs", flags.model.engine.max_num_seqs}};
 }
 
-Engine load(const BenchFlags& flags) {
+void with_engine(const BenchFlags& flags, const ttpu::cli::Lead& lead) {
   ttpu::require(flags.input_len > 0 && flags.output_len > 0,
                 "[bench] --input-len is {} and --output-len {}, expected at least 1",
                 flags.input_len, flags.output_len);
@@ -149,13 +150,10 @@ Engine load(const BenchFlags& flags) {
   model.engine.lazy_programs = false;  // what is loaded late would be measured
   if (model.engine.max_model_len == 0 && flags.dataset.empty())
     model.engine.max_model_len = flags.input_len + flags.output_len;
-  return ttpu::cli::load_engine(model);
+  ttpu::cli::with_engine(model, lead);
 }
 
-void run_throughput(const BenchFlags& flags) {
-  ttpu::require(flags.num_prompts >= 0, "[bench] --num-prompts is {}, expected at least 1",
-                flags.num_prompts);
-  Engine engine = load(flags);
+void measure_throughput(Engine& engine, const BenchFlags& flags) {
   std::mt19937_64 random(flags.model.sampling.seed);
   std::vector<Request> requests = requests_of(flags, engine, random);
   const size_t count = requests.size();
@@ -177,10 +175,7 @@ void run_throughput(const BenchFlags& flags) {
   print(flags, report);
 }
 
-void run_latency(const BenchFlags& flags) {
-  ttpu::require(flags.iterations > 0, "[bench] --iterations is {}, expected at least 1",
-                flags.iterations);
-  Engine engine = load(flags);
+void measure_latency(Engine& engine, const BenchFlags& flags) {
   std::mt19937_64 random(flags.model.sampling.seed);
   measure(engine, {random_request(flags, engine.vocab(), random)});
   std::vector<double> seconds;
@@ -206,6 +201,18 @@ void run_latency(const BenchFlags& flags) {
   report["decode_tokens_per_second"] =
       static_cast<double>(flags.model.engine.max_num_seqs) / quantile(per_token, 0.5);
   print(flags, report);
+}
+
+void run_throughput(const BenchFlags& flags) {
+  ttpu::require(flags.num_prompts >= 0, "[bench] --num-prompts is {}, expected at least 1",
+                flags.num_prompts);
+  with_engine(flags, [&](Engine& engine) { measure_throughput(engine, flags); });
+}
+
+void run_latency(const BenchFlags& flags) {
+  ttpu::require(flags.iterations > 0, "[bench] --iterations is {}, expected at least 1",
+                flags.iterations);
+  with_engine(flags, [&](Engine& engine) { measure_latency(engine, flags); });
 }
 
 void add_flags(CLI::App& command, BenchFlags* flags) {

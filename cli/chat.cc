@@ -9,6 +9,7 @@
 
 #include "cli/commands.h"
 #include "cli/model_flags.h"
+#include "cli/with_engine.h"
 #include "ttpu/base/error.h"
 
 namespace {
@@ -30,8 +31,8 @@ constexpr const char* kHelp =
 
 class Conversation {
  public:
-  Conversation(const ttpu::cli::ModelFlags& flags, std::string system)
-      : flags_(flags), system_(std::move(system)), generator_(ttpu::cli::load_generator(flags)) {
+  Conversation(ttpu::engine::Engine& engine, const ttpu::cli::ModelFlags& flags, std::string system)
+      : engine_(engine), flags_(flags), system_(std::move(system)) {
     reset();
   }
 
@@ -43,7 +44,7 @@ class Conversation {
     } else if (line == "/reset") {
       reset();
     } else if (line == "/stats") {
-      ttpu::cli::print_stats(generator_.engine(), last_, prompt_tokens_);
+      ttpu::cli::print_stats(engine_, last_, prompt_tokens_);
     } else if (line.rfind("/system", 0) == 0) {
       system_ = line.size() > 8 ? line.substr(8) : "";
       reset();
@@ -66,11 +67,11 @@ class Conversation {
     g_cancelled = false;
     try {
       ttpu::engine::Request request;
-      request.prompt = generator_.encode_chat(messages_);
+      request.prompt = engine_.text().encode_chat(messages_);
       request.sampling = flags_.sampling;
       prompt_tokens_ = request.prompt.size();
-      last_ = generator_.generate(
-          request,
+      last_ = ttpu::engine::generate_one(
+          engine_, request,
           [](const std::string& piece) {
             std::fputs(piece.c_str(), stdout);
             std::fflush(stdout);
@@ -78,23 +79,24 @@ class Conversation {
           &g_cancelled);
       std::puts(last_.finish_reason == ttpu::engine::FinishReason::kAborted ? " [stopped]" : "");
       messages_.push_back({{"role", "assistant"}, {"content", last_.text}});
-      if (flags_.stats) ttpu::cli::print_stats(generator_.engine(), last_, prompt_tokens_);
+      if (flags_.stats) ttpu::cli::print_stats(engine_, last_, prompt_tokens_);
     } catch (const ttpu::Error& error) {
       messages_.erase(messages_.size() - 1);
       std::fprintf(stderr, "ttpu: %s\n", error.what());
     }
   }
 
+  ttpu::engine::Engine& engine_;
   const ttpu::cli::ModelFlags& flags_;
   std::string system_;
-  ttpu::engine::Generator generator_;
   Json messages_;
   ttpu::engine::GenerationResult last_;
   size_t prompt_tokens_ = 0;
 };
 
-void run(const ttpu::cli::ModelFlags& flags, const std::string& system) {
-  Conversation conversation(flags, system);
+void talk(ttpu::engine::Engine& engine, const ttpu::cli::ModelFlags& flags,
+          const std::string& system) {
+  Conversation conversation(engine, flags, system);
   struct sigaction action {};
   action.sa_handler = on_interrupt;
   sigaction(SIGINT, &action, nullptr);  // without SA_RESTART, so that reading a line is interrupted
@@ -129,5 +131,8 @@ void add_chat_command(CLI::App& app) {
   ttpu::cli::add_model_flags(*command, flags.get());
   command->add_option("--system", *system, "The system prompt");
   command->footer("Example: ttpu chat model.gguf --temperature 0.7 --top-p 0.9");
-  command->callback([flags, system] { run(*flags, *system); });
+  command->callback([flags, system] {
+    ttpu::cli::with_engine(*flags,
+                           [&](ttpu::engine::Engine& engine) { talk(engine, *flags, *system); });
+  });
 }

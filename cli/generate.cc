@@ -9,6 +9,7 @@
 
 #include "cli/commands.h"
 #include "cli/model_flags.h"
+#include "cli/with_engine.h"
 #include "ttpu/base/error.h"
 #include "ttpu/base/file.h"
 #include "ttpu/engine/beam_search.h"
@@ -17,6 +18,7 @@
 namespace {
 
 using ttpu::Json;
+using ttpu::engine::Engine;
 
 std::atomic<bool> g_cancelled{false};
 
@@ -45,42 +47,39 @@ void read_structured_outputs(GenerateFlags* flags) {
 }
 
 // To standard output, one after the other; text as it comes, objects when they are whole.
-void answer_in_turn(const GenerateFlags& flags, const std::vector<Json>& items) {
-  ttpu::engine::Generator generator = ttpu::cli::load_generator(flags.model);
+void answer_in_turn(Engine& engine, const GenerateFlags& flags, const std::vector<Json>& items) {
   std::vector<ttpu::engine::Request> requests(items.size());
   for (size_t i = 0; i < items.size(); ++i) {  // a bad one is found before the first is answered
-    requests[i].prompt = ttpu::engine::prompt_tokens(generator.engine().text(), items[i],
-                                                     flags.chat, fmt::format("prompt {}", i + 1));
+    requests[i].prompt = ttpu::engine::prompt_tokens(engine.text(), items[i], flags.chat,
+                                                     fmt::format("prompt {}", i + 1));
     requests[i].sampling = flags.model.sampling;
     if (requests[i].sampling.structured_outputs) {
-      requests[i].grammar =
-          generator.engine().compile_grammar(*requests[i].sampling.structured_outputs);
+      requests[i].grammar = engine.compile_grammar(*requests[i].sampling.structured_outputs);
     }
-    generator.engine().check(requests[i]);
+    engine.check(requests[i]);
   }
   for (const ttpu::engine::Request& request : requests) {
-    const auto result = generator.generate(request, [&](const std::string& piece) {
+    const auto result = ttpu::engine::generate_one(engine, request, [&](const std::string& piece) {
       if (flags.json) return;
       std::fputs(piece.c_str(), stdout);
       std::fflush(stdout);
     });
     if (flags.json) {
       Json line = to_json(request, result);
-      if (flags.model.stats) line["stats"] = ttpu::cli::stats_json(generator.engine(), result);
+      if (flags.model.stats) line["stats"] = ttpu::cli::stats_json(engine, result);
       std::puts(line.dump().c_str());
     } else {
       std::fputs("\n", stdout);
     }
     std::fflush(stdout);
     if (flags.model.stats && !flags.json) {
-      ttpu::cli::print_stats(generator.engine(), result, request.prompt.size());
+      ttpu::cli::print_stats(engine, result, request.prompt.size());
     }
   }
 }
 
 // The best answer of each search; with --json all of them.
-void search_in_turn(const GenerateFlags& flags, const std::vector<Json>& items) {
-  ttpu::engine::Engine engine = ttpu::cli::load_engine(flags.model);
+void search_in_turn(Engine& engine, const GenerateFlags& flags, const std::vector<Json>& items) {
   ttpu::engine::BeamSearchParams params = flags.beams;
   params.beam_width = flags.beam_width;
   params.max_tokens = flags.model.sampling.max_tokens;
@@ -107,8 +106,7 @@ void search_in_turn(const GenerateFlags& flags, const std::vector<Json>& items) 
 }
 
 // Many at once, into a file.
-void answer_into_file(const GenerateFlags& flags, std::vector<Json> items) {
-  ttpu::engine::Engine engine = ttpu::cli::load_engine(flags.model);
+void answer_into_file(Engine& engine, const GenerateFlags& flags, std::vector<Json> items) {
   ttpu::engine::OfflineJob job{std::move(items), flags.model.sampling, flags.chat, flags.output};
   std::signal(SIGINT, [](int) { g_cancelled = true; });
   std::signal(SIGTERM, [](int) { g_cancelled = true; });
@@ -142,13 +140,15 @@ void run(const GenerateFlags& flags) {
                                                 : ttpu::engine::read_jsonl(flags.input);
   ttpu::require(flags.beam_width == 0 || flags.output.empty(),
                 "[generate] --beam-width does not go with --output");
-  if (flags.beam_width > 0) {
-    search_in_turn(flags, items);
-  } else if (flags.output.empty()) {
-    answer_in_turn(flags, items);
-  } else {
-    answer_into_file(flags, std::move(items));
-  }
+  ttpu::cli::with_engine(flags.model, [&](Engine& engine) {
+    if (flags.beam_width > 0) {
+      search_in_turn(engine, flags, items);
+    } else if (flags.output.empty()) {
+      answer_in_turn(engine, flags, items);
+    } else {
+      answer_into_file(engine, flags, std::move(items));
+    }
+  });
 }
 
 }  // namespace

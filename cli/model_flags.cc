@@ -161,16 +161,6 @@ engine::EmbedderOptions embedder_options(const LoadFlags& flags) {
   return options;
 }
 
-engine::Engine load_engine(const ModelFlags& flags) {
-  engine::validate(flags.sampling, INT32_MAX);  // before a large file is read
-  return engine::Engine(model_path(flags), with_bundle(flags, engine_options(flags)));
-}
-
-engine::Generator load_generator(const ModelFlags& flags) {
-  engine::validate(flags.sampling, INT32_MAX);
-  return engine::Generator(model_path(flags), with_bundle(flags, engine_options(flags)));
-}
-
 void print_stats(const engine::Engine& engine, const engine::GenerationResult& result,
                  size_t prompt_tokens) {
   const engine::LoadStats& load = engine.stats();

@@ -53,8 +53,6 @@ struct ModelFlags : LoadFlags {
 
 // `sampling.max_tokens` and `sampling.temperature` keep what they are set to as defaults.
 void add_model_flags(CLI::App& command, ModelFlags* flags);
-engine::Generator load_generator(const ModelFlags& flags);
-engine::Engine load_engine(const ModelFlags& flags);
 // To standard error: load, compile, time to first token, tokens a second, peak memory.
 void print_stats(const engine::Engine& engine, const engine::GenerationResult& result,
                  size_t prompt_tokens);

@@ -8,6 +8,7 @@
 
 #include "cli/commands.h"
 #include "cli/model_flags.h"
+#include "cli/with_engine.h"
 #include "ttpu/base/error.h"
 #include "ttpu/server/server.h"
 
@@ -149,16 +150,18 @@ void run(ServeFlags* flags) {
   allow_many_files();
   const std::filesystem::path path = ttpu::cli::model_path(flags->model);
   flags->server.model_path = path.string();
-  std::fprintf(stderr, "loading %s\n", path.c_str());
+  if (!ttpu::cli::follows_another()) std::fprintf(stderr, "loading %s\n", path.c_str());
   if (embeds(*flags, path)) {
     ttpu::engine::Embedder embedder(path, ttpu::cli::embedder_options(flags->model),
                                     print_progress);
     serve(embedder, flags->server);
     return;
   }
-  ttpu::engine::Engine engine(path, engine_options(*flags), print_progress);
-  flags->server.generation_config = engine.files().generation_config;
-  serve(engine, flags->server);
+  const auto lead = [&](ttpu::engine::Engine& engine) {
+    flags->server.generation_config = engine.files().generation_config;
+    serve(engine, flags->server);
+  };
+  ttpu::cli::with_engine(path, engine_options(*flags), lead, print_progress);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 """`ttpu launch` over two network namespaces: hosts whose network can be cut."""
 
+import pathlib
 import stat
 import subprocess
 import sys
@@ -89,3 +90,24 @@ def test_a_host_that_is_cut_off_is_named_and_ends_what_it_runs(command, network,
             job.process.kill()
         daemon.kill()
         daemon.wait()
+
+
+def test_an_engine_whose_follower_is_cut_off_ends_with_its_name(command, network):
+    a, b, cut = network
+    model = pathlib.Path(__file__).resolve().parents[1] / "fixtures/models/llama"
+    jobs = []
+    try:
+        for number, namespace in enumerate((a, b)):
+            jobs.append(Job("ip", "netns", "exec", namespace, command, "bench", "throughput", str(model), "--num-prompts", "100000",
+                            "--input-len", "8", "--output-len", "50", before=(), env={
+                                "TTPU_NUM_PROCESSES": "2", "TTPU_PROCESS_ID": str(number), "TTPU_HOSTS": "a,b",
+                                "TTPU_COORDINATOR": "10.213.7.1:8490", "TTPU_PEER_TIMEOUT": "2"}))
+        assert jobs[1].process.stderr.readline() == "process 1 (b) follows process 0 (a)\n"
+        cut()
+        for job, other in zip(jobs, ("process 1 (b)", "process 0 (a)")):
+            status, out, err = job.end()
+            assert (status, out) == (1, "")
+            assert f"{other} has not been heard of for 2 s" in err
+    finally:
+        for job in jobs:
+            job.process.kill()
