@@ -117,7 +117,7 @@ std::vector<kernels::KernelChoice> build_bundle(const BundleRequest& request,
   Place place = request.topology.empty() ? on_device(request, source.spec) : ahead(request, source);
   BundleWriter writer(request.folder);
   const EnginePlan& plan = place.plan;
-  const auto total = static_cast<int64_t>(plan.buckets.size()) + 1;
+  const auto total = static_cast<int64_t>(plan.buckets.size()) + 2;
   int64_t done = 0;
   const auto add = [&](const std::string& name, const std::string& text,
                        const std::string& checked = "") {
