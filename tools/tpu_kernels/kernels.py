@@ -107,6 +107,11 @@ def fitted(estimate, queries, pages, what):
             queries //= 2
 
 
+def scoped_vmem(need):
+    """What a call may take: twice the estimate. In the rest the compiler puts the weights that it fetches meanwhile."""
+    return min(2 * int(need) + (8 << 20), vmem_bytes() * 7 // 8)
+
+
 def check_smem(need):
     have = tpu_info.get_tpu_info().smem_capacity_bytes
     if need > have // 2:
@@ -140,21 +145,24 @@ def ragged_paged_attention(key):
         "sm_scale": key["scale"],
         "sliding_window": key["window"] or None,
         "soft_cap": key["soft_cap"] or None,
-        "vmem_limit_bytes": vmem_bytes() * 7 // 8,
     }
     what = f"attention of {q_heads} heads of {dim} over {kv_heads}"
     if small:
         bq, bkv = fitted(estimate, max(1, queries // 2), min(per, max(1, 2048 // page)), what)
         options |= {"num_queries_per_block": bq, "num_kv_pages_per_block": bkv}
+        need = estimate(bq, bkv)
     else:
         row_bytes = 2 * kv_heads * dim * jnp.dtype(cache_dtype).itemsize
         _, d = fitted(estimate, 1, max(1, min(per, (8 << 20) // (row_bytes * page))), what)
         bq, m = fitted(estimate, queries, block, what)
         half = m // 2 if m % 2 == 0 else m
+        need = max(estimate(1, d), estimate(bq, m))
         options |= {
             "d_block_sizes": (1, d * page, 1, d * page),
             "m_block_sizes": (bq, m * page, max(1, bq // 2), half * page),
         }
+
+    options["vmem_limit_bytes"] = scoped_vmem(need)
 
     def function(q, k, v, cache, kv_lens, page_indices, cu_q_lens, distribution, *sinks):
         if cache_dtype == jnp.float8_e4m3fn:
