@@ -113,13 +113,24 @@ Value gumbel(const SamplingInputs& in, Value tokens) {
   return -ir::log(-ir::log_plus_one(-u));
 }
 
-// The sums of what stands before each column of x.
+// The sums of what stands before each column of x [rows, n]: within blocks of the width of a TPU's
+// lanes by a product with a triangle of ones, and so again for the sums of whole blocks.
 Value sums_before(Value x) {
-  const Value zero = ir::scalar_like(x, 0);
-  const auto shifted = [&](Value v, int64_t by) { return ir::pad(v, zero, {0, by}, {0, -by}); };
-  Value sums = shifted(x, 1);
-  for (int64_t by = 1; by < x.dim(1); by *= 2) sums = sums + shifted(sums, by);
-  return sums;
+  constexpr int64_t kBlock = 128;
+  const int64_t rows = x.dim(0), columns = x.dim(1);
+  const int64_t blocks = (columns + kBlock - 1) / kBlock;
+  const Value padded = ir::pad(x, ir::scalar_like(x, 0), {0, 0}, {0, blocks * kBlock - columns});
+  const Value in_blocks = ir::reshape(padded, {rows, blocks, kBlock});
+  const Shape square(DType::kS32, {kBlock, kBlock});
+  const Value before = ir::compare(ir::iota(x.function(), square, 0),
+                                   ir::iota(x.function(), square, 1), ComparisonDirection::kLt);
+  Value sums = ir::dot_general(in_blocks, ir::convert(before, x.dtype()), {{}, {}, {2}, {0}},
+                               std::nullopt, ir::Precision::kHighest);
+  if (blocks > 1) {
+    const Value of_blocks = sums_before(ir::reduce_sum(in_blocks, {2}));
+    sums = sums + ir::broadcast_in_dim(of_blocks, sums.dims(), {0, 1});
+  }
+  return ir::slice(ir::reshape(sums, padded.dims()), {0, 0}, x.dims());
 }
 
 // Which of the sorted [rows, vocab] logits stay.
