@@ -104,6 +104,9 @@ plan::ProgramReport compile_in_child(const CompileFlags& flags, const std::strin
                                       flags.layers,
                                       "--child",
                                       phase};
+  if (flags.engine.num_blocks > 0) {
+    command.insert(command.end(), {"--num-blocks", std::to_string(flags.engine.num_blocks)});
+  }
   if (!flags.engine.quantization.empty()) {
     command.insert(command.end(), {"--quantization", flags.engine.quantization});
   }

@@ -110,6 +110,17 @@ ENTRY %main (w: bf16[256,4096]) -> bf16[64,4096] {
   EXPECT_EQ(cost.hbm_bytes, 64.0 * 4096 * 2);
 }
 
+// The same as XLA's text has it without a computation of its own.
+TEST(Schedule, ASliceInShortMovesWhatItTakes) {
+  const ScheduleCost cost = cost_of(R"(
+ENTRY %main (w: bf16[256,4096]) -> bf16[64,4096] {
+  %w = bf16[256,4096]{1,0:T(8,128)(2,1)} parameter(0)
+  %slice-start = ((bf16[256,4096]{1,0:T(8,128)(2,1)}), bf16[64,4096]{1,0:T(8,128)(2,1)S(1)}, s32[]{:S(2)}) slice-start(%w), slice={[0:64], [0:4096]}
+  ROOT %slice-done = bf16[64,4096]{1,0:T(8,128)(2,1)S(1)} slice-done(%slice-start)
+})");
+  EXPECT_EQ(cost.hbm_bytes, 64 * 4096 * 2);
+}
+
 TEST(Schedule, AnAllReduceIsExposedAndAStartedGatherIsNot) {
   const ScheduleCost cost = cost_of(R"(
 ENTRY %main (a: bf16[2048,4096], b: bf16[16,128]) -> bf16[64,128] {

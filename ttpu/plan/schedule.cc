@@ -112,6 +112,9 @@ class Player {
     if (op.opcode == "call") return call(op, weight, depth);
     if (op.opcode == "copy-start") return start_copy(around, op, weight);
     if (op.opcode == "async-start") return start_async(op, weight, depth);
+    if (op.opcode == "slice-start" || op.opcode == "dynamic-slice-start") {
+      return start_slice(op, weight);
+    }
     if (op.opcode.ends_with("-done")) return finish(around, op, weight);
     if (is_free(op)) return;
     if (op.opcode == "custom-call") return kernel(around, op, weight);
@@ -176,6 +179,19 @@ class Player {
       if (op.shape.parts[i].memory_space == 0) bytes += op.shape.parts[i].padded_bytes();
     }
     if (op.shape.parts.empty()) bytes = work_of(module_, around, op).hbm_bytes;
+    queue_copy(op.id, bytes, weight);
+  }
+
+  // As XLA's text writes an asynchronous slice: ((operands), result, context).
+  void start_slice(const HloInstruction& op, double weight) {
+    if (op.shape.parts.size() < 2) return;
+    const HloShape& from = op.shape.parts[0];
+    const HloShape& part = op.shape.parts[1];
+    const HloShape& whole = from.is_tuple && !from.parts.empty() ? from.parts[0] : from;
+    double bytes = 0;
+    for (const int64_t space : {whole.memory_space, part.memory_space}) {
+      if (space == 0) bytes += part.padded_bytes();
+    }
     queue_copy(op.id, bytes, weight);
   }
 
