@@ -19,9 +19,9 @@ DType compute_dtype(Value x, const WeightOperand& weight) {
   return x.dtype() == DType::kBF16 && narrow_weight ? DType::kBF16 : DType::kF32;
 }
 
-// x's last dimension with w's last; f32, of 8-bit integers i32. Batching: leading dimensions that
-// both have.
-Value product(Value x, Value w, int64_t batching = 0) {
+// x's last dimension with w's last; f32 or `floats`, of 8-bit integers i32. Batching: leading
+// dimensions that both have.
+Value product(Value x, Value w, int64_t batching = 0, DType floats = DType::kF32) {
   ir::DotDimensionNumbers dims;
   for (int64_t i = 0; i < batching; ++i) {
     dims.lhs_batching.push_back(i);
@@ -31,7 +31,7 @@ Value product(Value x, Value w, int64_t batching = 0) {
   dims.rhs_contracting = {w.rank() - 1};
   const ir::Precision precision =
       x.dtype() == DType::kF32 ? ir::Precision::kHighest : ir::Precision::kDefault;
-  return ir::dot_general(x, w, dims, is_float(x.dtype()) ? DType::kF32 : DType::kS32, precision);
+  return ir::dot_general(x, w, dims, is_float(x.dtype()) ? floats : DType::kS32, precision);
 }
 
 struct Quantized {
@@ -230,8 +230,15 @@ Value linear(Value x, const WeightOperand& weight, std::optional<Value> bias, DT
 Value gated_linear(Value x, const WeightOperand& gate, const WeightOperand& up,
                    Activation activation, std::optional<Value> gate_bias,
                    std::optional<Value> up_bias) {
-  const Value activated = activate(activation, linear_f32(x, gate, gate_bias));
-  return ir::convert(activated * linear_f32(x, up, up_bias), x.dtype());
+  const auto projected = [x](const WeightOperand& weight, std::optional<Value> bias) {
+    const bool plain = x.dtype() == DType::kBF16 && compute_dtype(x, weight) == x.dtype();
+    if (!plain || weight.scales || bias) return linear_f32(x, weight, bias);
+    // Rounded by the product itself, as transformers does: half the bytes for the next operator.
+    return product(x, dense(weight, x.dtype()), 0, x.dtype());
+  };
+  const Value activated = activate(activation, projected(gate, gate_bias));
+  const Value factor = ir::convert(projected(up, up_bias), activated.dtype());
+  return ir::convert(activated * factor, x.dtype());
 }
 
 Value expert_linear(Value x, Value expert_ids, const WeightOperand& stacked,
