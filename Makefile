@@ -92,13 +92,14 @@ sanitize-address: test-setup ## with the address and undefined-behaviour sanitiz
 	$(ASAN) cmake --build build-asan -j $(JOBS)
 	cd build-asan && $(ASAN) $(CTEST) $(SANITIZE_CTEST)
 
-# The layers whose tests start threads.
+# The layers whose tests start threads; real weights run the same code for much longer.
 THREADED ?= base pjrt parallel kernels engine server
+THREADED_CTEST ?= -E RealWeights
 TSAN = TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1:suppressions=$(CURDIR)/tools/sanitizers/tsan.supp
 sanitize-thread: test-setup ## with the thread sanitizer, in build-tsan
 	$(CONFIGURE) -B build-tsan -DTTPU_SANITIZE=thread >/dev/null
 	$(TSAN) cmake --build build-tsan -j $(JOBS) --target $(THREADED:%=ttpu_%_test)
-	cd build-tsan && $(TSAN) $(CTEST) -R '^($(shell echo $(THREADED) | tr ' ' '|'))\.'
+	cd build-tsan && $(TSAN) $(CTEST) -R '^($(shell echo $(THREADED) | tr ' ' '|'))\.' $(THREADED_CTEST)
 
 fuzz: setup ## each fuzz target for FUZZ_SECONDS (10)
 	$(CONFIGURE) -B build-fuzz -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DTTPU_BUILD_TESTS=OFF \
