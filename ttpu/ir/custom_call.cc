@@ -55,7 +55,7 @@ std::vector<Shape> infer_custom_call(const OpContext& op) {
 }
 
 Values custom_call(Function& function, std::string target, const Values& operands,
-                   std::vector<Shape> results, const CustomCallOptions& options) {
+                   const std::vector<Shape>& results, const CustomCallOptions& options) {
   require(options.api_version >= 1 && options.api_version <= 4,
           "[custom_call] api_version {}, 1 to 4 expected", options.api_version);
   require(options.api_version == 4 || options.backend_config.empty(),
@@ -81,12 +81,11 @@ Values custom_call(Function& function, std::string target, const Values& operand
   if (!options.frontend_attributes.empty()) {
     a.set("mhlo.frontend_attributes", options.frontend_attributes);
   }
-  return function.append(OpKind::kCustomCall, operands, std::move(a), {}, std::move(results))
-      .results;
+  return function.append(OpKind::kCustomCall, operands, std::move(a), {}, results).results;
 }
 
 Values row_major_call(Function& function, std::string target, const Values& operands,
-                      std::vector<Shape> results, CustomCallOptions options) {
+                      const std::vector<Shape>& results, CustomCallOptions options) {
   const auto row_major = [](const Shape& shape) {
     Dims order;
     for (int64_t axis = shape.rank() - 1; axis >= 0; --axis) order.push_back(axis);
@@ -95,7 +94,7 @@ Values row_major_call(Function& function, std::string target, const Values& oper
   for (const Value operand : operands)
     options.operand_layouts.push_back(row_major(operand.shape()));
   for (const Shape& result : results) options.result_layouts.push_back(row_major(result));
-  return custom_call(function, std::move(target), operands, std::move(results), options);
+  return custom_call(function, std::move(target), operands, results, options);
 }
 
 }  // namespace ttpu::ir

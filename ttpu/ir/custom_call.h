@@ -20,11 +20,11 @@ struct CustomCallOptions {
 };
 
 Values custom_call(Function& function, std::string target, const Values& operands,
-                   std::vector<Shape> results, const CustomCallOptions& options = {});
+                   const std::vector<Shape>& results, const CustomCallOptions& options = {});
 
 // With row-major operands and results, as kernels on CPU want them: without a word about it the
 // compiler takes the order that suits the neighbours.
 Values row_major_call(Function& function, std::string target, const Values& operands,
-                      std::vector<Shape> results, CustomCallOptions options = {});
+                      const std::vector<Shape>& results, CustomCallOptions options = {});
 
 }  // namespace ttpu::ir

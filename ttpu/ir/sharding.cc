@@ -161,8 +161,7 @@ Values manual_computation(const Values& operands, const std::vector<Sharding>& i
     results.push_back(global_shape(yielded[i].shape(), out_shardings[i], manual_axes, mesh));
   }
   return function
-      .append(OpKind::kManualComputation, operands, std::move(attributes), {region},
-              std::move(results))
+      .append(OpKind::kManualComputation, operands, std::move(attributes), {region}, results)
       .results;
 }
 

@@ -31,7 +31,7 @@ Builder unary(Value (*builder)(Value)) {
 Builder binary(Value (*builder)(Value, Value)) {
   return [builder](Arguments a) { return Values{builder(a.value(0), a.value(1))}; };
 }
-Builder reduction(Value (*builder)(Value, Dims, bool)) {
+Builder reduction(Value (*builder)(Value, const Dims&, bool)) {
   return [builder](Arguments a) {
     return Values{builder(a.value(0), a.dims("axes"), a.flag("keep_dims"))};
   };

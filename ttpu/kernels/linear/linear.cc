@@ -237,7 +237,7 @@ Value dense(const WeightOperand& weight, DType dtype) {
   const Value numbers = f32(weight.value);
   const Value scales = ir::expand_dims(f32(weight.scales), -1);
   if (has_row_scales(weight)) return ir::convert(numbers * scales, dtype);
-  const Dims dims = numbers.dims();
+  const Dims& dims = numbers.dims();
   Dims grouped = weight.scales.dims();
   grouped.push_back(dims.back() / grouped.back());
   Value parts = ir::reshape(numbers, grouped);

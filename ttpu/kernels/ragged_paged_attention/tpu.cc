@@ -64,7 +64,8 @@ double visible_pairs(double tokens, double sequences, double context,
 ir::TextBody attention_work(const AttentionSizes& sizes, const RaggedBatch& batch) {
   const int64_t sequences = batch.kv_lens.dim(0);
   const auto tokens = static_cast<double>(sizes.tokens);
-  const auto context = static_cast<double>(batch.page_indices.dim(0) / sequences * sizes.page_size);
+  const int64_t pages = batch.page_indices.dim(0) / sequences;
+  const auto context = static_cast<double>(pages * sizes.page_size);
   ir::TextBody work;
   work.flops =
       sizes.flops * visible_pairs(tokens, static_cast<double>(sequences), context, sizes.window);
