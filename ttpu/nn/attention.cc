@@ -116,7 +116,7 @@ ir::Value head_norm(Context& context, const AttentionSpec& spec, const NormSpec&
   if (!spec.norm_whole) return norm(context, norm_spec, own);
   const parallel::Mesh& mesh = context.layout().mesh();
   const ir::Value x = parallel::gather(own, 1, mesh, division);
-  const Dims dims = x.dims();
+  const Dims& dims = x.dims();
   const ir::Value normed =
       ir::reshape(norm(context, norm_spec, ir::reshape(x, {dims[0], dims[1] * dims[2]})), dims);
   return parallel::own_part(normed, 1, mesh, division);

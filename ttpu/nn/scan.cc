@@ -102,8 +102,9 @@ LayerResult scan_layers(Context& context, const std::vector<LayerSpec>& layers, 
     if (attention != nullptr && attention->rope) tables.get(*attention->rope);
   }
   const ir::Value zero = ir::scalar_like(inputs.tokens, 0);
+  const size_t turns = layers.size() / period;
   const auto more = [&](const ir::Values& v) {
-    return ir::compare(v[0], ir::scalar_like(v[0], static_cast<double>(layers.size() / period)),
+    return ir::compare(v[0], ir::scalar_like(v[0], static_cast<double>(turns)),
                        ir::ComparisonDirection::kLt);
   };
   const auto turn = [&](const ir::Values& v) -> ir::Values {

@@ -32,7 +32,7 @@ Mesh::Mesh(const std::vector<std::pair<std::string, int64_t>>& axes) {
             "[mesh] axis '{}' has {} devices; expected 1 or more, and at most {} in all", name,
             size, kMostDevices);
     stride *= size;
-    const auto same = [&](const auto& known) { return known.first == name; };
+    const auto same = [&key = name](const auto& known) { return known.first == key; };
     require(std::none_of(axes_.begin(), axes_.end(), same), "[mesh] axis '{}' is given twice",
             name);
     if (size > 1) axes_.emplace_back(name, size);

@@ -55,7 +55,7 @@ std::optional<MemoryStats> Device::memory_stats() const {
   if (PJRT_Error* error = api_->PJRT_Device_MemoryStats(&args); error != nullptr) {
     const Error ours = take_error(api_, error, "device");
     if (ours.code() == Code::kUnimplemented) return std::nullopt;
-    throw ours;
+    throw Error(ours);
   }
   MemoryStats stats;
   stats.bytes_in_use = args.bytes_in_use;

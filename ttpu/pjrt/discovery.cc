@@ -59,7 +59,7 @@ fs::path python_prefix() {
     const fs::path python = fs::path(path.substr(start, end - start)) / "python3";
     start = end + 1;
     if (!is_file(python) || ::access(python.c_str(), X_OK) != 0) continue;
-    const fs::path prefix = python.parent_path().parent_path();
+    fs::path prefix = python.parent_path().parent_path();
     if (is_file(prefix / "pyvenv.cfg")) return prefix;
     std::error_code error;
     const fs::path real = fs::canonical(python, error);

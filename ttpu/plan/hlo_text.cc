@@ -346,7 +346,7 @@ class TextReader {
     op->group_size = read_group_size(attribute(text, "replica_groups"));
     // {{}: (1, {}), {1}: (3, {})}
     std::string_view aliased = attribute(text, "output_to_operand_aliasing");
-    for (size_t at; (at = aliased.find(": (")) != std::string_view::npos;) {
+    for (size_t at = 0; (at = aliased.find(": (")) != std::string_view::npos;) {
       aliased.remove_prefix(at + 3);
       if (const auto index = integer(aliased)) op->aliased.push_back(*index);
     }

@@ -310,7 +310,7 @@ class Load {
                             : std::min(requests_.size(), size_t(options_.max_concurrency));
     std::exception_ptr failure;
     for (size_t i = 0; i < most; ++i) {
-      asio::co_spawn(io_, work(), [&failure](std::exception_ptr thrown) {
+      asio::co_spawn(io_, work(), [&failure](const std::exception_ptr& thrown) {
         if (thrown) failure = thrown;
       });
     }
@@ -366,7 +366,7 @@ std::string first_served_model(const LoadOptions& options) {
                                text += bytes;
                                return text.size() < (size_t{1} << 20);
                              }),
-                 [&](std::exception_ptr thrown, Outcome result) {
+                 [&](const std::exception_ptr& thrown, Outcome result) {
                    failure = thrown;
                    outcome = std::move(result);
                  });

@@ -96,7 +96,7 @@ void Histogram::print(const std::string& name, const std::string& labels, std::s
       fmt::format("{}_sum{{{}}} {}\n{}_count{{{}}} {}\n", name, labels, sum_, name, labels, total);
 }
 
-Metrics::Metrics(std::string model)
+Metrics::Metrics(const std::string& model)
     : time_to_first_token(kFirstToken),
       inter_token_latency(kBetween),
       time_per_output_token(kBetween),

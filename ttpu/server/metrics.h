@@ -34,7 +34,7 @@ class Histogram {
 // On the server's thread.
 class Metrics {
  public:
-  explicit Metrics(std::string model);
+  explicit Metrics(const std::string& model);
 
   Histogram time_to_first_token;
   Histogram inter_token_latency;

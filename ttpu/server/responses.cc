@@ -28,7 +28,7 @@ class ResponseFormat final : public AnswerFormat {
   Json read_messages(Fields& fields);
   void read_prompt(Fields& fields, const Json& conversation, const ModelFacts& facts);
   Json response(const char* status, Json output, const Json& usage) const;
-  void event(const char* type, Json rest);
+  void event(const char* type, const Json& rest);
 
   Json instructions_, metadata_, max_output_tokens_;
   Json format_ = {{"type", "text"}};
@@ -175,7 +175,7 @@ Json ResponseFormat::response(const char* status, Json output, const Json& usage
           {"usage", usage}};
 }
 
-void ResponseFormat::event(const char* type, Json rest) {
+void ResponseFormat::event(const char* type, const Json& rest) {
   Json out = {{"type", type}, {"sequence_number", sequence_++}};
   out.update(rest);
   events_.push_back(std::move(out));

@@ -139,7 +139,7 @@ struct Server::Impl {
 
   HttpCallbacks callbacks() {
     HttpCallbacks out;
-    out.on_request = [this](HttpRequest request, const std::shared_ptr<Exchange>& exchange) {
+    out.on_request = [this](const HttpRequest& request, const std::shared_ptr<Exchange>& exchange) {
       try {
         handle(request, exchange);
       } catch (const ApiError& error) {

@@ -117,7 +117,7 @@ std::string tag_final_message(Json& messages, const std::string& field, const st
     for (size_t i = text.size(); i-- > 0;) {
       Json& block = last[field][i];
       if (!block.is_object() || !block.contains("text") || !block["text"].is_string()) continue;
-      const std::string result = block["text"];
+      std::string result = block["text"];
       block["text"] = result + std::string(kContinueTag);
       return result;
     }

@@ -171,7 +171,7 @@ std::shared_ptr<const Grammar> GrammarCompiler::compile(GrammarKind kind,
   }
   GrammarMatcher start(handle);
   const auto words = static_cast<size_t>((state_->vocab + 31) / 32);
-  const std::shared_ptr<const Grammar> grammar(new Grammar(std::move(start), words));
+  std::shared_ptr<const Grammar> grammar(new Grammar(std::move(start), words));
   state_->keep(kind, text, grammar);
   return grammar;
 }

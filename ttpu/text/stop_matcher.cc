@@ -7,7 +7,7 @@
 
 namespace ttpu::text {
 
-StopMatcher::StopMatcher(std::vector<std::string> stops, bool include_stop)
+StopMatcher::StopMatcher(const std::vector<std::string>& stops, bool include_stop)
     : include_stop_(include_stop), states_(1) {
   for (const std::string& stop : stops) {
     require(!stop.empty(), "[stop] a stop string is empty; leave it out");

@@ -15,7 +15,7 @@ class StopMatcher {
  public:
   // `include_stop` keeps the stop string in the text. Throws kInvalidArgument on an empty stop
   // string.
-  explicit StopMatcher(std::vector<std::string> stops, bool include_stop = false);
+  explicit StopMatcher(const std::vector<std::string>& stops, bool include_stop = false);
 
   struct Result {
     std::string text;      // safe to show

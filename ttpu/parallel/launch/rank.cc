@@ -50,7 +50,7 @@ std::vector<NamedCheck> Ranks::share(int attempt, const NamedCheck& mine) {
 
 std::string Ranks::job(int attempt, const std::string& name) {
   if (*cluster_.self == 0) plane_.set(key("job", attempt), name);
-  const std::string job = plane_.get(key("job", attempt), patience_);
+  std::string job = plane_.get(key("job", attempt), patience_);
   watchers_.emplace_back([this, attempt] { watch(attempt); });
   return job;
 }
