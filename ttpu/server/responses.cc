@@ -37,7 +37,7 @@ class ResponseFormat final : public AnswerFormat {
   bool parallel_tool_calls_ = true;
   AnswerReading reading_;
   std::optional<AnswerReading::Reader> reader_;
-  ResponseItems items_{[this](const char* type, Json rest) { event(type, std::move(rest)); }};
+  ResponseItems items_{[this](const char* type, const Json& rest) { event(type, rest); }};
   std::vector<Json> events_;  // that have not been sent
   int64_t sequence_ = 0;
 };

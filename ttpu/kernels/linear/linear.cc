@@ -111,7 +111,7 @@ Shape result_shape(Value x, int64_t out, DType dtype) {
 }
 
 ir::Values call(Value x, const std::vector<const WeightOperand*>& weights,
-                const std::vector<std::optional<Value>>& biases, std::vector<Shape> results,
+                const std::vector<std::optional<Value>>& biases, const std::vector<Shape>& results,
                 cpu::Activation gate) {
   ir::Values operands = {x};
   Dims products;
@@ -120,7 +120,7 @@ ir::Values call(Value x, const std::vector<const WeightOperand*>& weights,
   }
   ir::CustomCallOptions options;
   options.backend_config = {{"gate", static_cast<int64_t>(gate)}, {"products", products}};
-  return ir::row_major_call(x.function(), kLinearTarget, operands, std::move(results), options);
+  return ir::row_major_call(x.function(), kLinearTarget, operands, results, options);
 }
 
 cpu::Activation cpu_activation(Activation activation) {
@@ -175,7 +175,7 @@ std::vector<Value> linear_group(const Target& target, Value x,
     list.push_back(&weights[i]);
     shapes.push_back(result_shape(x, weights[i].dims[0], x.dtype()));
   }
-  if (kernel) return call(x, list, given, std::move(shapes), cpu::Activation::kNone);
+  if (kernel) return call(x, list, given, shapes, cpu::Activation::kNone);
   std::vector<Value> results;
   for (size_t i = 0; i < weights.size(); ++i) {
     results.push_back(linear(target, x, weights[i], given[i]));
