@@ -108,6 +108,19 @@ TEST_F(CompileCommandOnce, QuantizedLayersAreProductsOfSmallNumbersInTheCompiled
   }
 }
 
+// Two heads of keys on four devices: what is divided by heads, and not by rows, in the loop too.
+TEST_F(CompileCommandOnce, ScannedLayersAreDividedAsUnrolledOnes) {
+  const auto weights_of = [](const char* layers) -> int64_t {
+    const SubprocessResult result =
+        run_subprocess({TTPU_COMMAND, "compile", kModel, "--topology", "v5e:2x2", "--json",
+                        "--max-model-len", "64", "--prefill-tokens", "32", "--layers", layers});
+    EXPECT_EQ(result.exit_code, 0) << result.errors;
+    if (result.exit_code != 0) return 0;
+    return parse_json(result.output, "report")["decode"]["weight_bytes"].get<int64_t>();
+  };
+  EXPECT_EQ(weights_of("scanned"), weights_of("unrolled"));
+}
+
 TEST_F(CompileCommandOnce, AnImpossibleTopologyIsExplained) {
   const SubprocessResult result = compile(kModel, "v5e:3x5x7");
   EXPECT_EQ(result.exit_code, 1);

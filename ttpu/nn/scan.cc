@@ -82,6 +82,7 @@ WeightDecl stack(const std::vector<Trace>& traces, size_t period, size_t positio
   }
   all.dims.insert(all.dims.begin(), static_cast<int64_t>(traces.size() / period));
   all.axes.insert(all.axes.begin(), "layers");
+  if (!all.units.empty()) all.units.insert(all.units.begin(), 0);
   return all;
 }
 
