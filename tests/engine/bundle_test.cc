@@ -27,14 +27,9 @@ class BundleTest : public testing::Test {
   void TearDown() override { fs::remove_all(folder_); }
 
   static EngineOptions options(int64_t devices = 1) {
-    EngineOptions options;
-    options.dtype = DType::kF32;
-    options.max_model_len = 32;
-    options.max_num_seqs = 2;
-    options.max_num_batched_tokens = 16;
-    options.block_size = 8;
-    options.parallel.tensor_parallel_size = devices;
-    return options;
+    ParallelOptions parallel;
+    parallel.tensor_parallel_size = devices;
+    return small_options(parallel);
   }
 
   void build(const char* model = "llama", int64_t devices = 1) const {

@@ -2,23 +2,16 @@
 // tests/engine/faulty_plugin.cc, which hides them.
 #include "ttpu/engine/device.h"
 
-#include <dlfcn.h>
 #include <gtest/gtest.h>
 
-#include "ttpu/pjrt/plugin.h"
+#include "tests/engine/support/faulty_plugin.h"
 
 namespace ttpu::engine {
 namespace {
 
 class DeviceTest : public testing::Test {
  protected:
-  static void SetUpTestSuite() {
-    void* library = dlopen(FAULTY_PLUGIN, RTLD_NOW | RTLD_LOCAL);
-    ASSERT_NE(library, nullptr) << dlerror();
-    const auto load = reinterpret_cast<bool (*)(const char*)>(dlsym(library, "faulty_load"));
-    ASSERT_TRUE(load(pjrt::find_plugin("cpu").c_str()));
-    hide = reinterpret_cast<void (*)(int)>(dlsym(library, "faulty_hide"));
-  }
+  static void SetUpTestSuite() { load_faulty_plugin("faulty_hide", &hide); }
   void TearDown() override { hide(0); }
 
   // Four devices, of which the first `hidden` are another process's.

@@ -1,24 +1,17 @@
 // A step that the plugin fails. The plugin is the real one behind tests/engine/faulty_plugin.cc,
 // which damages what is sent to the device: the attention kernel finds pages that do not exist, and
 // the step fails as any step does whose kernel fails.
-#include <dlfcn.h>
 #include <gtest/gtest.h>
 
+#include "tests/engine/support/faulty_plugin.h"
 #include "ttpu/engine/generator.h"
-#include "ttpu/pjrt/plugin.h"
 
 namespace ttpu::engine {
 namespace {
 
 class FailureTest : public testing::Test {
  protected:
-  static void SetUpTestSuite() {
-    void* library = dlopen(FAULTY_PLUGIN, RTLD_NOW | RTLD_LOCAL);
-    ASSERT_NE(library, nullptr) << dlerror();
-    const auto load = reinterpret_cast<bool (*)(const char*)>(dlsym(library, "faulty_load"));
-    ASSERT_TRUE(load(pjrt::find_plugin("cpu").c_str()));
-    damage = reinterpret_cast<void (*)(int)>(dlsym(library, "faulty_damage"));
-  }
+  static void SetUpTestSuite() { load_faulty_plugin("faulty_damage", &damage); }
 
   static EngineOptions options() {
     EngineOptions options;

@@ -4,30 +4,19 @@
 
 #include <future>
 
-#include <dlfcn.h>
 #include <gtest/gtest.h>
 
 #include "tests/engine/support/answers.h"
+#include "tests/engine/support/faulty_plugin.h"
+#include "tests/support/error_of.h"
 #include "ttpu/models/registry.h"
 #include "ttpu/parallel/control/socket.h"
-#include "ttpu/pjrt/plugin.h"
 
 namespace ttpu::engine {
 namespace {
 
 std::filesystem::path model(const std::string& name) {
   return std::filesystem::path(TTPU_SOURCE_DIR) / "tests/fixtures/models" / name;
-}
-
-std::string error_of(const std::function<void()>& call, Code code) {
-  try {
-    call();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), code) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
 }
 
 TEST(StepMessages, WhatIsSaidIsHeard) {
@@ -85,13 +74,7 @@ TEST(StepMessages, WhatIsCutOffOrLongerIsRefused) {
 // A runner and one that follows it, behind the plugin that can be told to damage transfers.
 class RunnerFollowerTest : public testing::Test {
  protected:
-  static void SetUpTestSuite() {
-    void* library = dlopen(FAULTY_PLUGIN, RTLD_NOW | RTLD_LOCAL);
-    ASSERT_NE(library, nullptr) << dlerror();
-    const auto load = reinterpret_cast<bool (*)(const char*)>(dlsym(library, "faulty_load"));
-    ASSERT_TRUE(load(pjrt::find_plugin("cpu").c_str()));
-    damage = reinterpret_cast<void (*)(int)>(dlsym(library, "faulty_damage"));
-  }
+  static void SetUpTestSuite() { load_faulty_plugin("faulty_damage", &damage); }
 
   std::unique_ptr<Runner> make_runner(std::shared_ptr<StepSender> sender) {
     const nn::DecoderSpec spec =

@@ -9,7 +9,7 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
-#include "ttpu/base/error.h"
+#include "tests/support/error_of.h"
 #include "ttpu/parallel/control/socket.h"
 
 namespace ttpu::parallel {
@@ -47,17 +47,6 @@ void in_all(int processes, const Body& body) {
   }
   for (std::future<void>& one : all) one.wait();
   for (std::future<void>& one : all) one.get();
-}
-
-std::string error_of(const std::function<void()>& call, Code code) {
-  try {
-    call();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), code) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
 }
 
 TEST(ControlPlane, KeysReachAllWhoeverSetsThemAndWhenever) {

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include "ttpu/base/error.h"
+#include "tests/support/error_of.h"
 #include "ttpu/models/registry.h"
 
 namespace ttpu::plan {
@@ -22,14 +22,7 @@ PlanRequest request_for(const std::string& topology) {
 }
 
 std::string error_of(const std::string& model, const PlanRequest& request, Code code) {
-  try {
-    make_plan(facts(model), request, {});
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), code) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "no error";
-  return "";
+  return ttpu::error_of([&] { make_plan(facts(model), request, {}); }, code);
 }
 
 // The published counts, in billions (tests/fixtures/configs/README.md).
