@@ -136,7 +136,8 @@ std::vector<kernels::KernelChoice> build_bundle(const BundleRequest& request,
   kernels::Target plain = place.target;
   plain.tpu = nullptr;
   for (const Bucket& bucket : plan.buckets) {
-    const std::string checked = &bucket == plan.buckets.data() ? text_of(bucket, plain) : "";
+    const bool is_checked = place.target.tpu != nullptr && &bucket == plan.buckets.data();
+    const std::string checked = is_checked ? text_of(bucket, plain) : "";
     try {
       add(program_name(bucket), text_of(bucket, place.target), checked);
     } catch (const Error& error) {

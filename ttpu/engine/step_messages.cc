@@ -3,6 +3,8 @@
 #include <cstring>
 #include <type_traits>
 
+#include <xxhash.h>
+
 #include "ttpu/base/error.h"
 
 namespace ttpu::engine {
@@ -111,9 +113,7 @@ StepInputs read_inputs(Reader& reader) {
 
 void StepsDone::add(std::span<const int32_t> tokens) {
   ++steps;
-  for (const int32_t token : tokens) {
-    digest = (digest ^ static_cast<uint32_t>(token)) * 0x100000001b3;
-  }
+  digest = XXH3_64bits_withSeed(tokens.data(), tokens.size_bytes(), digest);
 }
 
 StepMessage parse_step_message(std::string_view bytes) {
