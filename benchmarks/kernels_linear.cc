@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <random>
 #include <string>
 #include <vector>
@@ -23,6 +24,18 @@ constexpr int64_t kHidden = 576, kKv = 192, kIntermediate = 1536, kVocabulary = 
 constexpr int kLayers = 30;
 constexpr int kThreads = 2;
 
+// Memory as XLA gives it: from a cache line's beginning on.
+template <typename T>
+struct Lines {
+  using value_type = T;
+  T* allocate(size_t count) {
+    return static_cast<T*>(::operator new (count * sizeof(T), std::align_val_t{64}));
+  }
+  void deallocate(T* at, size_t) { ::operator delete (at, std::align_val_t{64}); }
+  bool operator==(const Lines&) const = default;
+};
+using Bytes = std::vector<char, Lines<char>>;
+
 // Storage of one matrix, filled with plausible bytes (small bf16 values, small block scales).
 struct Matrix {
   Matrix(Encoding encoding, int64_t out, int64_t in)
@@ -35,12 +48,13 @@ struct Matrix {
         values[i] = static_cast<uint16_t>(0x3c00 | (random() & 0x80ff));
       }
     } else {
-      for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = (i * 2654435761u >> 13) & 0x3f;
+      for (size_t i = 0; i < bytes.size(); ++i)
+        bytes[i] = static_cast<char>((i * 2654435761u >> 13) & 0x3f);
     }
     weight.data = bytes.data();
   }
   cpu::Weight weight;
-  std::vector<uint8_t> bytes;
+  Bytes bytes;
 };
 
 struct Layer {
@@ -90,8 +104,8 @@ void run(const void* x, DType dtype, int64_t rows, std::vector<std::pair<Matrix*
 }
 
 // The products of one step, layer after layer; `head` with rows = 1.
-void step(Model& model, DType dtype, int64_t rows, std::vector<std::vector<char>>& buffers,
-          TaskPool* pool, bool head) {
+void step(Model& model, DType dtype, int64_t rows, std::vector<Bytes>& buffers, TaskPool* pool,
+          bool head) {
   auto at = [&](size_t i) -> void* { return buffers[i].data(); };
   for (Layer& l : model.layers) {
     run(at(0), dtype, rows, {{&l.q, at(1)}, {&l.k, at(2)}, {&l.v, at(3)}}, cpu::Activation::kNone,
@@ -103,8 +117,8 @@ void step(Model& model, DType dtype, int64_t rows, std::vector<std::vector<char>
   if (head) run(at(0), dtype, 1, {{&model.head, at(7)}}, cpu::Activation::kNone, pool);
 }
 
-std::vector<std::vector<char>> make_buffers(DType dtype, int64_t rows) {
-  std::vector<std::vector<char>> buffers;
+std::vector<Bytes> make_buffers(DType dtype, int64_t rows) {
+  std::vector<Bytes> buffers;
   for (int64_t width : {kHidden, kHidden, kKv, kKv, kHidden, kIntermediate, kHidden}) {
     buffers.emplace_back(static_cast<size_t>(rows * width * 4));
   }
@@ -170,8 +184,8 @@ void shape(benchmark::State& state, Encoding encoding, int64_t out, int64_t in) 
   const int64_t count = 1 + (64 << 20) / (out * in);
   for (int64_t i = 0; i < count; ++i) copies.emplace_back(encoding, out, in);
   auto pool = make_thread_pool(kThreads);
-  std::vector<char> x(static_cast<size_t>(rows * in * 2), 0x3c);
-  std::vector<char> y(static_cast<size_t>(rows * out * 2));
+  Bytes x(static_cast<size_t>(rows * in * 2), 0x3c);
+  Bytes y(static_cast<size_t>(rows * out * 2));
   size_t next = 0;
   for (auto _ : state) {
     run(x.data(), DType::kBF16, rows, {{&copies[next], y.data()}}, cpu::Activation::kNone,
@@ -188,7 +202,7 @@ void shape(benchmark::State& state, Encoding encoding, int64_t out, int64_t in) 
 void smallest_call(benchmark::State& state) {
   Matrix w(Encoding::kDense, state.range(0), 32);
   auto pool = make_thread_pool(kThreads);
-  std::vector<char> x(64), y(static_cast<size_t>(state.range(0) * 2));
+  Bytes x(64), y(static_cast<size_t>(state.range(0) * 2));
   for (auto _ : state) {
     run(x.data(), DType::kBF16, 1, {{&w, y.data()}}, cpu::Activation::kNone, pool.get());
   }
@@ -223,6 +237,7 @@ int main(int argc, char** argv) {
           "shape/" + name + "/" + std::to_string(out) + "x" + std::to_string(in);
       benchmark::RegisterBenchmark(what.c_str(), shape, e, out, in)
           ->Arg(1)
+          ->Arg(32)
           ->Arg(512)
           ->Unit(benchmark::kMicrosecond)
           ->UseRealTime();
@@ -243,7 +258,7 @@ int main(int argc, char** argv) {
     add("decode", decode, DType::kBF16, 4);
     add("decode", decode, DType::kF32, 1);
     add("prefill", prefill, DType::kBF16, 2048);
-    add("prefill", prefill, DType::kBF16, 32);
+    for (int64_t rows : {8, 32, 128, 256}) add("prefill", prefill, DType::kBF16, rows);
     if (e == Encoding::kDense) add("prefill", prefill, DType::kF32, 256);
   }
   benchmark::Initialize(&argc, argv);

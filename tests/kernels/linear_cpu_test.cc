@@ -90,31 +90,35 @@ TEST(LinearCpu, DenseWeightsMatchFloat64ForEveryIsaAndShape) {
   }
 }
 
+// Of one kind: how many rows make it worth packing depends on the weights of the call.
 TEST(LinearCpu, ProductsThatShareActivationsEqualThoseAlone) {
   auto pool = make_thread_pool(2);
+  std::mt19937 rng(5);
+  const TestWeight blocked[] = {make_weight(Encoding::kQ4_K, DType::kU8, 40, 512, rng),
+                                make_weight(Encoding::kQ6_K, DType::kU8, 9, 512, rng)};
+  const TestWeight dense[] = {make_weight(Encoding::kDense, DType::kBF16, 33, 512, rng),
+                              make_weight(Encoding::kDense, DType::kBF16, 70, 512, rng)};
   for (Isa isa : supported_isas()) {
-    for (int64_t rows : {1, 3, 20}) {
-      std::mt19937 rng(5);
-      const TestWeight a = make_weight(Encoding::kQ4_K, DType::kU8, 40, 512, rng);
-      const TestWeight b = make_weight(Encoding::kQ6_K, DType::kU8, 9, 512, rng);
-      const TestWeight c = make_weight(Encoding::kDense, DType::kBF16, 33, 512, rng);
-      const Rows x(DType::kBF16, rows, 512, rng);
-      std::vector<std::vector<float>> together, alone;
-      std::vector<Product> products;
-      for (const TestWeight* w : {&a, &b, &c}) {
-        together.emplace_back(static_cast<size_t>(rows * w->weight.out));
-        alone.emplace_back(together.back().size());
-      }
-      size_t i = 0;
-      for (const TestWeight* w : {&a, &b, &c}) {
-        products.push_back({.weight = w->weight, .y = together[i].data()});
-        const Product one{.weight = w->weight, .y = alone[i++].data()};
-        linear({.x = x.bytes.data(), .y_dtype = DType::kF32, .rows = rows, .products = {&one, 1}},
+    for (int64_t rows : {1, 3, 20, 150}) {
+      for (const std::span<const TestWeight> weights : {std::span(blocked), std::span(dense)}) {
+        const Rows x(DType::kBF16, rows, 512, rng);
+        std::vector<std::vector<float>> together, alone;
+        std::vector<Product> products;
+        for (const TestWeight& w : weights) {
+          together.emplace_back(static_cast<size_t>(rows * w.weight.out));
+          alone.emplace_back(together.back().size());
+        }
+        size_t i = 0;
+        for (const TestWeight& w : weights) {
+          products.push_back({.weight = w.weight, .y = together[i].data()});
+          const Product one{.weight = w.weight, .y = alone[i++].data()};
+          linear({.x = x.bytes.data(), .y_dtype = DType::kF32, .rows = rows, .products = {&one, 1}},
+                 pool.get(), isa);
+        }
+        linear({.x = x.bytes.data(), .y_dtype = DType::kF32, .rows = rows, .products = products},
                pool.get(), isa);
+        EXPECT_EQ(together, alone) << isa_name(isa) << " rows " << rows;
       }
-      linear({.x = x.bytes.data(), .y_dtype = DType::kF32, .rows = rows, .products = products},
-             pool.get(), isa);
-      EXPECT_EQ(together, alone) << isa_name(isa) << " rows " << rows;
     }
   }
 }

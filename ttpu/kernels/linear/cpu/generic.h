@@ -288,6 +288,7 @@ inline void store_row(const float* values, const float* up, Activation gate, con
 
 // The table's functions for an instruction set that computes in f32 only.
 inline Form always_f32(const Weight&, DType) { return Form::kF32; }
+inline int64_t always_few(const Weight&, DType) { return kFewRowsAtOnce; }
 inline void few_rows_only_f32(const Weight& weight, Form, const FewRows& x, int64_t first,
                               int64_t count, float* y, int64_t y_stride) {
   few_rows_f32(weight, x, first, count, y, y_stride);

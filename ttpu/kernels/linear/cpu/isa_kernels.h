@@ -31,15 +31,20 @@ struct FewRows {
   Int8Rows int8{};
 };
 
+inline constexpr int64_t kFewRowsAtOnce = 4;
+
 struct IsaKernels {
   // The form that few rows of activations take for this weight.
   Form (*few_rows_form)(const Weight& weight, DType x_dtype);
+  // The rows that few_rows takes at once: kFewRowsAtOnce, or more where it is the faster way for
+  // so many.
+  int64_t (*rows_at_once)(const Weight& weight, DType x_dtype);
   // The form (kF32 or kBf16) that tiles and many rows of activations take.
   Form (*many_rows_form)(const Weight& weight, DType x_dtype);
   void (*f32_from_bf16)(const uint16_t* from, int64_t count, float* to);
   // Rounds rows [rows, in] of bf16 to 8 bits; in is a multiple of 32.
   void (*quantize)(const uint16_t* x, int64_t rows, int64_t in, const Int8Rows& to);
-  // y[r * y_stride + j] = x[r] · W[first + j] for j < count, x.rows <= 4.
+  // y[r * y_stride + j] = x[r] · W[first + j] for j < count; x.rows is at most rows_at_once.
   void (*few_rows)(const Weight& weight, Form form, const FewRows& x, int64_t first, int64_t count,
                    float* y, int64_t y_stride);
   int64_t panel;      // columns of a panel of a tile

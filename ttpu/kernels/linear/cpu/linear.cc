@@ -12,9 +12,9 @@
 namespace ttpu::kernels::cpu {
 namespace {
 
-constexpr int64_t kFewRowsAtOnce = 4;
 constexpr int64_t kFewRowsBytes = 24 << 10;  // weight bytes of a piece of work
 constexpr int64_t kMaxColumns = 64;          // columns of a piece, few rows
+constexpr int64_t kColumnsOfRows = 32;       // the same where many rows are taken at once
 constexpr int64_t kTileBytes = 320 << 10;    // a tile stays in a core's L2
 constexpr int64_t kBlocksOfGroup = 8;        // row blocks that a piece of work takes, many rows
 constexpr int64_t kPiecesOfThread = 4;       // at least, so that threads end together
@@ -145,25 +145,38 @@ Reads reads_of(const LinearCall& call) {
   return reads;
 }
 
+// How many rows the call's weights all take at once.
+int64_t rows_at_once(const IsaKernels& isa, const LinearCall& call) {
+  int64_t rows = isa.rows_at_once(call.products[0].weight, call.x_dtype);
+  for (const Product& product : call.products.subspan(1)) {
+    rows = std::min(rows, isa.rows_at_once(product.weight, call.x_dtype));
+  }
+  return std::min(rows, call.rows);
+}
+
 void few_rows(const IsaKernels& isa, const LinearCall& call, int64_t in, TaskPool* pool) {
   const FewRows x = prepare(isa, call, in);
   const int64_t bytes = std::max<int64_t>(row_bytes(call.products[0].weight), 1);
-  const int64_t columns = std::clamp<int64_t>(kFewRowsBytes / bytes / 4 * 4, 4, kMaxColumns);
+  const int64_t at_once = rows_at_once(isa, call);
+  const int64_t columns = at_once > kFewRowsAtOnce
+                              ? kColumnsOfRows
+                              : std::clamp<int64_t>(kFewRowsBytes / bytes / 4 * 4, 4, kMaxColumns);
   const Pieces pieces(call, columns);
   const auto body = [&](int64_t begin, int64_t end) {
-    alignas(64) float values[2][kFewRowsAtOnce][kMaxColumns];
+    float* const values = thread_scratch_of<float>(3, 2 * at_once * kMaxColumns);
+    float* const up = values + at_once * kMaxColumns;
     for (int64_t i = begin; i < end; ++i) {
       const Piece piece = pieces[i];
-      for (int64_t row = 0; row < call.rows; row += kFewRowsAtOnce) {
-        const FewRows part = some_rows(x, row, std::min(kFewRowsAtOnce, call.rows - row));
+      for (int64_t row = 0; row < call.rows; row += at_once) {
+        const FewRows part = some_rows(x, row, std::min(at_once, call.rows - row));
         const Product* products[2] = {piece.product, piece.up};
         for (int p = 0; p < 2 && products[p] != nullptr; ++p) {
           const Weight& weight = products[p]->weight;
           isa.few_rows(weight, isa.few_rows_form(weight, call.x_dtype), part, piece.first,
-                       piece.count, values[p][0], kMaxColumns);
+                       piece.count, p == 0 ? values : up, kMaxColumns);
         }
         for (int64_t r = 0; r < part.rows; ++r) {
-          store(isa, call, piece, row + r, values[0][r], values[1][r]);
+          store(isa, call, piece, row + r, values + r * kMaxColumns, up + r * kMaxColumns);
         }
       }
     }
@@ -373,7 +386,9 @@ void linear(const LinearCall& call, TaskPool* pool, Isa isa) {
   if (call.rows == 0) return;
   const int64_t in = call.products[0].weight.in;
   const IsaKernels& kernels = kernels_of(isa);
-  if (call.rows < kGemmRows) return few_rows(kernels, call, in, pool);
+  if (call.rows < kGemmRows || call.rows <= rows_at_once(kernels, call)) {
+    return few_rows(kernels, call, in, pool);
+  }
   many_rows(kernels, call, in, pool);
 }
 

@@ -7,6 +7,7 @@ namespace ttpu::kernels::cpu {
 
 const IsaKernels kAvx2Kernels = {
     .few_rows_form = always_f32,
+    .rows_at_once = always_few,
     .many_rows_form = always_f32,
     .f32_from_bf16 = expand_bf16,
     .quantize = nullptr,

@@ -27,8 +27,10 @@ void few_rows_avx512(const Weight& weight, Form form, const FewRows& x, int64_t 
       return few_rows_of<2>(weight, form, x, first, count, y, y_stride);
     case 3:
       return few_rows_of<3>(weight, form, x, first, count, y, y_stride);
-    default:
+    case 4:
       return few_rows_of<4>(weight, form, x, first, count, y, y_stride);
+    default:
+      return rows_in_tiles_bf16(weight, x, first, count, y, y_stride);
   }
 }
 
@@ -175,6 +177,11 @@ Form few_rows_form_avx512(const Weight& weight, DType x_dtype) {
   return weight.dtype == DType::kBF16 ? Form::kBf16 : Form::kF32;
 }
 
+// Bf16 weights need no packing, which 128 rows hardly pay for.
+int64_t rows_at_once_avx512(const Weight& weight, DType x_dtype) {
+  return few_rows_form_avx512(weight, x_dtype) == Form::kBf16 ? 128 : kFewRowsAtOnce;
+}
+
 Form many_rows_form_avx512(const Weight& weight, DType x_dtype) {
   const bool f32_weight = weight.encoding == Encoding::kDense && weight.dtype == DType::kF32;
   return x_dtype == DType::kBF16 && !f32_weight ? Form::kBf16 : Form::kF32;
@@ -198,6 +205,7 @@ void many_rows_avx512(Form form, const void* x, int64_t x_stride, int64_t rows, 
 
 const IsaKernels kAvx512Kernels = {
     .few_rows_form = few_rows_form_avx512,
+    .rows_at_once = rows_at_once_avx512,
     .many_rows_form = many_rows_form_avx512,
     .f32_from_bf16 = expand_bf16,
     .quantize = quantize_rows,

@@ -97,5 +97,91 @@ void few_rows_bf16(const Weight& weight, const FewRows& x, int64_t first, int64_
   });
 }
 
+// ---- more rows: tiles of rows of x and four rows of the weight, both read where they are ----
+
+inline constexpr int kTileRows = 6;
+
+// What comes next of the weight, asked for while a tile is computed: at each step `lines` of it.
+struct Next {
+  const char* from;
+  int64_t bytes;  // from one step to the next one
+};
+
+// y[r * y_stride + c] = x[r] · w[c] for four rows of the weight.
+template <int kRows, int kLines>
+void tile_bf16(const uint16_t* w, const uint16_t* x, int64_t in, Next next, float* y,
+               int64_t y_stride) {
+  __m512 sums[kRows][4];
+#pragma GCC unroll 6
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) sums[r][c] = _mm512_setzero_ps();
+  }
+  const auto step = [&](int64_t k, __mmask32 mask) __attribute__((always_inline)) {
+    __m512bh b[4];
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+      b[c] = (__m512bh)_mm512_maskz_loadu_epi16(mask, w + c * in + k);
+    }
+#pragma GCC unroll 4
+    for (int line = 0; line < kLines; ++line) _mm_prefetch(next.from + 64 * line, _MM_HINT_T0);
+    next.from += next.bytes;
+#pragma GCC unroll 6
+    for (int r = 0; r < kRows; ++r) {
+      const __m512bh a = (__m512bh)_mm512_maskz_loadu_epi16(mask, x + r * in + k);
+#pragma GCC unroll 4
+      for (int c = 0; c < 4; ++c) sums[r][c] = _mm512_dpbf16_ps(sums[r][c], a, b[c]);
+    }
+  };
+  int64_t k = 0;
+  for (; k + 32 <= in; k += 32) step(k, ~0u);
+  if (k < in) step(k, (1u << (in - k)) - 1);
+#pragma GCC unroll 6
+  for (int r = 0; r < kRows; ++r) {
+    _mm_storeu_ps(y + r * y_stride, sum_of_four(sums[r][0], sums[r][1], sums[r][2], sums[r][3]));
+  }
+}
+
+template <int kRows, int kLines>
+void tile_of_rows(int64_t rows, const uint16_t* w, const uint16_t* x, int64_t in, Next next,
+                  float* y, int64_t y_stride) {
+  if constexpr (kRows > 0) {
+    if (rows < kRows) return tile_of_rows<kRows - 1, kLines>(rows, w, x, in, next, y, y_stride);
+    tile_bf16<kRows, kLines>(w, x, in, next, y, y_stride);
+  }
+}
+
+// Columns in fours, the last four of them perhaps once more.
+inline void rows_in_tiles_bf16(const Weight& weight, const FewRows& x, int64_t first, int64_t count,
+                               float* y, int64_t y_stride) {
+  if (count < 4) {
+    for (int64_t r = 0; r < x.rows; ++r) {
+      const FewRows row{.rows = 1, .in = x.in, .bf16 = x.bf16 + r * x.in};
+      few_rows_bf16<1>(weight, row, first, count, y + r * y_stride, y_stride);
+    }
+    return;
+  }
+  const int64_t tiles = (x.rows + kTileRows - 1) / kTileRows;
+  // Asked for two fours of columns ahead, evenly and in the order of memory.
+  const int64_t chunk = 4 * x.in * 2, bytes = (256 + tiles - 1) / tiles;
+  for (int64_t column = 0; column < count; column += 4) {
+    const int64_t j = column < count - 4 ? column : count - 4;
+    const uint16_t* w = static_cast<const uint16_t*>(weight.data) + (first + j) * x.in;
+    for (int64_t i = 0; i < tiles; ++i) {  // tiles of as many rows, to one row
+      const int64_t row = x.rows * i / tiles, rows = x.rows * (i + 1) / tiles - row;
+      const Next next{reinterpret_cast<const char*>(w) + 2 * chunk + chunk * i / tiles, bytes};
+      const uint16_t* const from = x.bf16 + row * x.in;
+      float* const to = y + row * y_stride + j;
+      if (bytes <= 64) {
+        tile_of_rows<kTileRows, 1>(rows, w, from, x.in, next, to, y_stride);
+      } else if (bytes <= 128) {
+        tile_of_rows<kTileRows, 2>(rows, w, from, x.in, next, to, y_stride);
+      } else {
+        tile_of_rows<kTileRows, 4>(rows, w, from, x.in, next, to, y_stride);
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace ttpu::kernels::cpu
