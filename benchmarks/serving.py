@@ -113,14 +113,17 @@ class Vllm(Server):
                 "--dtype", "bfloat16"]
 
 
-def bench(ttpu: Path, prompts: list[list[int]], tokens: int, *flags) -> dict:
-    """What `ttpu bench serve` measures, whichever the server."""
+def bench(ttpu: Path, prompts: list[list[int]], tokens: int, *flags, limit: float | None = None) -> dict:
+    """What `ttpu bench serve` measures, whichever the server. Raises BenchmarkError after `limit` seconds."""
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as dataset:
         dataset.write("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
         dataset.flush()
         command = [ttpu, "bench", "serve", "--port", PORT, "--model", "model", "--dataset", dataset.name, "--output-len", tokens,
                    "--ignore-eos", "--json", *flags]
-        done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+        try:
+            done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=limit)
+        except subprocess.TimeoutExpired:
+            raise BenchmarkError(f"not done after {limit:.0f} s") from None
     if done.returncode:
         raise BenchmarkError(done.stderr.strip())
     report = json.loads(done.stdout)
@@ -148,10 +151,17 @@ def measure(server: Server, arguments: argparse.Namespace, number: int) -> list[
         if server.name == "ttpu":
             runs.append(base | {"prefix_cache": prefix_cache(arguments.ttpu)})
         for streams in arguments.streams:
+            requests = arguments.requests or STREAMS[streams]
             with metered() as others:
-                figures = bench(arguments.ttpu, prompts, arguments.tokens, "--num-prompts", arguments.requests or STREAMS[streams],
-                                "--max-concurrency", streams) | {"streams": streams}
-            runs.append(base | figures | {"load_average": os.getloadavg()[0], "stolen_cores": others.stolen})
+                try:
+                    figures = bench(arguments.ttpu, prompts, arguments.tokens, "--num-prompts", requests, "--max-concurrency", streams,
+                                    limit=arguments.limit)
+                except BenchmarkError as error:
+                    figures = {"left_out": f"{requests} requests at {streams} streams: {error}"}
+            runs.append(base | figures | {"streams": streams, "load_average": os.getloadavg()[0], "stolen_cores": others.stolen})
+            if "left_out" in figures:
+                say(f"round {number}: {server.title}: {figures['left_out']}")
+                break  # what it was asked still runs
             say(f"round {number}: {server.title}, {streams} streams: {figures['output_throughput']:.1f} tokens/s, "
                 f"first token {figures['median_ttft_ms']:.0f} ms, between {figures['median_itl_ms']:.1f} ms")
     return runs
@@ -189,7 +199,7 @@ def markdown(record: dict) -> str:
              "| --: | --- |" + " --: |" * len(figures)]
 
     def value(server: str, streams: int, figure: str) -> float | None:
-        found = [one[figure] for one in record["runs"] if one["server"] == server and one.get("streams") == streams]
+        found = [one[figure] for one in record["runs"] if one["server"] == server and one.get("streams") == streams and figure in one]
         return median(found) if found else None
 
     for streams in sorted({one["streams"] for one in record["runs"] if "streams" in one}):
@@ -210,7 +220,9 @@ def markdown(record: dict) -> str:
         lines.append(f"TTPU's first token of 2,000 tokens: {median([c['first_seconds'] for c in cached]):.3f} s; with the prefix in the "
                      f"cache {median([c['second_seconds'] for c in cached]):.4f} s "
                      f"({median([c['ratio'] for c in cached]):.0f} times sooner).")
-    lines += [f"Not measured: {record['titles'][name]}: {why.splitlines()[0]}" for name, why in record["left_out"].items()]
+    left_out = {record["titles"][name]: why for name, why in record["left_out"].items()}
+    left_out |= {record["titles"][one["server"]]: one["left_out"] for one in record["runs"] if "left_out" in one}
+    lines += [f"Not measured: {title}: {why.splitlines()[0]}" for title, why in left_out.items()]
     return "\n".join(lines)
 
 
@@ -236,6 +248,7 @@ def main() -> None:
     one.add_argument("--requests", type=int, default=0, help="at each number of streams; 0: 8, 32, 64 and 128 of them")
     one.add_argument("--tokens", type=int, default=128, help="of an answer")
     one.add_argument("--rounds", type=int, default=3)
+    one.add_argument("--limit", type=float, default=300, help="seconds for all requests of a number of streams")
     one.add_argument("--out", type=Path, default=Path("serving.json"))
     one.set_defaults(call=run)
     run_command("serving", parser, commands, one, markdown)

@@ -1,6 +1,8 @@
 #include "python/llm_module.h"
 
 #include <future>
+#include <type_traits>
+#include <utility>
 
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
@@ -19,6 +21,7 @@ namespace nb = nanobind;
 namespace ttpu::python {
 namespace {
 
+using engine::EngineOptions;
 using engine::SamplingParams;
 
 DType dtype_of(const std::string& name) {
@@ -26,23 +29,54 @@ DType dtype_of(const std::string& name) {
   return name == "f32" ? DType::kF32 : DType::kBF16;
 }
 
-engine::EngineOptions options_of(const std::string& dtype, const std::string& device,
-                                 int64_t max_model_len, int64_t max_num_seqs,
-                                 int64_t max_num_batched_tokens, bool enable_prefix_caching,
-                                 int64_t num_speculative_tokens, const std::string& kv_cache_dtype,
-                                 const std::string& speculative_model) {
-  engine::EngineOptions options;
-  options.device = device;
-  options.dtype = dtype_of(dtype);
+void set_dtype(EngineOptions& options, const std::string& name) {
+  options.dtype = dtype_of(name);
   options.expand_weights = options.dtype == DType::kF32;
-  options.max_model_len = max_model_len;
-  options.max_num_seqs = max_num_seqs;
-  options.max_num_batched_tokens = max_num_batched_tokens;
-  options.prefix_caching = enable_prefix_caching;
-  options.cache_dtype = engine::cache_dtype_of(kv_cache_dtype);
-  options.speculation.num_speculative_tokens = num_speculative_tokens;
-  options.speculation.model = speculative_model;
-  return options;
+}
+
+// Their names are those of LLM's arguments.
+void bind_engine_options(nb::module_& module) {
+  const auto parallel = [](auto member) {
+    return [member](const EngineOptions& options) { return options.parallel.*member; };
+  };
+  const auto set_parallel = [](auto member) {
+    using Value = std::remove_cvref_t<decltype(std::declval<engine::ParallelOptions>().*member)>;
+    return [member](EngineOptions& options, Value value) { options.parallel.*member = value; };
+  };
+  using Parallel = engine::ParallelOptions;
+  nb::class_<EngineOptions>(module, "_EngineOptions")
+      .def(nb::init<>())
+      .def_rw("device", &EngineOptions::device)
+      .def_prop_rw(
+          "dtype", [](const EngineOptions& o) { return std::string(dtype_name(o.dtype)); },
+          &set_dtype)
+      .def_rw("quantization", &EngineOptions::quantization)
+      .def_rw("max_model_len", &EngineOptions::max_model_len)
+      .def_rw("max_num_seqs", &EngineOptions::max_num_seqs)
+      .def_rw("max_num_batched_tokens", &EngineOptions::max_num_batched_tokens)
+      .def_rw("enable_prefix_caching", &EngineOptions::prefix_caching)
+      .def_prop_rw(
+          "kv_cache_dtype",
+          [](const EngineOptions& o) {
+            return o.cache_dtype ? std::string(dtype_name(*o.cache_dtype)) : "auto";
+          },
+          [](EngineOptions& o, const std::string& name) {
+            o.cache_dtype = engine::cache_dtype_of(name);
+          })
+      .def_prop_rw(
+          "num_speculative_tokens",
+          [](const EngineOptions& o) { return o.speculation.num_speculative_tokens; },
+          [](EngineOptions& o, int64_t count) { o.speculation.num_speculative_tokens = count; })
+      .def_prop_rw(
+          "speculative_model", [](const EngineOptions& o) { return o.speculation.model; },
+          [](EngineOptions& o, const std::string& model) { o.speculation.model = model; })
+      .def_prop_rw("tensor_parallel_size", parallel(&Parallel::tensor_parallel_size),
+                   set_parallel(&Parallel::tensor_parallel_size))
+      .def_prop_rw("data_parallel_size", parallel(&Parallel::data_parallel_size),
+                   set_parallel(&Parallel::data_parallel_size))
+      .def_prop_rw("enable_expert_parallel", parallel(&Parallel::enable_expert_parallel),
+                   set_parallel(&Parallel::enable_expert_parallel))
+      .def_prop_rw("strategy", parallel(&Parallel::strategy), set_parallel(&Parallel::strategy));
 }
 
 // Runs on a thread of its own, with an eye on Python's signals: Control-C ends the answers.
@@ -99,6 +133,7 @@ std::vector<std::vector<float>> embed(engine::Embedder& embedder,
 }  // namespace
 
 void bind_llm(nb::module_& module) {
+  bind_engine_options(module);
   nb::class_<SamplingParams>(module, "_SamplingParams")
       .def(nb::init<>())
       .def_rw("temperature", &SamplingParams::temperature)
@@ -147,21 +182,11 @@ void bind_llm(nb::module_& module) {
   nb::class_<BatchEngine>(module, "_BatchEngine")
       .def(
           "__init__",
-          [](BatchEngine* self, const std::string& model, const std::string& dtype,
-             const std::string& device, int64_t max_model_len, int64_t max_num_seqs,
-             int64_t max_num_batched_tokens, bool enable_prefix_caching,
-             int64_t num_speculative_tokens, const std::string& kv_cache_dtype,
-             const std::string& speculative_model) {
-            const auto options = options_of(
-                dtype, device, max_model_len, max_num_seqs, max_num_batched_tokens,
-                enable_prefix_caching, num_speculative_tokens, kv_cache_dtype, speculative_model);
+          [](BatchEngine* self, const std::string& model, const EngineOptions& options) {
             const nb::gil_scoped_release release;
             new (self) BatchEngine(model, options);
           },
-          nb::arg("model"), nb::kw_only(), nb::arg("dtype"), nb::arg("device"),
-          nb::arg("max_model_len"), nb::arg("max_num_seqs"), nb::arg("max_num_batched_tokens"),
-          nb::arg("enable_prefix_caching"), nb::arg("num_speculative_tokens"),
-          nb::arg("kv_cache_dtype"), nb::arg("speculative_model"))
+          nb::arg("model"), nb::arg("options"))
       .def("encode", &BatchEngine::encode, nb::arg("text"),
            nb::call_guard<nb::gil_scoped_release>())
       .def("encode_chat", &encode_chat, nb::arg("messages"))

@@ -165,21 +165,26 @@ class _BatchResult:
     def finish_reason(self) -> str: ...
 
 @final
+class _EngineOptions:
+    device: str
+    dtype: str
+    quantization: str
+    max_model_len: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    enable_prefix_caching: bool
+    kv_cache_dtype: str
+    num_speculative_tokens: int
+    speculative_model: str
+    tensor_parallel_size: int
+    data_parallel_size: int
+    enable_expert_parallel: bool
+    strategy: str
+    def __init__(self) -> None: ...
+
+@final
 class _BatchEngine:
-    def __init__(
-        self,
-        model: str,
-        *,
-        dtype: str,
-        device: str,
-        max_model_len: int,
-        max_num_seqs: int,
-        max_num_batched_tokens: int,
-        enable_prefix_caching: bool,
-        num_speculative_tokens: int,
-        kv_cache_dtype: str,
-        speculative_model: str,
-    ) -> None: ...
+    def __init__(self, model: str, options: _EngineOptions) -> None: ...
     def encode(self, text: str) -> list[int]: ...
     def encode_chat(self, messages: str) -> list[int]: ...
     def generate(

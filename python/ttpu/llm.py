@@ -142,7 +142,9 @@ class LLM:
     def __init__(self, model: str | os.PathLike[str], *, task: str = "generate", dtype: str = "", device: str = "cpu",
                  max_model_len: int = 0, max_num_seqs: int = 16, max_num_batched_tokens: int = 2048,
                  enable_prefix_caching: bool = True, num_speculative_tokens: int = 0,
-                 kv_cache_dtype: str = "auto", speculative_model: str = ""):
+                 kv_cache_dtype: str = "auto", speculative_model: str = "", quantization: str = "",
+                 tensor_parallel_size: int = 1, data_parallel_size: int = 1, enable_expert_parallel: bool = False,
+                 strategy: str = ""):
         """model: a folder in Hugging Face layout, a .gguf file, or a hub id.
 
         task: "generate", or "embed" for vectors, of an encoder (BERT, RoBERTa) or a decoder.
@@ -153,6 +155,13 @@ class LLM:
         speculative_model: a smaller model with the same vocabulary that makes the guesses; without it they are looked
             up in what was said before.
         kv_cache_dtype: "auto" (that of the activations), "bf16", "f32", "int8" or "fp8".
+        quantization: "int8", "fp8" or "int4": linear layers are quantized when they are loaded.
+        tensor_parallel_size: devices that share each layer (with device="cpu" so many are made).
+        data_parallel_size: replicas of the model, each with max_num_seqs prompts of its own.
+        enable_expert_parallel: whole experts on different devices, instead of parts of all of them.
+        strategy: how layers are divided, of docs/parallel.md, or "auto".
+
+        All but task and dtype concern task="generate"; "embed" takes device and max_model_len too.
         """
         if task not in ("generate", "embed"):
             raise ValueError(f"task is {task!r}, expected 'generate' or 'embed'")
@@ -162,11 +171,22 @@ class LLM:
             self._embedder = _ttpu._Embedder(os.fspath(model), dtype=dtype or "f32", device=device,
                                              max_model_len=max_model_len)
         else:
-            self._engine = _ttpu._BatchEngine(
-                os.fspath(model), dtype=dtype or "bf16", device=device, max_model_len=max_model_len,
-                max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens,
-                enable_prefix_caching=enable_prefix_caching, num_speculative_tokens=num_speculative_tokens,
-                kv_cache_dtype=kv_cache_dtype, speculative_model=speculative_model)
+            options = _ttpu._EngineOptions()
+            options.device = device
+            options.dtype = dtype or "bf16"
+            options.quantization = quantization
+            options.max_model_len = max_model_len
+            options.max_num_seqs = max_num_seqs
+            options.max_num_batched_tokens = max_num_batched_tokens
+            options.enable_prefix_caching = enable_prefix_caching
+            options.kv_cache_dtype = kv_cache_dtype
+            options.num_speculative_tokens = num_speculative_tokens
+            options.speculative_model = speculative_model
+            options.tensor_parallel_size = tensor_parallel_size
+            options.data_parallel_size = data_parallel_size
+            options.enable_expert_parallel = enable_expert_parallel
+            options.strategy = strategy
+            self._engine = _ttpu._BatchEngine(os.fspath(model), options)
         self._requests = 0
 
     def generate(self, prompts: Prompt | Sequence[Prompt],

@@ -39,6 +39,28 @@ def test_chat_answers_several_conversations(llm, items):
         outputs[0].outputs[0].text
 
 
+def test_two_devices_answer_as_one(llm, smollm2, items):
+    prompts = [item["prompt_ids"] for item in items][:3]
+    params = ttpu.SamplingParams(temperature=0, max_tokens=6)
+    two = ttpu.LLM(smollm2, dtype="f32", max_model_len=256, max_num_seqs=4, max_num_batched_tokens=64, tensor_parallel_size=2)
+    assert [output.outputs[0].token_ids for output in two.generate(prompts, params)] == \
+        [output.outputs[0].token_ids for output in llm.generate(prompts, params)]
+
+
+def test_quantized_weights_still_know_it(smollm2):
+    eight = ttpu.LLM(smollm2, quantization="int8", max_model_len=256, max_num_seqs=1)
+    answer = eight.chat([{"role": "user", "content": "What is the capital of France?"}],
+                        ttpu.SamplingParams(temperature=0, max_tokens=16))
+    assert "Paris" in answer[0].outputs[0].text
+
+
+def test_what_quantization_and_strategies_there_are_is_said(smollm2):
+    with pytest.raises(ttpu.Error, match="int3.*int8"):
+        ttpu.LLM(smollm2, quantization="int3")
+    with pytest.raises(ttpu.Error, match="sideways.*tensor"):
+        ttpu.LLM(smollm2, tensor_parallel_size=2, strategy="sideways")
+
+
 def test_n_answers_are_those_of_their_seeds(llm):
     params = ttpu.SamplingParams(n=3, temperature=1, seed=5, max_tokens=8)
     together = [output.token_ids for output in llm.generate("Once upon a time", params)[0].outputs]
