@@ -9,10 +9,15 @@ namespace {
 
 using Rules = std::map<std::string, std::vector<std::string>>;
 
-// Megatron's tensor parallelism (arXiv:1909.08053), on each replica of the model.
+// Megatron's tensor parallelism (arXiv:1909.08053), on each stage of each replica of the model.
 Rules tensor_rules() {
-  return {{"batch", {kDataAxis}}, {"vocab", {kTensorAxis}},    {"heads", {kTensorAxis}},
-          {"mlp", {kTensorAxis}}, {"kv_heads", {kTensorAxis}}, {"expert_mlp", {kTensorAxis}}};
+  return {{"batch", {kDataAxis}},
+          {"stages", {kPipeAxis}},
+          {"vocab", {kPipeAxis, kTensorAxis}},
+          {"heads", {kTensorAxis}},
+          {"kv_heads", {kTensorAxis}},
+          {"mlp", {kTensorAxis}},
+          {"expert_mlp", {kTensorAxis}}};
 }
 
 // Whole experts on different devices, those of all replicas together.

@@ -12,7 +12,8 @@ namespace ttpu::parallel {
 
 // Logical axes of weights: "vocab", "heads", "kv_heads", "mlp" (inner dimension of a dense MLP),
 // "experts", "expert_mlp" (that of each expert). Of what is computed: "batch" (sequences), "tokens"
-// (between attention and MLP), "context" (positions of a sequence in the cache).
+// (between attention and MLP), "context" (positions of a sequence in the cache), "stages" (runs of
+// layers).
 struct Strategy {
   std::string name;
   std::string summary;
@@ -20,6 +21,7 @@ struct Strategy {
 };
 
 inline constexpr const char* kDataAxis = "data";
+inline constexpr const char* kPipeAxis = "pipe";
 inline constexpr const char* kTensorAxis = "tensor";
 
 const std::vector<Strategy>& strategies();
