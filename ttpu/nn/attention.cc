@@ -154,13 +154,22 @@ Dims cache_dims(const MlaSpec& spec, DType cache_dtype) {
   return {kernels::cache_elements(cache_dtype, spec.kv_lora_rank + spec.qk_rope_head_dim)};
 }
 
+namespace {
+
+// The caches of all replicas, and of each those of all stages, lie one after another.
+parallel::Division pages_division(const parallel::Layout& layout) {
+  return join(layout.mesh(), layout.division("batch"), layout.division("stages"));
+}
+
+}  // namespace
+
 parallel::Placement cache_placement(const parallel::Layout& layout, const AttentionSpec& spec) {
   const Heads heads = divide_heads(layout, spec.heads, spec.kv_heads);
-  return {layout.division("batch"), heads.context, heads.kv_division, {}};
+  return {pages_division(layout), heads.context, heads.kv_division, {}};
 }
 
 parallel::Placement cache_placement(const parallel::Layout& layout, const MlaSpec& spec) {
-  return {layout.division("batch"), divide_heads(layout, spec.heads, 1).context, {}};
+  return {pages_division(layout), divide_heads(layout, spec.heads, 1).context, {}};
 }
 
 LayerResult attention(Context& context, const AttentionSpec& spec, ir::Value x, ir::Value cache,

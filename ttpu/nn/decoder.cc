@@ -1,9 +1,12 @@
 #include "ttpu/nn/decoder.h"
 
+#include <fmt/ranges.h>
+
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
 #include "ttpu/nn/decoder_states.h"
 #include "ttpu/nn/layer.h"
+#include "ttpu/nn/pipeline.h"
 #include "ttpu/parallel/collectives.h"
 
 namespace ttpu::nn {
@@ -64,15 +67,38 @@ parallel::Placement cache_placement(const parallel::Layout& layout, const LayerS
                     layer.attention);
 }
 
-DecoderResult decoder(Context& context, const DecoderSpec& spec, const StepInputs& inputs,
-                      const std::vector<ir::Value>& caches, ir::Value rows, Layers layers) {
-  const size_t expected = layers == Layers::kScanned ? 1 : spec.layers.size();
-  require(caches.size() == expected, "[decoder] {} caches for {} layers, expected {}",
-          caches.size(), spec.layers.size(), expected);
+size_t own_layers(const DecoderSpec& spec, const parallel::Layout& layout) {
+  const size_t layers = spec.layers.size();
+  const auto stages = static_cast<size_t>(layout.division("stages").parts);
+  if (layers % stages == 0) return layers / stages;
+  std::vector<size_t> possible;
+  for (size_t size = 1; size <= layers; ++size) {
+    if (layers % size == 0) possible.push_back(size);
+  }
+  fail(Code::kInvalidArgument,
+       "[parallel] --pipeline-parallel-size is {}, but the model has {} layers, which it does not "
+       "divide; give one of {}",
+       stages, layers, fmt::join(possible, ", "));
+}
+
+namespace {
+
+// What the layers give for the tokens at `rows`.
+ir::Value layer_states(Context& context, const DecoderSpec& spec, const StepInputs& inputs,
+                       const std::vector<ir::Value>& caches, ir::Value rows, Layers layers,
+                       DecoderResult& result) {
+  if (!context.layout().division("stages").whole()) {
+    require(layers == Layers::kUnrolled,
+            "[parallel] --layers scanned is for one stage; leave out it or "
+            "--pipeline-parallel-size");
+    PipelineResult all =
+        pipeline(context, spec.layers, embedded(context, spec, inputs), caches, inputs, rows);
+    result.caches = std::move(all.caches);
+    return all.states;
+  }
   RotaryTables tables(inputs.positions);
   context.divide_tokens(inputs.tokens.dim(0));
   ir::Value x = embedded(context, spec, inputs);
-  DecoderResult result;
   if (layers == Layers::kScanned) {
     const LayerResult all = scan_layers(context, spec.layers, x, caches[0], inputs, tables);
     x = all.output;
@@ -84,7 +110,19 @@ DecoderResult decoder(Context& context, const DecoderSpec& spec, const StepInput
       result.caches.push_back(step.cache);
     }
   }
-  x = norm(context, spec.final_norm, take_tokens(context, x, rows));
+  return take_tokens(context, x, rows);
+}
+
+}  // namespace
+
+DecoderResult decoder(Context& context, const DecoderSpec& spec, const StepInputs& inputs,
+                      const std::vector<ir::Value>& caches, ir::Value rows, Layers layers) {
+  const size_t expected = layers == Layers::kScanned ? 1 : own_layers(spec, context.layout());
+  require(caches.size() == expected, "[decoder] {} caches for {} layers, expected {}",
+          caches.size(), spec.layers.size(), expected);
+  DecoderResult result;
+  const ir::Value x = norm(context, spec.final_norm,
+                           layer_states(context, spec, inputs, caches, rows, layers, result));
   ir::Value logits = scaled(own_logits(context, spec, x), spec.logit_scale);
   if (spec.logit_soft_cap) {
     logits = ir::tanh(logits / *spec.logit_soft_cap) * *spec.logit_soft_cap;

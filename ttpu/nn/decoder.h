@@ -50,8 +50,12 @@ struct DecoderResult {
 // repeat in a pattern (windows on every second) are scanned by the pattern.
 enum class Layers { kUnrolled, kScanned };
 
-// rows: [rows] i32, the tokens whose logits are wanted. caches: one a layer, or one for all when
-// scanned. Throws kUnimplemented, with the layer, when layers do not repeat.
+// How many layers a device has: with a pipeline, those of one stage. Throws kInvalidArgument where
+// stages would have different numbers of them.
+size_t own_layers(const DecoderSpec& spec, const parallel::Layout& layout);
+
+// rows: [rows] i32, the tokens whose logits are wanted. caches: one for each of own_layers(), or
+// one for all when scanned. Throws kUnimplemented when layers do not repeat.
 DecoderResult decoder(Context& context, const DecoderSpec& spec, const StepInputs& inputs,
                       const std::vector<ir::Value>& caches, ir::Value rows,
                       Layers layers = Layers::kUnrolled);

@@ -74,8 +74,23 @@ Shape argument_shape(const WeightDecl& decl) {
   return {DType::kU8, dims};
 }
 
+parallel::Placement argument_placement(const WeightDecl& decl, const parallel::Mesh& mesh) {
+  parallel::Placement placement = decl.placement;
+  if (!decl.stages.whole()) placement.at(0) = parallel::join(mesh, decl.stages, placement.at(0));
+  return placement;
+}
+
+WeightDecl of_stage(const WeightDecl& decl, int64_t stage) {
+  WeightDecl own = decl;
+  own.stages = {};
+  const size_t count = decl.names.size() / static_cast<size_t>(decl.stages.parts);
+  const auto first = decl.names.begin() + static_cast<std::ptrdiff_t>(count) * stage;
+  own.names.assign(first, first + static_cast<std::ptrdiff_t>(count));
+  return own;
+}
+
 ir::Value Context::of_turn(ir::Value value) const {
-  if (!loop_) return value;
+  if (!takes_turns()) return value;
   const Dims dims(value.dims().begin() + 1, value.dims().end());
   Dims sizes = value.dims();
   sizes[0] = 1;
@@ -146,12 +161,15 @@ ir::Value Context::tensor(const std::string& name, const Dims& dims, const Axes&
 
 ir::Value Context::tensor(WeightDecl decl) { return of_turn(declare(std::move(decl)).value); }
 
-void Context::divide_tokens(int64_t tokens) {
+int64_t Context::least_tokens() const {
   // Fewer rows than fill a TPU's matrix unit twice do not pay. On CPU, where several devices serve
   // to try programs, two halves of one row do.
-  const int64_t least = target_.platform == kernels::Platform::kTpu ? 256 : 2;
+  return target_.platform == kernels::Platform::kTpu ? 256 : 2;
+}
+
+void Context::divide_tokens(int64_t tokens) {
   tokens_ = layout_.division("tokens");
-  if (tokens % tokens_.parts != 0 || tokens / tokens_.parts < least) tokens_ = {};
+  if (tokens % tokens_.parts != 0 || tokens / tokens_.parts < least_tokens()) tokens_ = {};
   ring_.reset();
   if (!tokens_.whole()) ring_.emplace(layout_.mesh(), tokens_);
 }
@@ -163,7 +181,7 @@ kernels::WeightOperand Context::matrix(WeightDecl decl) {
   operand.value = of_turn(entry.value);
   operand.encoding = weights_[entry.index].encoding;
   operand.dims = weights_[entry.index].local;
-  if (loop_) operand.dims.erase(operand.dims.begin());
+  if (takes_turns()) operand.dims.erase(operand.dims.begin());
   const std::optional<Quantization> quantization = weights_[entry.index].quantization;
   if (!quantization || operand.encoding != Encoding::kDense) return operand;
   operand.quantize_activations = quantization->activations;

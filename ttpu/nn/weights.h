@@ -34,6 +34,10 @@ struct WeightDecl {
   // scanned, then experts), in row-major order.
   std::vector<std::string> names;
   Dims dims;  // of the whole weight as programs see it, the stacking dimensions included
+  // Of a layer that stands for one of each stage of a pipeline: `names` are those of all stages,
+  // one stage after the other, all else is of one of them. Every device has the weight of its
+  // stage.
+  parallel::Division stages = {};
   Axes axes;
   // Of each dimension, into how many equal pieces it may be divided (heads of many rows each); 0 or
   // none: between any two numbers. Heads go to devices whole and evenly; of other axes the last
@@ -74,6 +78,10 @@ using FormatOf = std::function<WeightFormat(const WeightDecl&)>;
 
 // The shape of the argument as a device has it: encoded rows are bytes.
 Shape argument_shape(const WeightDecl& decl);
+// How the argument is divided; those of several stages lie one after another.
+parallel::Placement argument_placement(const WeightDecl& decl, const parallel::Mesh& mesh);
+// Of a weight of several stages, that of one.
+WeightDecl of_stage(const WeightDecl& decl, int64_t stage);
 
 // What the layers of one program share while it is built.
 class Context {
@@ -100,8 +108,9 @@ class Context {
   kernels::WeightOperand matrix(const std::string& name, int64_t out, int64_t in, const Axes& axes);
 
   // For another function; its arguments bear no names, so that equal layers print alike.
-  Context sibling(ir::Function* function) const {
-    Context other(function, target_, compute_, format_of_, layout_);
+  Context sibling(ir::Function* function) const { return sibling(function, format_of_); }
+  Context sibling(ir::Function* function, FormatOf format_of) const {
+    Context other(function, target_, compute_, std::move(format_of), layout_);
     other.names_arguments_ = false;
     other.tokens_ = tokens_;
     other.ring_ = ring_;
@@ -111,12 +120,15 @@ class Context {
   // How the flat batch of `tokens` is divided between attention and MLP (the strategy's "tokens"),
   // if there are enough of them; to be set before layers are built.
   void divide_tokens(int64_t tokens);
+  // The fewest tokens that pay as a part of a step.
+  int64_t least_tokens() const;
   const parallel::Division& tokens() const { return tokens_; }
   // Where they are divided: what brings them together and takes them apart beside the products.
   const std::optional<parallel::Ring>& ring() const { return ring_; }
 
   // Inside a loop over layers: a declaration stands for those of all turns, stacked by `stacked`
   // on a new first dimension, and what is given back is the part of the turn `index` (a scalar).
+  // Without an index it stands for those of all stages of a pipeline, and nothing is taken apart.
   struct Loop {
     ir::Value index;
     std::function<WeightDecl(const WeightDecl&)> stacked;
@@ -136,6 +148,7 @@ class Context {
   const Entry& add(WeightDecl decl);
   // What belongs to the values at `index`.
   ir::Value declare_part(size_t index, WeightDecl::Part part);
+  bool takes_turns() const { return loop_ && loop_->index; }
   // The value, or the part of it that belongs to the loop's turn.
   ir::Value of_turn(ir::Value value) const;
 
