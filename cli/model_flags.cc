@@ -24,6 +24,8 @@ int64_t peak_rss_bytes() {
 void add_parallel_flags(CLI::App& command, engine::ParallelOptions* flags) {
   command.add_option("--tensor-parallel-size,--tp", flags->tensor_parallel_size,
                      "Devices that share each layer (with --device cpu, so many are made)");
+  command.add_option("--pipeline-parallel-size,--pp", flags->pipeline_parallel_size,
+                     "Stages, each with as many of the layers and their part of the cache");
   command.add_option("--data-parallel-size,--dp", flags->data_parallel_size,
                      "Replicas of the model, each with requests of its own");
   command.add_flag("--enable-expert-parallel,--ep", flags->enable_expert_parallel,
@@ -47,8 +49,9 @@ Json read_config(const std::string& model) {
 
 std::vector<std::string> parallel_arguments(const engine::ParallelOptions& options) {
   std::vector<std::string> arguments = {
-      "--tensor-parallel-size", std::to_string(options.tensor_parallel_size),
-      "--data-parallel-size", std::to_string(options.data_parallel_size)};
+      "--tensor-parallel-size",   std::to_string(options.tensor_parallel_size),
+      "--pipeline-parallel-size", std::to_string(options.pipeline_parallel_size),
+      "--data-parallel-size",     std::to_string(options.data_parallel_size)};
   if (options.enable_expert_parallel) arguments.emplace_back("--enable-expert-parallel");
   if (!options.strategy.empty()) {
     arguments.insert(arguments.end(), {"--strategy", options.strategy});

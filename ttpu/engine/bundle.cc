@@ -16,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kFormat = 2;
+constexpr int64_t kFormat = 3;
 constexpr const char* kManifest = "manifest.json";
 constexpr const char* kText = "mlir";
 constexpr const char* kExecutable = "executable";
@@ -55,7 +55,8 @@ void read_options(const JsonView& json, EngineOptions* options) {
   options->speculation.num_speculative_tokens = json.get<int64_t>("num-speculative-tokens");
   options->parallel = {json.get<int64_t>("tensor-parallel-size"),
                        json.get<int64_t>("data-parallel-size"),
-                       json.get<bool>("enable-expert-parallel"), json.get<std::string>("strategy")};
+                       json.get<bool>("enable-expert-parallel"), json.get<std::string>("strategy"),
+                       json.get<int64_t>("pipeline-parallel-size")};
 }
 
 }  // namespace
@@ -80,6 +81,7 @@ Json program_flags(const EngineOptions& options) {
           {"num-speculative-tokens", options.speculation.num_speculative_tokens},
           {"tensor-parallel-size", options.parallel.tensor_parallel_size},
           {"data-parallel-size", options.parallel.data_parallel_size},
+          {"pipeline-parallel-size", options.parallel.pipeline_parallel_size},
           {"enable-expert-parallel", options.parallel.enable_expert_parallel},
           {"strategy", options.parallel.strategy}};
 }

@@ -17,8 +17,8 @@ pjrt::Client make_client(const std::string& device, int64_t num_devices) {
   const auto found = static_cast<int64_t>(client.all_devices().size());
   if (found < num_devices) {
     fail(Code::kFailedPrecondition,
-         "[parallel] {} devices are wanted, '{}' has {}; lower --tensor-parallel-size or "
-         "--data-parallel-size",
+         "[parallel] {} devices are wanted, '{}' has {}; lower --tensor-parallel-size, "
+         "--pipeline-parallel-size or --data-parallel-size",
          num_devices, device, found);
   }
   return client;

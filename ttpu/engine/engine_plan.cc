@@ -53,6 +53,7 @@ EnginePlan plan_engine(const nn::DecoderSpec& spec, const EngineOptions& given, 
   EngineOptions& options = plan.options;
   options.parallel.tensor_parallel_size = plan.layout.mesh().size(parallel::kTensorAxis);
   options.parallel.data_parallel_size = plan.layout.mesh().size(parallel::kDataAxis);
+  options.parallel.pipeline_parallel_size = plan.layout.mesh().size(parallel::kPipeAxis);
   options.parallel.strategy = plan.layout.strategy().name;
   if (options.max_model_len == 0) {
     options.max_model_len = std::min(spec.max_positions, kDefaultLength);

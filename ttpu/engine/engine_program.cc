@@ -191,8 +191,8 @@ Caches caches_of(const nn::DecoderSpec& spec, const EngineShape& shape,
     add(spec.layers.at(0), static_cast<int64_t>(spec.layers.size()) * blocks);
     return caches;
   }
-  for (const nn::LayerSpec& layer : spec.layers) {
-    add(layer, shape.group_blocks[group_of(windows, layer)]);
+  for (size_t i = 0; i < nn::own_layers(spec, layout); ++i) {
+    add(spec.layers[i], shape.group_blocks[group_of(windows, spec.layers[i])]);
   }
   return caches;
 }
@@ -317,13 +317,13 @@ std::unique_ptr<ir::Module> build_copy_program(const nn::DecoderSpec& spec,
     };
     ir::Values next = {v[0] + 1.0};
     next.insert(next.end(), v.begin() + 1, v.end());
-    for (size_t layer = 0; layer < spec.layers.size(); ++layer) {
+    for (size_t layer = 0; layer < nn::own_layers(spec, layout); ++layer) {
       const size_t group = group_of(windows, spec.layers[layer]);
       // Other groups copy their first block onto itself.
       const ir::Value here =
           ir::compare(field(0), ir::scalar_like(zero, static_cast<double>(group)),
                       ir::ComparisonDirection::kEq);
-      const bool scanned = caches.shapes.size() < spec.layers.size();
+      const bool scanned = shape.layers == nn::Layers::kScanned;
       ir::Value& cache = next[scanned ? 1 : layer + 1];
       const auto first = static_cast<double>(
           scanned ? static_cast<int64_t>(layer) * shape.group_blocks[group] : 0);
@@ -409,7 +409,9 @@ EngineProgram build_engine_program(const nn::DecoderSpec& spec, const EngineShap
   if (shape.logits) results.push_back(nn::all_logits(context, spec, decoded.own_logits));
   function.set_results(results);
   program.weights = context.weights();
-  for (const nn::WeightDecl& decl : program.weights) described.push_back({decl.placement});
+  for (const nn::WeightDecl& decl : program.weights) {
+    described.push_back({nn::argument_placement(decl, layout.mesh())});
+  }
   finish_program(*program.module, function, layout, described, results_described);
   return program;
 }

@@ -81,8 +81,8 @@ class StepLayout {
   std::vector<int64_t> offsets_;
 };
 
-// Arguments, in this order; then the caches, one a layer (one for all when they are scanned); then
-// the weights.
+// Arguments, in this order; then the caches, one for each layer of the device (one for all when
+// they are scanned); then the weights.
 enum class EngineArgument {
   kStep,        // s32 [StepLayout::total()]
   kAllowed,     // u32 [rows, ceil(vocab / 32)]: tokens that may be sampled

@@ -30,8 +30,9 @@ int64_t experts_of(const nn::DecoderSpec& spec) {
 }
 
 struct Sizes {
-  int64_t tensor = 1;
   int64_t data = 1;
+  int64_t pipe = 1;
+  int64_t tensor = 1;
 };
 
 Sizes sizes_of(const nn::DecoderSpec& spec, const ParallelOptions& options, int64_t num_devices) {
@@ -39,20 +40,24 @@ Sizes sizes_of(const nn::DecoderSpec& spec, const ParallelOptions& options, int6
     require(size >= 0 && size <= 4096, "[parallel] {} is {}, expected 1 to 4096", flag, size);
     return size;
   };
-  Sizes sizes{checked("--tensor-parallel-size", options.tensor_parallel_size),
-              checked("--data-parallel-size", options.data_parallel_size)};
-  if (num_devices == 0)
-    return {std::max<int64_t>(sizes.tensor, 1), std::max<int64_t>(sizes.data, 1)};
+  const auto one = [](int64_t size) { return std::max<int64_t>(size, 1); };
+  Sizes sizes{checked("--data-parallel-size", options.data_parallel_size),
+              one(checked("--pipeline-parallel-size", options.pipeline_parallel_size)),
+              checked("--tensor-parallel-size", options.tensor_parallel_size)};
+  if (num_devices == 0) return {one(sizes.data), sizes.pipe, one(sizes.tensor)};
+  const int64_t left = num_devices / sizes.pipe;  // to each stage
   if (sizes.tensor == 0 && sizes.data == 0) {
-    sizes.tensor = options.strategy == "auto" ? std::gcd(num_devices, heads_of(spec.layers.at(0)))
-                                              : num_devices;
+    sizes.tensor =
+        options.strategy == "auto" ? std::gcd(left, heads_of(spec.layers.at(0))) : one(left);
   }
-  if (sizes.data == 0) sizes.data = std::max<int64_t>(1, num_devices / sizes.tensor);
-  if (sizes.tensor == 0) sizes.tensor = std::max<int64_t>(1, num_devices / sizes.data);
-  require(sizes.tensor * sizes.data == num_devices,
-          "[parallel] --tensor-parallel-size {} times --data-parallel-size {} is not the number of "
-          "devices, {}",
-          sizes.tensor, sizes.data, num_devices);
+  if (sizes.data == 0) sizes.data = one(left / sizes.tensor);
+  if (sizes.tensor == 0) sizes.tensor = one(left / sizes.data);
+  require(sizes.data * sizes.pipe * sizes.tensor == num_devices,
+          "[parallel] --tensor-parallel-size {} times --data-parallel-size {}{} is not the number "
+          "of devices, {}",
+          sizes.tensor, sizes.data,
+          sizes.pipe == 1 ? "" : fmt::format(" times --pipeline-parallel-size {}", sizes.pipe),
+          num_devices);
   return sizes;
 }
 
@@ -82,9 +87,11 @@ std::string strategy_of(const nn::DecoderSpec& spec, const ParallelOptions& opti
 parallel::Layout choose_layout(const nn::DecoderSpec& spec, const ParallelOptions& options,
                                int64_t num_devices) {
   const Sizes sizes = sizes_of(spec, options, num_devices);
-  const parallel::Mesh mesh(
-      {{parallel::kDataAxis, sizes.data}, {parallel::kTensorAxis, sizes.tensor}});
+  const parallel::Mesh mesh({{parallel::kDataAxis, sizes.data},
+                             {parallel::kPipeAxis, sizes.pipe},
+                             {parallel::kTensorAxis, sizes.tensor}});
   parallel::Layout layout(mesh, parallel::find_strategy(strategy_of(spec, options, sizes)));
+  nn::own_layers(spec, layout);  // refuses stages of different sizes
   const int64_t heads = heads_of(spec.layers.at(0));
   const int64_t parts = layout.division("heads", heads).parts;
   if (parts < sizes.tensor) {

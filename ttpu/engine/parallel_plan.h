@@ -14,6 +14,7 @@ struct ParallelOptions {
   int64_t data_parallel_size = 0;    // 0: one
   bool enable_expert_parallel = false;
   std::string strategy;  // of parallel::strategies(), or "auto"; empty: tensor or expert
+  int64_t pipeline_parallel_size = 0;  // 0: one
 
   bool operator==(const ParallelOptions&) const = default;
 };
@@ -22,8 +23,8 @@ struct ParallelOptions {
 // used; 0: as many as the options say. "auto" takes experts whole where there are enough of them,
 // and divides the cache by positions where KV heads are too few; with `num_devices` and no sizes,
 // as many devices share each head-divided layer as its heads divide among, and replicas take the
-// rest. Throws kInvalidArgument for sizes that do not make up `num_devices`, an unknown strategy,
-// or experts asked for of a model without.
+// rest. Throws kInvalidArgument for sizes that do not make up `num_devices`, layers that do not
+// divide among the stages, an unknown strategy, or experts asked for of a model without.
 parallel::Layout choose_layout(const nn::DecoderSpec& spec, const ParallelOptions& options,
                                int64_t num_devices = 0);
 

@@ -167,8 +167,9 @@ std::optional<Quantization> WeightLoader::quantization_of(const nn::WeightDecl& 
 }
 
 nn::WeightFormat WeightLoader::format_of(const nn::WeightDecl& decl) const {
+  const nn::WeightDecl one = nn::of_stage(decl, 0);  // has the dimensions of all
   if (const std::optional<Quantization> quantization = quantization_of(decl)) {
-    for (const std::string& name : decl.names) check_dims(decl, find(name));
+    for (const std::string& name : decl.names) check_dims(one, find(name));
     const Encoding blocks = options_.blocks && !decl.cut_blocks
                                 ? blocks_of(*quantization, decl.dims.back())
                                 : Encoding::kDense;
@@ -180,7 +181,7 @@ nn::WeightFormat WeightLoader::format_of(const nn::WeightDecl& decl) const {
   DType stored = options_.compute;
   for (const std::string& name : decl.names) {
     const io::Tensor& tensor = find(name);
-    check_dims(decl, tensor);
+    check_dims(one, tensor);
     const bool keep = !options_.expand && !decl.cut_blocks && decl.is_matrix && !reordered(decl) &&
                       tensor.transform.keeps_blocks();
     const Encoding own = keep ? tensor.encoding : Encoding::kDense;

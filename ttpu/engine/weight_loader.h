@@ -50,6 +50,11 @@ class WeightLoader {
 
  private:
   friend class PartLoader;
+  // load_parts() of a weight of several stages of a pipeline.
+  std::vector<pjrt::Buffer> load_stages(
+      const nn::WeightDecl& decl, const parallel::Mesh& mesh, const pjrt::Client& client,
+      std::span<const OwnDevice> devices,
+      const std::shared_ptr<const io::Checkpoint>& keep_alive) const;
   const io::Tensor& find(const std::string& name) const;
   void check_dims(const nn::WeightDecl& decl, const io::Tensor& tensor) const;
   void fill(const nn::WeightDecl& decl, std::byte* out) const;

@@ -181,10 +181,32 @@ class PartLoader {
   std::shared_ptr<std::byte> whole_;
 };
 
+std::vector<pjrt::Buffer> WeightLoader::load_stages(
+    const nn::WeightDecl& decl, const parallel::Mesh& mesh, const pjrt::Client& client,
+    std::span<const OwnDevice> devices,
+    const std::shared_ptr<const io::Checkpoint>& keep_alive) const {
+  std::vector<pjrt::Buffer> buffers(devices.size());
+  for (int64_t stage = 0; stage < decl.stages.parts; ++stage) {
+    std::vector<OwnDevice> own;
+    std::vector<size_t> places;
+    for (size_t i = 0; i < devices.size(); ++i) {
+      if (parallel::part_of(mesh, decl.stages, devices[i].place) != stage) continue;
+      own.push_back(devices[i]);
+      places.push_back(i);
+    }
+    if (own.empty()) continue;
+    std::vector<pjrt::Buffer> loaded =
+        load_parts(nn::of_stage(decl, stage), mesh, client, own, keep_alive);
+    for (size_t i = 0; i < places.size(); ++i) buffers[places[i]] = std::move(loaded[i]);
+  }
+  return buffers;
+}
+
 std::vector<pjrt::Buffer> WeightLoader::load_parts(
     const nn::WeightDecl& decl, const parallel::Mesh& mesh, const pjrt::Client& client,
     std::span<const OwnDevice> devices,
     const std::shared_ptr<const io::Checkpoint>& keep_alive) const {
+  if (!decl.stages.whole()) return load_stages(decl, mesh, client, devices, keep_alive);
   std::vector<pjrt::Buffer> buffers;
   if (decl.placement.empty()) {
     buffers.push_back(load(decl, client, keep_alive));
