@@ -89,8 +89,8 @@ ir::Value layer_states(Context& context, const DecoderSpec& spec, const StepInpu
                        DecoderResult& result) {
   if (!context.layout().division("stages").whole()) {
     require(layers == Layers::kUnrolled,
-            "[parallel] --layers scanned is for one stage; leave out it or "
-            "--pipeline-parallel-size");
+            "[parallel] --layers scanned is for one stage; leave it or --pipeline-parallel-size "
+            "out");
     PipelineResult all =
         pipeline(context, spec.layers, embedded(context, spec, inputs), caches, inputs, rows);
     result.caches = std::move(all.caches);

@@ -53,8 +53,7 @@ void check_stages(const std::vector<LayerTrace>& traces, size_t each) {
   }
   fail(Code::kUnimplemented,
        "[parallel] --pipeline-parallel-size is {}, but the {} layers of the model are not alike, "
-       "and "
-       "its stages of {} would compute different things; give one of {}, or more to "
+       "and its stages of {} would compute different things; give one of {}, or more to "
        "--tensor-parallel-size",
        traces.size() / each, traces.size(), each, fmt::join(possible, ", "));
 }
