@@ -72,6 +72,8 @@ void bind_engine_options(nb::module_& module) {
           [](EngineOptions& o, const std::string& model) { o.speculation.model = model; })
       .def_prop_rw("tensor_parallel_size", parallel(&Parallel::tensor_parallel_size),
                    set_parallel(&Parallel::tensor_parallel_size))
+      .def_prop_rw("pipeline_parallel_size", parallel(&Parallel::pipeline_parallel_size),
+                   set_parallel(&Parallel::pipeline_parallel_size))
       .def_prop_rw("data_parallel_size", parallel(&Parallel::data_parallel_size),
                    set_parallel(&Parallel::data_parallel_size))
       .def_prop_rw("enable_expert_parallel", parallel(&Parallel::enable_expert_parallel),

@@ -177,6 +177,7 @@ class _EngineOptions:
     num_speculative_tokens: int
     speculative_model: str
     tensor_parallel_size: int
+    pipeline_parallel_size: int
     data_parallel_size: int
     enable_expert_parallel: bool
     strategy: str

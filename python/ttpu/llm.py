@@ -143,8 +143,8 @@ class LLM:
                  max_model_len: int = 0, max_num_seqs: int = 16, max_num_batched_tokens: int = 2048,
                  enable_prefix_caching: bool = True, num_speculative_tokens: int = 0,
                  kv_cache_dtype: str = "auto", speculative_model: str = "", quantization: str = "",
-                 tensor_parallel_size: int = 1, data_parallel_size: int = 1, enable_expert_parallel: bool = False,
-                 strategy: str = ""):
+                 tensor_parallel_size: int = 1, pipeline_parallel_size: int = 1, data_parallel_size: int = 1,
+                 enable_expert_parallel: bool = False, strategy: str = ""):
         """model: a folder in Hugging Face layout, a .gguf file, or a hub id.
 
         task: "generate", or "embed" for vectors, of an encoder (BERT, RoBERTa) or a decoder.
@@ -157,6 +157,7 @@ class LLM:
         kv_cache_dtype: "auto" (that of the activations), "bf16", "f32", "int8" or "fp8".
         quantization: "int8", "fp8" or "int4": linear layers are quantized when they are loaded.
         tensor_parallel_size: devices that share each layer (with device="cpu" so many are made).
+        pipeline_parallel_size: stages, each with as many of the layers and their part of the cache.
         data_parallel_size: replicas of the model, each with max_num_seqs prompts of its own.
         enable_expert_parallel: whole experts on different devices, instead of parts of all of them.
         strategy: how layers are divided, of docs/parallel.md, or "auto".
@@ -183,6 +184,7 @@ class LLM:
             options.num_speculative_tokens = num_speculative_tokens
             options.speculative_model = speculative_model
             options.tensor_parallel_size = tensor_parallel_size
+            options.pipeline_parallel_size = pipeline_parallel_size
             options.data_parallel_size = data_parallel_size
             options.enable_expert_parallel = enable_expert_parallel
             options.strategy = strategy

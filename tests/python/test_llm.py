@@ -39,10 +39,11 @@ def test_chat_answers_several_conversations(llm, items):
         outputs[0].outputs[0].text
 
 
-def test_two_devices_answer_as_one(llm, smollm2, items):
+@pytest.mark.parametrize("size", ["tensor_parallel_size", "pipeline_parallel_size"])
+def test_two_devices_answer_as_one(llm, smollm2, items, size):
     prompts = [item["prompt_ids"] for item in items][:3]
     params = ttpu.SamplingParams(temperature=0, max_tokens=6)
-    two = ttpu.LLM(smollm2, dtype="f32", max_model_len=256, max_num_seqs=4, max_num_batched_tokens=64, tensor_parallel_size=2)
+    two = ttpu.LLM(smollm2, dtype="f32", max_model_len=256, max_num_seqs=4, max_num_batched_tokens=64, **{size: 2})
     assert [output.outputs[0].token_ids for output in two.generate(prompts, params)] == \
         [output.outputs[0].token_ids for output in llm.generate(prompts, params)]
 
