@@ -4,15 +4,11 @@
 
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
+#include "ttpu/nn/expert_dispatch.h"
 #include "ttpu/parallel/collectives.h"
 
 namespace ttpu::nn {
 namespace {
-
-struct Routing {
-  ir::Value experts;  // [tokens, top_k] i32
-  ir::Value weights;  // [tokens, top_k] f32
-};
 
 ir::Value softmax(ir::Value x) {
   const ir::Value shifted = ir::exponential(x - ir::reduce_max(x, {-1}, true));
@@ -99,32 +95,21 @@ ir::Value combine(const MoeSpec& spec, ir::Value gate, ir::Value up) {
   return (up + 1.0) * (gate * ir::logistic(gate * spec.swiglu_alpha));
 }
 
-// Of all experts' ids, those of the device's own experts from 0 on; others lie outside of them.
-ir::Value own_ids(const Context& context, const parallel::Division& experts, int64_t count,
-                  ir::Value ids) {
-  if (experts.whole()) return ids;
-  const ir::Value part = parallel::part_index(ids.function(), context.layout().mesh(), experts);
-  const int64_t own = (count + experts.parts - 1) / experts.parts;
-  return ids - ir::broadcast_to(part * static_cast<double>(own), ids.dims());
-}
+// What a device has of the experts' matrices and biases.
+struct ExpertOperands {
+  kernels::WeightOperand gate, up, down;
+  std::optional<ir::Value> gate_bias, up_bias, down_bias;
+};
 
-// What the device's experts, or its parts of all experts, give: a part of a sum over devices.
-ir::Value run_experts(Context& context, const MoeSpec& spec, ir::Value x, const Routing& routing) {
-  const int64_t tokens = x.dim(0);
-  const int64_t rows = tokens * spec.top_k;
-  const parallel::Division division = context.layout().division("experts");
-  const ir::Value ids =
-      own_ids(context, division, spec.experts, ir::reshape(routing.experts, {rows}));
-  const ir::Value spread = ir::reshape(
-      ir::broadcast_in_dim(x, {tokens, spec.top_k, spec.hidden}, {0, 2}), {rows, spec.hidden});
-  const auto run = [&](WeightDecl decl, ir::Value input, std::optional<ir::Value> bias) {
+ExpertOperands expert_operands(Context& context, const MoeSpec& spec) {
+  const auto matrix = [&](WeightDecl decl) {
     decl.quantizable = true;
-    return kernels::expert_linear(context.target(), input, ids, context.matrix(std::move(decl)),
-                                  bias);
+    return context.matrix(std::move(decl));
   };
-  std::optional<ir::Value> gate_bias;
-  std::optional<ir::Value> up_bias;
-  std::optional<ir::Value> down_bias;
+  ExpertOperands operands;
+  operands.gate = matrix(spec.gate);
+  operands.up = matrix(spec.up);
+  operands.down = matrix(spec.down);
   if (!spec.gate_up_bias.empty()) {
     WeightDecl decl;
     decl.names = {spec.gate_up_bias};
@@ -132,41 +117,88 @@ ir::Value run_experts(Context& context, const MoeSpec& spec, ir::Value x, const 
     decl.axes = {"experts", "expert_mlp"};
     decl.units = {0, spec.intermediate};
     const ir::Value both = context.tensor(std::move(decl));
-    gate_bias = alternate(both, 0);
-    up_bias = alternate(both, 1);
+    operands.gate_bias = alternate(both, 0);
+    operands.up_bias = alternate(both, 1);
   }
-  if (!spec.down_bias.empty()) {
-    down_bias = context.tensor(spec.down_bias, {spec.experts, spec.hidden}, {"experts", "embed"});
-    const parallel::Division parts = context.layout().division("expert_mlp");
-    if (!parts.whole()) {  // added by one of the devices
-      const ir::Value part = parallel::part_index(x.function(), context.layout().mesh(), parts);
-      const ir::Value first =
-          ir::compare(part, ir::scalar_like(part, 0), ir::ComparisonDirection::kEq);
-      down_bias = ir::select(ir::broadcast_to(first, down_bias->dims()), *down_bias,
-                             ir::full(x.function(), down_bias->shape(), 0));
-    }
+  if (spec.down_bias.empty()) return operands;
+  ir::Value bias =
+      context.tensor(spec.down_bias, {spec.experts, spec.hidden}, {"experts", "embed"});
+  const parallel::Division parts = context.layout().division("expert_mlp");
+  if (!parts.whole()) {  // added by one of the devices
+    const ir::Value part = parallel::part_index(bias.function(), context.layout().mesh(), parts);
+    const ir::Value first =
+        ir::compare(part, ir::scalar_like(part, 0), ir::ComparisonDirection::kEq);
+    bias = ir::select(ir::broadcast_to(first, bias.dims()), bias,
+                      ir::full(bias.function(), bias.shape(), 0));
   }
-  const ir::Value inner =
-      combine(spec, run(spec.gate, spread, gate_bias), run(spec.up, spread, up_bias));
-  const ir::Value out = ir::convert(run(spec.down, inner, down_bias), DType::kF32);
-  const ir::Value weighted =
-      ir::reshape(out, {tokens, spec.top_k, spec.hidden}) * ir::expand_dims(routing.weights, 2);
-  return ir::convert(ir::reduce_sum(weighted, {1}), x.dtype());
+  operands.down_bias = bias;
+  return operands;
+}
+
+// What the device's experts, or its parts of all experts, give for rows.
+Experts experts_of(Context& context, const MoeSpec& spec) {
+  return [target = context.target(), spec, operands = expert_operands(context, spec)](
+             ir::Value x, ir::Value ids) {
+    const auto run = [&](ir::Value input, const kernels::WeightOperand& weight,
+                         const std::optional<ir::Value>& bias) {
+      return kernels::expert_linear(target, input, ids, weight, bias);
+    };
+    const ir::Value inner = combine(spec, run(x, operands.gate, operands.gate_bias),
+                                    run(x, operands.up, operands.up_bias));
+    return ir::convert(run(inner, operands.down, operands.down_bias), DType::kF32);
+  };
+}
+
+// How many tokens a device sends each other one at once, where each has tokens of its own and an
+// all-to-all of them is shorter than bringing all together.
+std::optional<int64_t> traded_tokens(const Context& context, const MoeSpec& spec, int64_t tokens) {
+  const parallel::Layout& layout = context.layout();
+  const parallel::Mesh& mesh = layout.mesh();
+  const parallel::Division experts = layout.division("experts");
+  const parallel::Division own = join(mesh, layout.division("batch"), context.tokens());
+  if (experts.whole() || !without(mesh, experts, own).whole()) return std::nullopt;
+  if (!layout.division("expert_mlp").whole() || tokens < context.least_tokens()) {
+    return std::nullopt;
+  }
+  const int64_t size = round_size(tokens_for_each(tokens, spec.top_k, experts.parts), tokens);
+  if (!all_to_all_is_shorter(size, tokens, experts.parts)) return std::nullopt;
+  return size;
+}
+
+// The experts' sum for the device's part of the tokens.
+ir::Value routed_experts(Context& context, const MoeSpec& spec, ir::Value own) {
+  const parallel::Layout& layout = context.layout();
+  const parallel::Mesh& mesh = layout.mesh();
+  const parallel::Division experts = layout.division("experts");
+  const Routing own_routing = route(context, spec, own);
+  const ExpertParts parts{mesh, experts, (spec.experts + experts.parts - 1) / experts.parts,
+                          experts_of(context, spec)};
+  if (const std::optional<int64_t> size = traded_tokens(context, spec, own.dim(0))) {
+    return sum_by_all_to_all(parts, own, own_routing, *size);
+  }
+  // Where replicas of the model share the experts, each sees the tokens of all.
+  const parallel::Division within = without(mesh, experts, layout.division("batch"));
+  const parallel::Division shared_by = without(mesh, experts, within);
+  const auto all = [&](ir::Value x) {
+    return parallel::gather(all_tokens(context, x), 0, mesh, shared_by);
+  };
+  const bool alone = context.tokens().whole() && shared_by.whole();
+  const ir::Value x = all(own);
+  const Routing routing = alone ? own_routing : unpacked(all(packed(own_routing)));
+  const int64_t rows = x.dim(0) * spec.top_k;
+  const double expected = static_cast<double>(rows) / static_cast<double>(experts.parts);
+  const bool few = rows < context.least_tokens();
+  const int64_t size = experts.whole() || few ? rows : round_size(expected, rows);
+  return sum_tokens(
+      context,
+      parallel::sum_scatter(sum_of_own_experts(parts, x, routing, size), 0, mesh, shared_by),
+      join(mesh, within, layout.division("expert_mlp")));
 }
 
 }  // namespace
 
 ir::Value moe(Context& context, const MoeSpec& spec, ir::Value own) {
-  const parallel::Layout& layout = context.layout();
-  const parallel::Division experts = layout.division("experts");
-  // Where replicas of the model share the experts, each sees the tokens of all.
-  const parallel::Division within = without(layout.mesh(), experts, layout.division("batch"));
-  const parallel::Division shared_by = without(layout.mesh(), experts, within);
-  const ir::Value tokens = parallel::gather(all_tokens(context, own), 0, layout.mesh(), shared_by);
-  const ir::Value partial = run_experts(context, spec, tokens, route(context, spec, tokens));
-  const ir::Value routed =
-      sum_tokens(context, parallel::sum_scatter(partial, 0, layout.mesh(), shared_by),
-                 join(layout.mesh(), within, layout.division("expert_mlp")));
+  const ir::Value routed = routed_experts(context, spec, own);
   if (spec.shared.up.empty()) return routed;
   ir::Value shared = mlp(context, spec.shared, own);
   if (!spec.shared_gate.empty()) {

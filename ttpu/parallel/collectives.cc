@@ -65,6 +65,10 @@ ir::Value exchange(ir::Value x, int64_t from, int64_t to, const Mesh& mesh,
   return ir::all_to_all(x, to, from, options_of(mesh, division));
 }
 
+ir::Value trade(ir::Value x, int64_t axis, const Mesh& mesh, const Division& division) {
+  return exchange(x, axis, axis, mesh, division);
+}
+
 ir::Value own_part(ir::Value x, int64_t axis, const Mesh& mesh, const Division& division) {
   if (division.whole()) return x;
   const int64_t size = part_size(x, axis, division);

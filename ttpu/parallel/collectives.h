@@ -19,6 +19,9 @@ ir::Value sum_scatter(ir::Value x, int64_t axis, const Mesh& mesh, const Divisio
 // Of an x that is divided along `from`, the device's own part along `to`, whole along `from`.
 ir::Value exchange(ir::Value x, int64_t from, int64_t to, const Mesh& mesh,
                    const Division& division);
+// Of as many equal blocks along `axis` as there are parts, each is sent to the device of that part,
+// and in its place comes the block that this device sent.
+ir::Value trade(ir::Value x, int64_t axis, const Mesh& mesh, const Division& division);
 // Of an x that all have, the device's own part along `axis`. Nothing is sent.
 ir::Value own_part(ir::Value x, int64_t axis, const Mesh& mesh, const Division& division);
 
