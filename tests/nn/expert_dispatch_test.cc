@@ -50,7 +50,7 @@ Whole random_floats(const Dims& dims, std::mt19937& rng) {
   return whole;
 }
 
-enum class Choice { kAny, kOneExpert, kOneDevice };
+enum class Choice { kAny, kOneExpert, kOneDevice, kPadding };
 
 struct Case {
   int64_t devices;
@@ -59,6 +59,11 @@ struct Case {
   int64_t size;  // of a round
 };
 
+// The last tokens of each device, of which there are many.
+bool is_padding(Choice choice, int64_t token) {
+  return choice == Choice::kPadding && token % kTokens > 3;
+}
+
 // The experts that tokens choose, different ones each.
 Whole choices_of(const Case& c, std::mt19937& rng) {
   Whole whole{Shape(DType::kS32, {c.devices * kTokens, kTopK})};
@@ -66,12 +71,14 @@ Whole choices_of(const Case& c, std::mt19937& rng) {
   std::vector<int32_t> all(static_cast<size_t>(c.experts));
   for (int64_t token = 0; token < c.devices * kTokens; ++token) {
     std::iota(all.begin(), all.end(), 0);
+    const bool any = c.choice == Choice::kAny || c.choice == Choice::kPadding;
     // The device with the second experts is the one that all want.
-    if (c.choice != Choice::kAny) std::rotate(all.begin(), all.begin() + own, all.end());
-    if (c.choice == Choice::kAny) std::shuffle(all.begin(), all.end(), rng);
+    if (!any) std::rotate(all.begin(), all.begin() + own, all.end());
+    if (any) std::shuffle(all.begin(), all.end(), rng);
     if (c.choice == Choice::kOneDevice) std::shuffle(all.begin(), all.begin() + own, rng);
     for (int64_t k = 0; k < kTopK; ++k) {
       whole.ints.push_back(all[c.choice == Choice::kOneExpert ? 0 : static_cast<size_t>(k)]);
+      if (is_padding(c.choice, token)) whole.ints.back() = static_cast<int32_t>(own * c.devices);
     }
   }
   return whole;
@@ -86,6 +93,7 @@ struct Problem {
     for (size_t t = 0; t < tokens; ++t) {
       for (size_t k = 0; k < kTopK; ++k) {
         const auto expert = static_cast<size_t>(experts.ints[t * kTopK + k]);
+        if (expert >= static_cast<size_t>(matrices.shape.dims[0])) continue;
         const float* matrix = &matrices.floats[expert * kHidden * kHidden];
         for (size_t o = 0; o < kHidden; ++o) {
           float sum = 0;
@@ -194,7 +202,8 @@ TEST_P(ExpertDispatch, SumsWhatAllExpertsGiveByAllToAll) {
 std::vector<Case> cases() {
   std::vector<Case> all;
   for (const int64_t devices : {2, 4, 8}) {
-    for (const Choice choice : {Choice::kAny, Choice::kOneExpert, Choice::kOneDevice}) {
+    for (const Choice choice :
+         {Choice::kAny, Choice::kOneExpert, Choice::kOneDevice, Choice::kPadding}) {
       // All at once; a round of those that chose the device's; several, the last one not full.
       for (const int64_t size : {devices * kTokens * kTopK, int64_t{40}, int64_t{4}}) {
         all.push_back({devices, 3 * devices, choice, size});
@@ -208,7 +217,8 @@ std::vector<Case> cases() {
 std::string name_of(const testing::TestParamInfo<Case>& test) {
   static const std::map<Choice, std::string> kNames = {{Choice::kAny, "AnyExperts"},
                                                        {Choice::kOneExpert, "OneExpert"},
-                                                       {Choice::kOneDevice, "OneDevice"}};
+                                                       {Choice::kOneDevice, "OneDevice"},
+                                                       {Choice::kPadding, "Padding"}};
   const Case& c = test.param;
   return fmt::format("{}Devices{}{}RoundsOf{}", c.devices, kNames.at(c.choice), c.experts, c.size);
 }
@@ -247,7 +257,10 @@ std::string program_of(int64_t devices, int64_t tokens, int64_t top_k) {
   spec.up = matrix("up");
   spec.down = matrix("down");
   const ir::Value x = function.add_argument(Shape(DType::kF32, {tokens, kHidden}));
-  function.set_results({moe(context, spec, x)});
+  kernels::RaggedBatch batch;
+  batch.cu_q_lens = function.add_argument(Shape(DType::kS32, {5}));
+  batch.distribution = function.add_argument(Shape(DType::kS32, {3}));
+  function.set_results({moe(context, spec, x, batch)});
   return module.to_string();
 }
 

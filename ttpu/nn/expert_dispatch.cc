@@ -181,9 +181,9 @@ Value sum_by_all_to_all(const ExpertParts& parts, Value x, const Routing& routin
     return parallel::trade(rows, 0, parts.mesh, parts.division);
   };
   const int64_t own_rows = round_size(static_cast<double>(tokens * top_k), sent * top_k);
-  // Places without a token take the row behind them, which chose an expert that no device has.
-  const Value choices = packed(
-      {padded(routing.experts, 0, tokens + 1, -1), padded(routing.weights, 0, tokens + 1, 0)});
+  // Places without a token take the row behind them, which is padding.
+  const Value choices = packed({padded(routing.experts, 0, tokens + 1, parts.none()),
+                                padded(routing.weights, 0, tokens + 1, 0)});
   const Value zeros = ir::full(function, Shape(DType::kF32, x.dims()), 0);
   const Value sums = sum_of_rounds(zeros, rounds, [&](Value sum, Value i) {
     const Value first = ir::scalar_like(i, 0);

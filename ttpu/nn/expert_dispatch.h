@@ -29,6 +29,8 @@ struct ExpertParts {
   parallel::Division division;
   int64_t own = 0;  // experts that a device has
   Experts run;
+
+  int64_t none() const { return own * division.parts; }  // what padding chose
 };
 
 // Rows that a round has room for, where `expected` of `most` come if routing is even: half as many

@@ -8,11 +8,12 @@ namespace {
 
 ir::Value scaled(ir::Value x, double factor) { return factor == 1 ? x : x * factor; }
 
-ir::Value feed_forward(Context& context, const LayerSpec& layer, ir::Value own) {
+ir::Value feed_forward(Context& context, const LayerSpec& layer, ir::Value own,
+                       const StepInputs& inputs) {
   return std::visit(
       [&](const auto& spec) {
         if constexpr (std::is_same_v<std::decay_t<decltype(spec)>, MoeSpec>) {
-          return moe(context, spec, own);
+          return moe(context, spec, own, inputs.batch);
         } else {
           return mlp(context, spec, own);
         }
@@ -33,7 +34,7 @@ LayerResult layer_step(Context& context, const LayerSpec& layer, ir::Value x, ir
   const ir::Value attended =
       scaled(norm(context, layer.post_attention_norm, result.output), layer.residual_scale);
   const auto feed = [&](ir::Value from) {
-    return scaled(norm(context, layer.post_mlp_norm, feed_forward(context, layer, from)),
+    return scaled(norm(context, layer.post_mlp_norm, feed_forward(context, layer, from, inputs)),
                   layer.residual_scale);
   };
   if (layer.parallel) {

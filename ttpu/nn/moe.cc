@@ -149,6 +149,22 @@ Experts experts_of(Context& context, const MoeSpec& spec) {
   };
 }
 
+// Tokens from cu_q_lens[distribution[2]] on are padding, which chooses no expert.
+Routing without_padding(const Context& context, const ExpertParts& parts, const Routing& routing,
+                        const kernels::RaggedBatch& batch) {
+  ir::Function& function = routing.experts.function();
+  const Dims& dims = routing.experts.dims();
+  const ir::Value sequences = ir::reshape(ir::slice(batch.distribution, {2}, {3}), {});
+  const ir::Value count = ir::reshape(ir::dynamic_slice(batch.cu_q_lens, {sequences}, {1}), {});
+  const ir::Value part = parallel::part_index(function, parts.mesh, context.tokens());
+  const ir::Value left = count - part * static_cast<double>(dims[0]);
+  const ir::Value known = ir::compare(ir::iota(function, Shape(DType::kS32, dims), 0),
+                                      ir::broadcast_to(left, dims), ir::ComparisonDirection::kLt);
+  const ir::Value none =
+      ir::full(function, routing.experts.shape(), static_cast<double>(parts.none()));
+  return {ir::select(known, routing.experts, none), routing.weights};
+}
+
 // How many tokens a device sends each other one at once, where each has tokens of its own and an
 // all-to-all of them is shorter than bringing all together.
 std::optional<int64_t> traded_tokens(const Context& context, const MoeSpec& spec, int64_t tokens) {
@@ -166,13 +182,15 @@ std::optional<int64_t> traded_tokens(const Context& context, const MoeSpec& spec
 }
 
 // The experts' sum for the device's part of the tokens.
-ir::Value routed_experts(Context& context, const MoeSpec& spec, ir::Value own) {
+ir::Value routed_experts(Context& context, const MoeSpec& spec, ir::Value own,
+                         const kernels::RaggedBatch& batch) {
   const parallel::Layout& layout = context.layout();
   const parallel::Mesh& mesh = layout.mesh();
   const parallel::Division experts = layout.division("experts");
-  const Routing own_routing = route(context, spec, own);
+  Routing own_routing = route(context, spec, own);
   const ExpertParts parts{mesh, experts, (spec.experts + experts.parts - 1) / experts.parts,
                           experts_of(context, spec)};
+  if (!experts.whole()) own_routing = without_padding(context, parts, own_routing, batch);
   if (const std::optional<int64_t> size = traded_tokens(context, spec, own.dim(0))) {
     return sum_by_all_to_all(parts, own, own_routing, *size);
   }
@@ -197,8 +215,9 @@ ir::Value routed_experts(Context& context, const MoeSpec& spec, ir::Value own) {
 
 }  // namespace
 
-ir::Value moe(Context& context, const MoeSpec& spec, ir::Value own) {
-  const ir::Value routed = routed_experts(context, spec, own);
+ir::Value moe(Context& context, const MoeSpec& spec, ir::Value own,
+              const kernels::RaggedBatch& batch) {
+  const ir::Value routed = routed_experts(context, spec, own, batch);
   if (spec.shared.up.empty()) return routed;
   ir::Value shared = mlp(context, spec.shared, own);
   if (!spec.shared_gate.empty()) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "ttpu/kernels/ragged_paged_attention/ragged_paged_attention.h"
 #include "ttpu/nn/layers.h"
 
 namespace ttpu::nn {
@@ -40,7 +41,9 @@ struct MoeSpec {
   std::string shared_gate;  // module [1, hidden] whose sigmoid scales the shared expert
 };
 
-// Of the device's part of the tokens.
-ir::Value moe(Context& context, const MoeSpec& spec, ir::Value own);
+// Of the device's part of the tokens of `batch`. Padding goes to no expert where devices have
+// different ones: it is all alike, and would go to the same few.
+ir::Value moe(Context& context, const MoeSpec& spec, ir::Value own,
+              const kernels::RaggedBatch& batch);
 
 }  // namespace ttpu::nn
