@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Mixed load on a real server, and what must hold meanwhile.
 
-    soak.py MODEL [--seconds 600] [--clients 24] [--ttpu build/ttpu] [--offline build/ttpu] [--no-kernels]
+    soak.py MODEL [--seconds 600] [--clients 24] [--ttpu build/ttpu] [--offline build/ttpu]
 
 Clients ask for whole and streamed answers, leave in the middle, leave before the first byte, send half a request and send
 bad ones. Every answer must be the offline engine's (`ttpu generate`, both in float32 and greedy), every bad request must get
@@ -22,6 +22,8 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+
+from engines.tiny_model import write_tiny_model
 
 ROOT = Path(__file__).resolve().parent.parent
 SUBJECTS = ["the sea", "a clock", "snow", "a bridge"]
@@ -208,18 +210,8 @@ def settle(server: Server, seconds: float = 60) -> dict[str, float]:
         time.sleep(0.05)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--ttpu", type=Path, default=ROOT / "build" / "ttpu")
-    parser.add_argument("--offline", type=Path, metavar="TTPU", help="the build that says what is right, where --ttpu is a slow one")
-    parser.add_argument("--no-kernels", action="store_true", help="both with --no-kernels")
-    parser.add_argument("--seconds", type=float, default=600)
-    parser.add_argument("--clients", type=int, default=24)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--most-growth", type=float, default=32, metavar="MB", help="of the memory after the first quarter")
-    arguments = parser.parse_args()
-    precise = ["--dtype", "f32", "--max-model-len", "2048", *(["--no-kernels"] if arguments.no_kernels else [])]
+def soak_model(arguments: argparse.Namespace) -> None:
+    precise = ["--dtype", "f32", "--max-model-len", "2048"]
     answers = offline(arguments.offline or arguments.ttpu, arguments.model, precise)
     server = Server(arguments.ttpu, arguments.model, [*precise, "--log-format", "none"])
     try:
@@ -243,6 +235,22 @@ def main() -> None:
                       "generated_tokens": metrics["vllm:generation_tokens_total"], "preemptions": metrics["vllm:num_preemptions_total"],
                       "memory_mb": [round(early / 1e6, 1), round(late / 1e6, 1)], "failures": failures}))
     sys.exit(1 if failures else 0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="or `tiny`: two layers with random weights, for a build that is slow")
+    parser.add_argument("--ttpu", type=Path, default=ROOT / "build" / "ttpu")
+    parser.add_argument("--offline", type=Path, metavar="TTPU", help="the build that says what is right, where --ttpu is a slow one")
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--clients", type=int, default=24)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--most-growth", type=float, default=32, metavar="MB", help="of the memory after the first quarter")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.model == "tiny":
+            arguments.model = str(write_tiny_model(Path(folder)))
+        soak_model(arguments)
 
 
 if __name__ == "__main__":
