@@ -232,6 +232,7 @@ void add_bench_command(CLI::App& app) {
 
   auto throughput = std::make_shared<BenchFlags>();
   throughput->model.engine.max_num_seqs = 16;
+  throughput->model.engine.max_num_batched_tokens = 2048;
   CLI::App* many = command->add_subcommand("throughput", "Many prompts, as fast as they go");
   add_flags(*many, throughput.get());
   many->add_option("--num-prompts", throughput->num_prompts,
@@ -241,6 +242,9 @@ void add_bench_command(CLI::App& app) {
       "A file with a JSON object a line, `prompt`, `prompt_token_ids` or `messages`, in "
       "place of random prompts");
   many->add_option("--max-num-seqs", throughput->model.engine.max_num_seqs, "Answered at once")
+      ->capture_default_str();
+  many->add_option("--max-num-batched-tokens", throughput->model.engine.max_num_batched_tokens,
+                   "Tokens of one step")
       ->capture_default_str();
   many->callback([throughput] { run_throughput(*throughput); });
 

@@ -171,6 +171,10 @@ void add_generate_command(CLI::App& app) {
       ->add_option("--max-num-seqs", flags->model.engine.max_num_seqs,
                    "With --output: prompts that are answered at once")
       ->capture_default_str();
+  command
+      ->add_option("--max-num-batched-tokens", flags->model.engine.max_num_batched_tokens,
+                   "Tokens of one step")
+      ->capture_default_str();
   command->add_flag("--chat", flags->chat, "Put the prompt through the model's chat template");
   command->add_flag("--json", flags->json,
                     "One object a line: text, token_ids, prompt_token_ids, finish_reason, and "
