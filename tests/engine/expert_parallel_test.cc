@@ -61,27 +61,16 @@ EngineOptions options_of(const ParallelOptions& parallel) {
 
 // Long prompts, four for each of eight replicas, which fill a step.
 std::vector<std::vector<int32_t>> long_answers(Engine& engine) {
-  constexpr size_t kRequests = 32;
-  std::vector<std::vector<int32_t>> tokens(kRequests);
-  size_t next = 0;
-  GenerationCallbacks callbacks;
-  callbacks.next = [&]() -> std::optional<Request> {
-    if (next == kRequests) return std::nullopt;
+  return tokens_of(engine, 32, [](size_t index) {
     Request request;
-    for (size_t i = 0; i < 40 + next % 20; ++i) {
-      request.prompt.push_back(static_cast<int32_t>((7 * i + i * i * (next + 1)) % 60));
+    for (size_t i = 0; i < 40 + index % 20; ++i) {
+      request.prompt.push_back(static_cast<int32_t>((7 * i + i * i * (index + 1)) % 60));
     }
     request.sampling.temperature = 0;
     request.sampling.max_tokens = 4;
     request.sampling.ignore_eos = true;
-    ++next;
     return request;
-  };
-  callbacks.on_done = [&](size_t index, const Request&, GenerationResult result) {
-    tokens.at(index) = result.token_ids;
-  };
-  generate_all(engine, callbacks);
-  return tokens;
+  });
 }
 
 struct Case {

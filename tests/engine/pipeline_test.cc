@@ -89,24 +89,15 @@ TEST(Pipeline, PreemptionAndGuessesAreThoseOfOneDevice) {
 
 // Three answers to one prompt, whose blocks they share until they write into them.
 std::vector<std::vector<int32_t>> answers_to_one_prompt(Engine& engine) {
-  std::vector<std::vector<int32_t>> tokens(3);
-  size_t next = 0;
-  GenerationCallbacks callbacks;
-  callbacks.next = [&]() -> std::optional<Request> {
-    if (next == tokens.size()) return std::nullopt;
+  return tokens_of(engine, 3, [](size_t index) {
     Request request;
     for (int32_t i = 0; i < 11; ++i) request.prompt.push_back(5 * i % 60);
     request.sampling.temperature = 1;
-    request.sampling.seed = next++;
+    request.sampling.seed = index;
     request.sampling.max_tokens = 8;
     request.sampling.ignore_eos = true;
     return request;
-  };
-  callbacks.on_done = [&](size_t index, const Request&, GenerationResult result) {
-    tokens.at(index) = result.token_ids;
-  };
-  generate_all(engine, callbacks);
-  return tokens;
+  });
 }
 
 TEST(Pipeline, BlocksThatAreFoundAgainOrSharedAreThoseOfOneDevice) {

@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/support/error_of.h"
+
 namespace ttpu::text {
 namespace {
 
@@ -20,17 +22,6 @@ std::tm fixed_now() {
   now.tm_wday = 5;
   now.tm_yday = 207;
   return now;
-}
-
-std::string message_of(const std::function<void()>& action, Code code) {
-  try {
-    action();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), code) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
 }
 
 const Json kUser = Json::array({{{"role", "user"}, {"content", "Hello"}}});
@@ -64,7 +55,7 @@ TEST_P(ChatTemplateFixture, renders_as_transformers_does) {
       return ChatTemplate(source).render(one["messages"], options_of(fixture, one));
     };
     if (one.contains("error")) {
-      const std::string message = message_of(render, Code::kInvalidArgument);
+      const std::string message = error_of(render, Code::kInvalidArgument);
       EXPECT_NE(message.find(one["error"].get<std::string>()), std::string::npos) << message;
       continue;
     }
@@ -98,7 +89,7 @@ TEST(ChatTemplate, an_endless_loop_ends_with_an_error) {
   RenderOptions options;
   options.max_steps = 1'000'000;
   const std::string message =
-      message_of([&] { endless.render(kUser, options); }, Code::kResourceExhausted);
+      error_of([&] { endless.render(kUser, options); }, Code::kResourceExhausted);
   EXPECT_NE(message.find("1000000 steps"), std::string::npos) << message;
 }
 
@@ -107,7 +98,7 @@ TEST(ChatTemplate, an_output_too_large_ends_with_an_error) {
   RenderOptions options;
   options.max_output_bytes = 100'000;
   const std::string message =
-      message_of([&] { large.render(kUser, options); }, Code::kResourceExhausted);
+      error_of([&] { large.render(kUser, options); }, Code::kResourceExhausted);
   EXPECT_NE(message.find("100000 bytes"), std::string::npos) << message;
 }
 
@@ -115,12 +106,12 @@ TEST(ChatTemplate, a_text_that_doubles_without_end_is_bounded) {
   const ChatTemplate doubling(
       "{% set ns = namespace(s='x') %}{% for a in range(200) %}{% set ns.s = ns.s + ns.s %}"
       "{% endfor %}{{ ns.s }}");
-  message_of([&] { doubling.render(kUser); }, Code::kResourceExhausted);
+  error_of([&] { doubling.render(kUser); }, Code::kResourceExhausted);
 }
 
 TEST(ChatTemplate, endless_recursion_ends_with_an_error) {
   const ChatTemplate recursive("{% macro f(x) %}{{ f(x + 1) }}{% endmacro %}{{ f(0) }}");
-  message_of([&] { recursive.render(kUser); }, Code::kInvalidArgument);
+  error_of([&] { recursive.render(kUser); }, Code::kInvalidArgument);
 }
 
 std::string repeat(std::string_view text, int count) {
@@ -130,9 +121,9 @@ std::string repeat(std::string_view text, int count) {
 }
 
 TEST(ChatTemplate, deeply_nested_sources_and_values_do_not_overflow_the_stack) {
-  message_of([] { ChatTemplate("{{ " + repeat("(", 100'000)); }, Code::kInvalidArgument);
-  message_of([] { ChatTemplate(repeat("{% if 1 %}", 20'000)); }, Code::kInvalidArgument);
-  message_of([] { ChatTemplate(repeat("x", 1'000'000)); }, Code::kResourceExhausted);
+  error_of([] { ChatTemplate("{{ " + repeat("(", 100'000)); }, Code::kInvalidArgument);
+  error_of([] { ChatTemplate(repeat("{% if 1 %}", 20'000)); }, Code::kInvalidArgument);
+  error_of([] { ChatTemplate(repeat("x", 1'000'000)); }, Code::kResourceExhausted);
   EXPECT_EQ(ChatTemplate("{{ 1" + repeat("+1", 100'000) + " }}").render(kUser), "100001");
   EXPECT_EQ(ChatTemplate("{{ 'a'" + repeat("|upper", 50'000) + " }}").render(kUser), "A");
   const ChatTemplate nested(
@@ -143,20 +134,20 @@ TEST(ChatTemplate, deeply_nested_sources_and_values_do_not_overflow_the_stack) {
 
 TEST(ChatTemplate, an_error_while_rendering_names_the_line) {
   const ChatTemplate broken("{{ messages[0].content }}\n\n{{ missing.attribute }}");
-  const std::string message = message_of([&] { broken.render(kUser); }, Code::kInvalidArgument);
+  const std::string message = error_of([&] { broken.render(kUser); }, Code::kInvalidArgument);
   EXPECT_NE(message.find("line 3"), std::string::npos) << message;
 }
 
 TEST(ChatTemplate, refuses_messages_that_are_no_conversation) {
   const ChatTemplate any("{{ messages }}");
-  message_of([&] { any.render(Json::object()); }, Code::kInvalidArgument);
-  message_of([&] { any.render(Json::array({"text"})); }, Code::kInvalidArgument);
-  message_of(
+  error_of([&] { any.render(Json::object()); }, Code::kInvalidArgument);
+  error_of([&] { any.render(Json::array({"text"})); }, Code::kInvalidArgument);
+  error_of(
       [&] {
         any.render(Json::array({{{"role", "user"}, {"content", "\xff"}}}));
       },
       Code::kInvalidArgument);
-  message_of([] { ChatTemplate("{{ '\xff' }}"); }, Code::kInvalidArgument);
+  error_of([] { ChatTemplate("{{ '\xff' }}"); }, Code::kInvalidArgument);
 }
 
 TEST(ChatTemplate, the_system_clock_is_used_when_none_is_given) {
