@@ -154,10 +154,10 @@ int64_t rows_at_once(const IsaKernels& isa, const LinearCall& call) {
   return std::min(rows, call.rows);
 }
 
-void few_rows(const IsaKernels& isa, const LinearCall& call, int64_t in, TaskPool* pool) {
+void few_rows(const IsaKernels& isa, const LinearCall& call, int64_t in, int64_t at_once,
+              TaskPool* pool) {
   const FewRows x = prepare(isa, call, in);
   const int64_t bytes = std::max<int64_t>(row_bytes(call.products[0].weight), 1);
-  const int64_t at_once = rows_at_once(isa, call);
   const int64_t columns = at_once > kFewRowsAtOnce
                               ? kColumnsOfRows
                               : std::clamp<int64_t>(kFewRowsBytes / bytes / 4 * 4, 4, kMaxColumns);
@@ -386,8 +386,9 @@ void linear(const LinearCall& call, TaskPool* pool, Isa isa) {
   if (call.rows == 0) return;
   const int64_t in = call.products[0].weight.in;
   const IsaKernels& kernels = kernels_of(isa);
-  if (call.rows < kGemmRows || call.rows <= rows_at_once(kernels, call)) {
-    return few_rows(kernels, call, in, pool);
+  const int64_t at_once = rows_at_once(kernels, call);
+  if (call.rows < kGemmRows || call.rows <= at_once) {
+    return few_rows(kernels, call, in, at_once, pool);
   }
   many_rows(kernels, call, in, pool);
 }
