@@ -24,6 +24,8 @@ def as_functions(text, name):
         new = name if known == "main" else f"{name}.{known}"
         body = re.sub(rf"@{re.escape(known)}\(", f'@"{new}"(', body)
     body = body.replace("func.func public ", "func.func private ")
+    # The compiler calls an operator by its location; those of the whole program are left out.
+    body = re.sub(r'(?m)^(.*\bkernel_name = "([^"]*)".*)$', r'\1 loc("\2")', body)
     # The caller's own arguments say what is given away.
     body = re.sub(r" \{(?:tf\.aliasing_output|jax\.buffer_donor|jax\.result_info) = [^{}]*\}", "", body)
     return body
