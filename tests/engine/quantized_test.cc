@@ -7,6 +7,7 @@
 #include "tests/engine/support/answers.h"
 #include "tests/engine/support/expected.h"
 #include "tests/engine/support/stepper.h"
+#include "ttpu/engine/weight_loader.h"
 
 namespace ttpu::engine {
 namespace {
@@ -125,6 +126,25 @@ TEST(QuantizedEngine, WeightsTakeTheBytesOfTheirForm) {
   const int64_t rows = 2 * (64 + 2 * 32 + 32 + 2 * 48 + 32);
   EXPECT_EQ(bytes("int8"), rest + linear + 4 * rows);
   EXPECT_EQ(bytes(""), rest + 4 * linear);
+}
+
+// From config.json alone, a layer that stands for one of each stage of a pipeline.
+TEST(QuantizedAhead, AWeightOfStagesThatDifferIsDense) {
+  const Json config = parse_json(
+      R"({"quantization_config": {"quant_method": "fp8",
+                                  "modules_to_not_convert": ["layers.2.up_proj"]}})",
+      "config");
+  const nn::FormatOf form_of = format_without_weights({}, config);
+  const auto form = [&](std::vector<std::string> names) {
+    nn::WeightDecl decl;
+    decl.names = std::move(names);
+    decl.dims = {64, 32};
+    decl.is_matrix = decl.quantizable = true;
+    return form_of(decl).dtype;
+  };
+  EXPECT_EQ(form({"layers.0.up_proj.weight", "layers.1.up_proj.weight"}), DType::kF8E4M3FN);
+  EXPECT_EQ(form({"layers.0.up_proj.weight", "layers.2.up_proj.weight"}), DType::kBF16);
+  EXPECT_EQ(form({"layers.2.up_proj.weight"}), DType::kBF16);
 }
 
 TEST(QuantizedEngine, UnknownFormsAndWeightsThatAreQuantizedAlreadyAreRefused) {

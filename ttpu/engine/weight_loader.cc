@@ -64,6 +64,21 @@ bool is_no_bias(const io::Tensor& tensor) {
                      [](std::byte byte) { return byte == std::byte{0}; });
 }
 
+// What config.json promises of a weight; nothing where its names differ, as the loader has it.
+std::optional<Quantization> stored_form(const io::QuantizationConfig& config,
+                                        const nn::WeightDecl& decl) {
+  std::optional<Quantization> form;
+  for (std::string_view module : decl.names) {
+    if (module.ends_with(".weight")) module.remove_suffix(7);
+    const io::QuantScheme* scheme = config.scheme_of(module);
+    if (scheme == nullptr) return std::nullopt;
+    const Quantization own = scheme->form(decl.dims.back());
+    if (form && own != *form) return std::nullopt;
+    form = own;
+  }
+  return form;
+}
+
 }  // namespace
 
 nn::FormatOf format_without_weights(const WeightOptions& options, const Json& config) {
@@ -76,13 +91,7 @@ nn::FormatOf format_without_weights(const WeightOptions& options, const Json& co
           options.quantization);
   if (options.expand) stored.reset();
   return [compute = options.compute, wanted, stored](const nn::WeightDecl& decl) {
-    std::optional<Quantization> form = wanted;
-    if (stored) {
-      std::string_view module = decl.names.at(0);
-      if (module.ends_with(".weight")) module.remove_suffix(7);
-      const io::QuantScheme* scheme = stored->scheme_of(module);
-      if (scheme != nullptr) form = scheme->form(decl.dims.back());
-    }
+    const std::optional<Quantization> form = stored ? stored_form(*stored, decl) : wanted;
     if (!form || !decl.quantizable) return nn::WeightFormat{compute, Encoding::kDense};
     return nn::WeightFormat{form->dtype, Encoding::kDense, form};
   };
