@@ -109,6 +109,29 @@ TEST(Hlo, TheCountThatTheCompilerNotesHolds) {
   EXPECT_EQ(cost_of({"hlo", loop_with("", noted)}).ici_bytes, 12 * kOneTurn);
 }
 
+// Field by field as XLA writes them: lists, an iota, axes of a mesh, and pairs without their zeros.
+TEST(Hlo, GroupsAndPairsAreRead) {
+  const auto read = [](const std::string& more) {
+    const std::string bytes =
+        computation(kEntry, 10, {{"all-to-all", 10, {}, {}, more}}) + number(6, kEntry);
+    return parse_hlo(bytes).find(kEntry)->find(10)->groups;
+  };
+  const DeviceGroups columns = {{0, 2}, {1, 3}};
+  EXPECT_EQ(read(text(49, number(1, 0) + number(1, 2)) + text(49, number(1, 1) + number(1, 3))),
+            columns);
+  EXPECT_EQ(read(text(87, text(2, number(1, 2) + number(2, 2) + number(3, 2) + number(3, 2) +
+                                      number(4, 1) + number(4, 0)))),
+            columns);
+  EXPECT_EQ(
+      read(text(87, text(3, text(1, text(1, number(2, 2)) + text(1, number(2, 2))) + text(2, "")))),
+      columns);
+  const std::string permute = computation(
+      kEntry, 10,
+      {{"collective-permute", 10, {}, {}, text(52, number(2, 1)) + text(52, number(1, 1))}});
+  using Pairs = std::vector<std::pair<int64_t, int64_t>>;
+  EXPECT_EQ(parse_hlo(permute).find(kEntry)->find(10)->pairs, (Pairs{{0, 1}, {1, 0}}));
+}
+
 TEST(Hlo, ALoopThatDoesNotCountIsReported) {
   const std::string condition = computation(
       kCondition, 33,

@@ -237,6 +237,27 @@ ENTRY %main (cache: bf16[131072,512], rows: bf16[64,512]) -> bf16[131072,512] {
   EXPECT_NEAR(cost.seconds, cost.hbm_bytes / 819e9, 1e-15);
 }
 
+// As XLA writes a configuration and attributes that are JSON; strings in them may hold brackets.
+TEST(HloText, AnInstructionMayHaveLineBreaksInItsAttributes) {
+  const ScheduleCost cost = cost_of(R"(
+ENTRY %main (a: bf16[8,128]) -> bf16[8,128] {
+  %a = bf16[8,128]{1,0} parameter(0)
+  %RPAd.1 = bf16[8,128]{1,0} custom-call(%a), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+  "note": "a } and a \" and {",
+  "blocks": [1,
+    2]
+}}, backend_config={"custom_call_config":{"cost_estimate":{
+"flops":1000000,
+"bytes_accessed":5}}}
+  ROOT %negate = bf16[8,128]{1,0} negate(%RPAd.1), backend_config={"estimated_cycles":"300"}
+}
+)");
+  ASSERT_EQ(cost.kernels.size(), 1U);
+  EXPECT_EQ(cost.kernels[0].name, "RPAd");
+  EXPECT_EQ(cost.kernels[0].flops, 1e6);
+  EXPECT_EQ(cost.cycles, 300);
+}
+
 TEST(HloText, PaddingIsCounted) {
   const HloModule module = parse_hlo_text(R"(
 ENTRY %main (a: bf16[3,100]) -> bf16[3,100] {
@@ -271,6 +292,31 @@ TEST(HloText, ALineThatCannotBeReadIsNamed) {
       EXPECT_EQ(error.code(), Code::kDataLoss);
     }
   }
+  try {
+    parse_hlo_text("ENTRY %m () -> f32[] {\n  %a = f32[] constant(1), x={\"k\": [\n\n1]}\n  %b\n}");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("line 5 "), std::string::npos) << error.what();
+  }
+}
+
+TEST(HloText, GroupsAreReadHoweverTheyAreWritten) {
+  const auto groups = [](const std::string& text) {
+    const HloModule module = parse_hlo_text(
+        "ENTRY %m (a: f32[8]) -> f32[8] {\n  %a = f32[8]{0} parameter(0)\n  ROOT %r = f32[8]{0} "
+        "all-to-all(%a), replica_groups=" +
+        text + ", dimensions={0}\n}");
+    const HloComputation* entry = module.find(module.entry);
+    return entry->find(entry->root)->groups;
+  };
+  EXPECT_EQ(groups("{}"), DeviceGroups{});
+  EXPECT_EQ(groups("{{0,2},{1,3}}"), (DeviceGroups{{0, 2}, {1, 3}}));
+  EXPECT_EQ(groups("[2,4]<=[8]"), (DeviceGroups{{0, 1, 2, 3}, {4, 5, 6, 7}}));
+  EXPECT_EQ(groups("[4,2]<=[2,4]T(1,0)"), (DeviceGroups{{0, 4}, {1, 5}, {2, 6}, {3, 7}}));
+  EXPECT_EQ(groups("mesh['x'=2,'y_1'=3] {'x'}"), (DeviceGroups{{0, 3}, {1, 4}, {2, 5}}));
+  EXPECT_EQ(groups("mesh['x'=2,'y_1'=2] {'y_1','x'}"), (DeviceGroups{{0, 2, 1, 3}}));
+  EXPECT_THROW(groups("[2,4]<=[7]"), Error);
+  EXPECT_THROW(groups("[2,4]<=[2,4]T(1,1)"), Error);
 }
 
 }  // namespace

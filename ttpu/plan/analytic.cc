@@ -10,7 +10,6 @@
 namespace ttpu::plan {
 namespace {
 
-constexpr double kHopSeconds = 1e-6;  // see schedule.cc
 constexpr int64_t kLongestChunk = 2048;
 
 double as_double(int64_t value) { return static_cast<double>(value); }

@@ -35,6 +35,9 @@ struct Chip {
   int devices = 1;           // of a chip
 };
 
+// "About a microsecond a hop": J. Austin et al., "How to Scale Your Model" (2025), chapter on TPUs.
+inline constexpr double kHopSeconds = 1e-6;
+
 // Operations of matrix products, by the types that are multiplied.
 struct Compute {
   double flops = 0;     // of bf16 and wider
@@ -60,6 +63,8 @@ struct Slice {
 
   int64_t chips() const;
   int64_t devices() const { return chips() * chip.devices; }
+  // Bytes a second that one link sends.
+  double link_bandwidth() const { return chip.ici_bandwidth * chip.devices / chip.links; }
   // Bytes a second that a device can send to a group of `group` devices, by the links that are
   // there: one in each dimension, two where it is a ring. Groups that are a part of the slice are
   // taken as neighbours: two of them share one link, more have two and up to the slice's.

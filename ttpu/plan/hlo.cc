@@ -96,39 +96,47 @@ void read_convolution(std::string_view message, HloContraction* out) {
   }
 }
 
-// ReplicaGroup { replica_ids = 1 }
-int64_t group_size(std::string_view message) {
-  return static_cast<int64_t>(integers_of(message, 1).size());
+// SourceTarget { source = 1, target = 2 }; a zero is left out.
+std::pair<int64_t, int64_t> parse_pair(std::string_view message) {
+  return {integer_of(message, 1, 0), integer_of(message, 2, 0)};
+}
+
+// IotaReplicaGroupListProto { num_replica_groups = 1, num_devices_per_group = 2,
+// iota_reshape_dims = 3, iota_transpose_perm = 4 }
+DeviceGroups parse_iota_groups(std::string_view message) {
+  const std::vector<int64_t> dims = integers_of(message, 3);
+  std::vector<int64_t> order = integers_of(message, 4);
+  for (auto i = static_cast<int64_t>(order.size()); order.size() < dims.size(); ++i) {
+    order.push_back(i);
+  }
+  return iota_groups(dims, order, integer_of(message, 2, 1));
 }
 
 // Groups as axes of a mesh: MeshAxesReplicaGroupListProto { mesh = 1 { axes = 1 { size = 2 } },
 // axes = 2 { mesh_axis_index = 1 } }.
-int64_t mesh_group_size(std::string_view message) {
+DeviceGroups parse_mesh_groups(std::string_view message) {
   std::vector<int64_t> sizes;
-  int64_t size = 1;
+  std::vector<int64_t> axes;
   for (Fields fields(message); fields.next();) {
+    if (fields.number == 2) axes.push_back(integer_of(fields.bytes, 1, 0));
     if (fields.number != 1) continue;
     for (Fields mesh(fields.bytes); mesh.next();) {
       if (mesh.number == 1) sizes.push_back(integer_of(mesh.bytes, 2, 1));
     }
   }
-  for (Fields fields(message); fields.next();) {
-    if (fields.number != 2) continue;
-    const auto axis = static_cast<size_t>(integer_of(fields.bytes, 1, 0));
-    if (axis < sizes.size()) size *= sizes[axis];
-  }
-  return size;
+  return mesh_groups(sizes, axes);
 }
 
 // CollectiveDeviceListProto { replica_groups = 1, iota_replica_group_list = 2,
 // mesh_axes_replica_group_list = 3 }
-int64_t device_list_size(std::string_view message) {
+DeviceGroups parse_device_list(std::string_view message) {
+  DeviceGroups groups;
   for (Fields fields(message); fields.next();) {
-    if (fields.number == 1) return group_size(fields.bytes);
-    if (fields.number == 2) return integer_of(fields.bytes, 2, 0);
-    if (fields.number == 3) return mesh_group_size(fields.bytes);
+    if (fields.number == 1) groups.push_back(integers_of(fields.bytes, 1));
+    if (fields.number == 2) return parse_iota_groups(fields.bytes);
+    if (fields.number == 3) return parse_mesh_groups(fields.bytes);
   }
-  return 0;
+  return groups;
 }
 
 HloInstruction parse_instruction(std::string_view message) {
@@ -180,7 +188,10 @@ HloInstruction parse_instruction(std::string_view message) {
         instruction.backend_config = fields.bytes;
         break;
       case 49:
-        instruction.group_size = group_size(fields.bytes);
+        instruction.groups.push_back(integers_of(fields.bytes, 1));
+        break;
+      case 52:
+        instruction.pairs.push_back(parse_pair(fields.bytes));
         break;
       case 61:
         instruction.contraction.batch_groups = std::max<int64_t>(1, value);
@@ -192,7 +203,7 @@ HloInstruction parse_instruction(std::string_view message) {
         instruction.aliased.push_back(integer_of(fields.bytes, 2, 0));
         break;
       case 87:
-        instruction.group_size = device_list_size(fields.bytes);
+        instruction.groups = parse_device_list(fields.bytes);
         break;
       default:
         break;

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace ttpu::plan {
@@ -41,6 +42,15 @@ struct HloContraction {
   int64_t batch_groups = 1;
 };
 
+using DeviceGroups = std::vector<std::vector<int64_t>>;
+
+// The numbers from 0 in an array of `dims`, its dimensions reordered, cut into groups of `size`.
+// Throws kDataLoss where that makes no groups.
+DeviceGroups iota_groups(const std::vector<int64_t>& dims, const std::vector<int64_t>& order,
+                         int64_t size);
+// Devices of a mesh of such axes that differ along `axes` alone.
+DeviceGroups mesh_groups(const std::vector<int64_t>& sizes, const std::vector<int64_t>& axes);
+
 struct HloInstruction {
   std::string_view name;
   std::string_view opcode;
@@ -51,8 +61,9 @@ struct HloInstruction {
   int64_t id = 0;
   int64_t tuple_index = 0;
   int64_t parameter_number = 0;
-  int64_t group_size = 0;           // of a collective: devices that meet; 0: all
-  std::optional<int64_t> constant;  // of an integer scalar
+  DeviceGroups groups;                             // of a collective: devices that meet; empty: all
+  std::vector<std::pair<int64_t, int64_t>> pairs;  // of a permute: from, to
+  std::optional<int64_t> constant;                 // of an integer scalar
   std::vector<int64_t> operands;
   std::vector<int64_t> called;   // of a while: body, condition
   std::vector<int64_t> aliased;  // operands whose memory the result takes

@@ -37,17 +37,40 @@ std::vector<int64_t> integers(std::string_view text) {
   return values;
 }
 
-// The position of the bracket that closes the one at `open`; strings are skipped.
+// Follows brackets and strings, in which brackets do not count.
+class Nesting {
+ public:
+  void read(char c) {
+    if (!escaped_ && c == '"') quoted_ = !quoted_;
+    escaped_ = quoted_ && !escaped_ && c == '\\';
+    if (quoted_) return;
+    if (c == '(' || c == '{' || c == '[') ++depth_;
+    if (c == ')' || c == '}' || c == ']') --depth_;
+  }
+  bool open() const { return quoted_ || depth_ > 0; }
+
+ private:
+  int depth_ = 0;
+  bool quoted_ = false;
+  bool escaped_ = false;
+};
+
+// The position of the bracket that closes the one at `open`.
 size_t closing(std::string_view text, size_t open) {
-  int depth = 0;
-  bool quoted = false;
+  Nesting nesting;
   for (size_t i = open; i < text.size(); ++i) {
-    const char c = text[i];
-    if (c == '"' && (i == 0 || text[i - 1] != '\\')) quoted = !quoted;
-    if (quoted) continue;
-    if (c == '(' || c == '{' || c == '[') ++depth;
-    if (c == ')' || c == '}' || c == ']') --depth;
-    if (depth == 0) return i;
+    nesting.read(text[i]);
+    if (!nesting.open()) return i;
+  }
+  return std::string_view::npos;
+}
+
+// Where an instruction ends: attributes that are JSON may have line breaks in them.
+size_t end_of_instruction(std::string_view text) {
+  Nesting nesting;
+  for (size_t i = 0; i < text.size(); ++i) {
+    nesting.read(text[i]);
+    if (text[i] == '\n' && !nesting.open()) return i;
   }
   return std::string_view::npos;
 }
@@ -176,34 +199,66 @@ std::vector<HloWindowDim> read_window(std::string_view text) {
   return dims;
 }
 
-// {{0,1},{2,3}}, [2,4]<=[8], mesh['x'=4,'y'=2] {'x'}
-int64_t read_group_size(std::string_view text) {
-  if (text.starts_with("{{")) {
-    return static_cast<int64_t>(integers(text.substr(0, text.find('}'))).size());
+// {{0,1},{2,3}}
+DeviceGroups read_lists(std::string_view text) {
+  DeviceGroups lists;
+  for (size_t at = 1; (at = text.find('{', at)) != std::string_view::npos; ++at) {
+    lists.push_back(integers(text.substr(at, text.find('}', at) - at)));
   }
-  if (text.starts_with("[")) {
-    const std::vector<int64_t> dims = integers(text.substr(0, text.find(']')));
-    return dims.size() < 2 ? 0 : dims[1];
+  return lists;
+}
+
+// [2,4]<=[8], [4,2]<=[2,4]T(1,0)
+DeviceGroups read_iota(std::string_view text) {
+  const std::vector<int64_t> shape = integers(text.substr(0, text.find(']')));
+  const size_t arrow = text.find("<=");
+  if (shape.size() < 2 || arrow == std::string_view::npos) return {};
+  const size_t transposed = text.find('T', arrow);
+  const std::vector<int64_t> dims = integers(text.substr(arrow, transposed - arrow));
+  std::vector<int64_t> order;
+  if (transposed != std::string_view::npos) order = integers(text.substr(transposed));
+  for (auto i = static_cast<int64_t>(order.size()); order.size() < dims.size(); ++i) {
+    order.push_back(i);
   }
+  return iota_groups(dims, order, shape[1]);
+}
+
+// mesh['x'=4,'y'=2] {'x'}
+DeviceGroups read_mesh(std::string_view text) {
+  const size_t open = text.find('[');
+  const size_t close = text.find(']');
   const size_t braces = text.find('{');
-  if (!text.starts_with("mesh") || braces == std::string_view::npos) return 0;
-  int64_t size = 1;
-  for (const std::string_view name : split(text.substr(braces + 1, text.find('}') - braces - 1))) {
-    const size_t at = text.find(std::string(name) + "=");
-    if (at < braces) size *= integer(text.substr(at + name.size() + 1)).value_or(1);
+  if (close == std::string_view::npos || braces == std::string_view::npos) return {};
+  const auto known = split(text.substr(open + 1, close - open - 1));
+  std::vector<int64_t> sizes;
+  std::vector<int64_t> axes;
+  for (const std::string_view axis : known) {
+    sizes.push_back(integer(axis.substr(axis.rfind('='))).value_or(1));
   }
-  return size;
+  for (const std::string_view name : split(text.substr(braces + 1, text.find('}') - braces - 1))) {
+    for (size_t i = 0; i < known.size(); ++i) {
+      if (known[i].substr(0, known[i].rfind('=')) == name) axes.push_back(static_cast<int64_t>(i));
+    }
+  }
+  return mesh_groups(sizes, axes);
+}
+
+DeviceGroups read_groups(std::string_view text) {
+  if (text.starts_with("{{")) return read_lists(text);
+  if (text.starts_with("[")) return read_iota(text);
+  if (text.starts_with("mesh")) return read_mesh(text);
+  return {};
 }
 
 class TextReader {
  public:
   HloModule read(std::string_view text) {
-    for (int number = 1; !text.empty(); ++number) {
-      const size_t end = text.find('\n');
+    while (!text.empty()) {
+      const size_t end = computation_ != nullptr ? end_of_instruction(text) : text.find('\n');
       line_ = text.substr(0, end);
-      number_ = number;
       text = end == std::string_view::npos ? "" : text.substr(end + 1);
       read_line(trim(line_));
+      number_ += 1 + static_cast<int>(std::count(line_.begin(), line_.end(), '\n'));
     }
     require_line(module_.entry != 0, "no ENTRY");
     // Computations may stand after their callers.
@@ -343,7 +398,10 @@ class TextReader {
     op->target = attribute(text, "custom_call_target");
     if (op->target.starts_with("\"")) op->target = op->target.substr(1, op->target.size() - 2);
     op->tuple_index = integer(attribute(text, "index")).value_or(0);
-    op->group_size = read_group_size(attribute(text, "replica_groups"));
+    op->groups = read_groups(attribute(text, "replica_groups"));
+    for (const std::vector<int64_t>& pair : read_lists(attribute(text, "source_target_pairs"))) {
+      if (pair.size() == 2) op->pairs.emplace_back(pair[0], pair[1]);
+    }
     // {{}: (1, {}), {1}: (3, {})}
     std::string_view aliased = attribute(text, "output_to_operand_aliasing");
     for (size_t at = 0; (at = aliased.find(": (")) != std::string_view::npos;) {
@@ -363,7 +421,7 @@ class TextReader {
   std::vector<int64_t> resolved_;
   int64_t next_ = 1;
   std::string_view line_;
-  int number_ = 0;
+  int number_ = 1;
 };
 
 }  // namespace

@@ -8,31 +8,12 @@
 #include <unordered_map>
 
 #include "ttpu/plan/hlo_work.h"
+#include "ttpu/plan/links.h"
 
 namespace ttpu::plan {
 namespace {
 
-// "About a microsecond a hop": J. Austin et al., "How to Scale Your Model" (2025), chapter on TPUs.
-constexpr double kHopSeconds = 1e-6;
 constexpr int kDeepest = 32;
-
-struct Ring {
-  double sent = 0;  // by a device, for each byte of the result
-  double hops = 0;  // both directions at once
-};
-
-std::optional<Ring> ring_of(std::string_view opcode, double n) {
-  if (opcode.starts_with("all-reduce")) return Ring{2 * (n - 1) / n, n};
-  if (opcode.starts_with("all-gather")) return Ring{(n - 1) / n, n / 2};
-  if (opcode.starts_with("reduce-scatter")) return Ring{n - 1, n / 2};
-  if (opcode.starts_with("all-to-all") || opcode.starts_with("ragged-all-to-all")) {
-    return Ring{(n - 1) / n, n / 2};
-  }
-  if (opcode.starts_with("collective-permute") || opcode.starts_with("collective-broadcast")) {
-    return Ring{1, 1};
-  }
-  return std::nullopt;
-}
 
 std::string_view base_of(std::string_view opcode) {
   for (const std::string_view end : {"-start", "-done"}) {
@@ -61,7 +42,7 @@ bool is_free(const HloInstruction& op) {
   return kFree.contains(op.opcode);
 }
 
-// Queues of what runs beside the program: bytes to copy, seconds on the links.
+// Bytes that are copied beside the program, one copy after another.
 struct Queue {
   struct Item {
     int64_t id;
@@ -90,7 +71,12 @@ struct Queue {
 
 class Player {
  public:
-  Player(const HloModule& module, const Slice& slice) : module_(module), slice_(slice) {}
+  Player(const HloModule& module, const Slice& slice, Links* links)
+      : module_(module),
+        slice_(slice),
+        links_(links),
+        free_at_(links->count()),
+        sent_(links->count()) {}
 
   void play(int64_t id, double weight, int depth = 0) {
     const HloComputation* computation = module_.find(id);
@@ -118,9 +104,9 @@ class Player {
     if (op.opcode.ends_with("-done")) return finish(around, op, weight);
     if (is_free(op)) return;
     if (op.opcode == "custom-call") return kernel(around, op, weight);
-    if (ring_of(op.opcode, 2)) {
+    if (is_collective(op.opcode)) {
       return op.opcode.ends_with("-start") ? start_collective(around, op, op.id, weight)
-                                           : collective(around, op, weight);
+                                           : wait(send(around, op, weight), weight);
     }
     if (op.opcode == "fusion" && fused_collective(around, op, weight)) return;
     operate(around, op, weight);
@@ -140,7 +126,6 @@ class Player {
   void advance(double seconds, double hbm_bytes) {
     now += seconds;
     copies_.drain(std::max(0.0, seconds * slice_.chip.hbm_bandwidth - hbm_bytes));
-    links_.drain(seconds);
   }
 
   double compute_seconds(const HloWork& work) const {
@@ -204,7 +189,7 @@ class Player {
     const HloComputation* inner = op.called.empty() ? nullptr : module_.find(op.called[0]);
     const HloInstruction* root = inner == nullptr ? nullptr : inner->find(inner->root);
     if (root == nullptr) return;
-    if (ring_of(root->opcode, 2)) return start_collective(*inner, *root, op.id, weight);
+    if (is_collective(root->opcode)) return start_collective(*inner, *root, op.id, weight);
     if (root->opcode == "call" || root->opcode == "while")
       return play(op.called[0], weight, depth + 1);
     HloWork work = work_of(module_, *inner, *root);
@@ -215,10 +200,6 @@ class Player {
     }
     cost.flops += weight * work.flops;
     queue_copy(op.id, work.hbm_bytes, weight);
-  }
-
-  double group_of(const HloInstruction& op) const {
-    return static_cast<double>(op.group_size > 0 ? op.group_size : slice_.devices());
   }
 
   // The part of a collective's shape that is its result. A start gives (operand, result, ...), but
@@ -233,59 +214,57 @@ class Player {
     return largest;
   }
 
-  CollectiveCost* entry_of(const HloInstruction& op, double group) {
+  CollectiveCost* entry_of(const HloInstruction& op) {
     const std::string_view name = base_of(op.opcode);
+    const int64_t group = group_size(op, slice_);
     for (CollectiveCost& known : cost.collectives) {
       const bool same_size = known.count > 0 && known.bytes / known.count == result_bytes(op);
-      if (known.opcode == name && known.group == static_cast<int64_t>(group) && same_size) {
-        return &known;
-      }
+      if (known.opcode == name && known.group == group && same_size) return &known;
     }
-    cost.collectives.push_back({std::string(name), static_cast<int64_t>(group)});
+    cost.collectives.push_back({std::string(name), group});
     return &cost.collectives.back();
   }
 
-  // Counts it; gives the seconds that it takes and its place in the list.
-  double price(const HloComputation& around, const HloInstruction& op, double weight,
-               size_t* index) {
-    const double group = group_of(op);
-    CollectiveCost* entry = entry_of(op, group);
-    *index = static_cast<size_t>(entry - cost.collectives.data());
-    const Ring ring = group > 1 ? *ring_of(op.opcode, group) : Ring{};
+  // A collective under way: its place in the list, and when all of it has come.
+  struct Transfer {
+    size_t index = 0;
+    double done = 0;
+  };
+
+  // Counts it and puts it on its links, behind what they have to send before.
+  Transfer send(const HloComputation& around, const HloInstruction& op, double weight) {
+    CollectiveCost* entry = entry_of(op);
     const double bytes = result_bytes(op);
-    const double seconds = ring.sent * bytes / slice_.ici_bandwidth(static_cast<int64_t>(group)) +
-                           ring.hops * kHopSeconds;
+    const LinkLoad load = links_->load_of(op, bytes);
+    Transfer transfer{static_cast<size_t>(entry - cost.collectives.data()), now};
+    for (size_t link = 0; link < load.seconds.size(); ++link) {
+      if (load.seconds[link] == 0) continue;
+      sent_[link] += weight * load.seconds[link];
+      free_at_[link] = std::max(free_at_[link], now) + load.seconds[link];
+      transfer.done = std::max(transfer.done, free_at_[link]);
+    }
+    transfer.done += load.latency;
     entry->count += weight;
     entry->bytes += weight * bytes;
-    entry->sent_bytes += weight * ring.sent * bytes;
-    entry->seconds += weight * seconds;
-    cost.ici_bytes += weight * ring.sent * bytes;
-    cost.ici_limit +=
-        weight * ring.sent * bytes / slice_.ici_bandwidth(static_cast<int64_t>(group));
+    entry->sent_bytes += weight * load.sent_bytes;
+    entry->seconds += weight * (load.longest() + load.latency);
+    cost.ici_bytes += weight * load.sent_bytes;
+    cost.ici_limit = *std::max_element(sent_.begin(), sent_.end());
     cost.hbm_bytes +=
         weight * (op.opcode.ends_with("-start") ? 0 : work_of(module_, around, op).hbm_bytes);
-    return seconds;
+    return transfer;
   }
 
-  void expose(size_t index, double seconds, double weight) {
-    cost.exposed_collective_seconds += weight * seconds;
-    cost.collectives.at(index).exposed_seconds += weight * seconds;
-  }
-
-  void collective(const HloComputation& around, const HloInstruction& op, double weight) {
-    size_t index = 0;
-    const double seconds = price(around, op, weight, &index);
-    double waited = 0;
-    for (const Queue::Item& item : links_.items) waited += item.left;  // the links are shared
-    expose(index, seconds + waited, weight);
-    advance(seconds + waited, 0);
+  void wait(const Transfer& transfer, double weight) {
+    const double left = std::max(0.0, transfer.done - now);
+    cost.exposed_collective_seconds += weight * left;
+    cost.collectives.at(transfer.index).exposed_seconds += weight * left;
+    advance(left, 0);
   }
 
   void start_collective(const HloComputation& around, const HloInstruction& op, int64_t id,
                         double weight) {
-    size_t index = 0;
-    links_.items.push_back({id, price(around, op, weight, &index)});
-    collective_of_[id] = index;
+    under_way_[id] = send(around, op, weight);
   }
 
   // How the TPU compiler writes a reduce-scatter: a fusion named all-reduce-scatter, of an
@@ -310,7 +289,7 @@ class Player {
     bool starts = false;
     bool ends = false;
     for (const auto& [id, part] : inner->instructions) {
-      if (!ring_of(part.opcode, 2)) continue;
+      if (!is_collective(part.opcode)) continue;
       if (part.opcode.ends_with("-done")) {
         ends = true;
         continue;
@@ -331,13 +310,9 @@ class Player {
       operate(around, op, weight);
       return true;
     }
-    size_t index = 0;
-    const double seconds = price(*inner, *found, weight, &index);
-    const double before = now;
+    const Transfer transfer = send(*inner, *found, weight);
     operate(around, op, weight);
-    const double rest = std::max(0.0, seconds - (now - before));
-    expose(index, rest, weight);
-    advance(rest, 0);
+    wait(transfer, weight);
     return true;
   }
 
@@ -354,10 +329,8 @@ class Player {
         }
         id = source->operands[0];
       }
-      if (const auto found = collective_of_.find(id); found != collective_of_.end()) {
-        const double left = links_.left_of(id);
-        expose(found->second, left, weight);
-        advance(left, 0);
+      if (const auto found = under_way_.find(id); found != under_way_.end()) {
+        wait(found->second, weight);
         continue;
       }
       const double left = copies_.left_of(id) / slice_.chip.hbm_bandwidth;
@@ -472,8 +445,9 @@ class Player {
     cost = std::move(other.cost);
     now = other.now;
     copies_ = std::move(other.copies_);
-    links_ = std::move(other.links_);
-    collective_of_ = std::move(other.collective_of_);
+    free_at_ = std::move(other.free_at_);
+    sent_ = std::move(other.sent_);
+    under_way_ = std::move(other.under_way_);
     caches_ = std::move(other.caches_);
     counted_ = std::move(other.counted_);
     loops_ = std::move(other.loops_);
@@ -483,8 +457,10 @@ class Player {
   const HloModule& module_;
   const Slice& slice_;
   Queue copies_;  // bytes
-  Queue links_;   // seconds
-  std::unordered_map<int64_t, size_t> collective_of_;
+  Links* links_;
+  std::vector<double> free_at_;  // of each link: when all that it has to send is sent
+  std::vector<double> sent_;     // by each link, seconds
+  std::unordered_map<int64_t, Transfer> under_way_;
   std::set<int64_t> caches_;   // memory that some kernel updates in place
   std::set<int64_t> counted_;  // of these, already read
   std::set<int64_t> loops_;
@@ -501,7 +477,8 @@ void find_limit(ScheduleCost* cost) {
 }
 
 ScheduleCost schedule_cost(const HloModule& module, const Slice& slice) {
-  Player player(module, slice);
+  Links links(slice);
+  Player player(module, slice, &links);
   player.play(module.entry, 1);
   ScheduleCost cost = std::move(player.cost);
   cost.seconds = player.now;
