@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include <fmt/ranges.h>
 #include <unistd.h>
 
 #include "cli/commands.h"
@@ -35,6 +36,7 @@ struct CompileFlags {
   std::string xla_flags;
   std::string child;  // the phase that this process is to compile
   int64_t first_layers = 0;
+  std::vector<int> child_devices;
   std::string child_text;  // the file that this process is to compile into `output`
 
   static engine::EngineOptions default_options() {
@@ -135,7 +137,7 @@ plan::ProgramReport compile_in_child(const CompileFlags& flags, const std::strin
 
 // One program in another process: the TPU compiler keeps the memory it took.
 std::string compile_text_in_child(const CompileFlags& flags, const std::string& program,
-                                  const std::string& text) {
+                                  const std::string& text, const std::vector<int>& devices) {
   const std::filesystem::path folder =
       std::filesystem::temp_directory_path() / fmt::format("ttpu_compile.{}", getpid());
   std::filesystem::create_directories(folder);
@@ -146,7 +148,8 @@ std::string compile_text_in_child(const CompileFlags& flags, const std::string& 
   options.timeout = std::chrono::minutes(60);
   const SubprocessResult result = run_subprocess(
       {std::filesystem::read_symlink("/proc/self/exe").string(), "compile", flags.model,
-       "--topology", flags.topology, "--child-text", source.string(), "-o", made.string()},
+       "--topology", flags.topology, "--child-text", source.string(), "--child-devices",
+       fmt::format("{}", fmt::join(devices, ",")), "-o", made.string()},
       options);
   std::string executable = result.exit_code == 0 ? read_file(made) : "";
   std::filesystem::remove_all(folder);
@@ -164,8 +167,9 @@ void compile_bundle(const CompileFlags& flags) {
   request.engine = engine_options(flags);
   request.topology = flags.topology;
   request.folder = flags.output;
-  request.compile = [&](const std::string& program, const std::string& text) {
-    return compile_text_in_child(flags, program, text);
+  request.compile = [&](const std::string& program, const std::string& text,
+                        const std::vector<int>& devices) {
+    return compile_text_in_child(flags, program, text, devices);
   };
   const auto choices = engine::build_bundle(request, [](int64_t done, int64_t total) {
     std::cerr << fmt::format("compiled {} of {} programs\n", done, total);
@@ -176,8 +180,8 @@ void compile_bundle(const CompileFlags& flags) {
 
 void compile(const CompileFlags& flags) {
   if (!flags.child_text.empty()) {
-    write_file(flags.output,
-               engine::compile_for_topology(flags.topology, read_file(flags.child_text)));
+    write_file(flags.output, engine::compile_for_topology(
+                                 flags.topology, read_file(flags.child_text), flags.child_devices));
     return;
   }
   if (!flags.output.empty()) return compile_bundle(flags);
@@ -264,6 +268,7 @@ void add_compile_command(CLI::App& app) {
   command->add_flag("--json", flags->json, "Print JSON");
   command->add_option("--first-layers", flags->first_layers)->group("");  // of the child alone
   command->add_option("--child-text", flags->child_text)->group("");
+  command->add_option("--child-devices", flags->child_devices)->delimiter(',')->group("");
   command->add_option("--child", flags->child)
       ->check(CLI::IsMember({"prefill", "decode"}))
       ->group("");  // not shown

@@ -1,5 +1,6 @@
-// The CPU plugin, but for what a test asks of it: transfers to the device that arrive damaged, and
-// devices that are another process's. Everything else is the plugin's own.
+// The CPU plugin, but for what a test asks of it: transfers to the device that arrive damaged,
+// devices that are another process's, and devices that stand in a grid as TPUs do. Everything else
+// is the plugin's own.
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
@@ -15,6 +16,7 @@ const PJRT_Api* g_real = nullptr;
 PJRT_Api g_api;
 std::atomic<int> g_damaged{0};
 std::atomic<int> g_hidden{0};
+std::atomic<int> g_columns{0};
 
 PJRT_Error* from_host(PJRT_Client_BufferFromHostBuffer_Args* args) {
   if (g_damaged.load() == 0 || args->type != PJRT_Buffer_Type_S32 || args->num_dims != 1) {
@@ -40,16 +42,53 @@ PJRT_Error* own_devices(PJRT_Client_AddressableDevices_Args* args) {
   return error;
 }
 
+PJRT_Error* id_of(PJRT_DeviceDescription* description, int* id) {
+  PJRT_DeviceDescription_Id_Args args{};
+  args.struct_size = PJRT_DeviceDescription_Id_Args_STRUCT_SIZE;
+  args.device_description = description;
+  PJRT_Error* error = g_real->PJRT_DeviceDescription_Id(&args);
+  *id = args.id;
+  return error;
+}
+
 PJRT_Error* is_own(PJRT_Device_IsAddressable_Args* args) {
   PJRT_Device_GetDescription_Args description{};
   description.struct_size = PJRT_Device_GetDescription_Args_STRUCT_SIZE;
   description.device = args->device;
   if (PJRT_Error* error = g_real->PJRT_Device_GetDescription(&description)) return error;
-  PJRT_DeviceDescription_Id_Args id{};
-  id.struct_size = PJRT_DeviceDescription_Id_Args_STRUCT_SIZE;
-  id.device_description = description.device_description;
-  if (PJRT_Error* error = g_real->PJRT_DeviceDescription_Id(&id)) return error;
-  args->is_addressable = id.id >= g_hidden;
+  int id = 0;
+  PJRT_Error* error = id_of(description.device_description, &id);
+  args->is_addressable = id >= g_hidden;
+  return error;
+}
+
+PJRT_NamedValue named(const char* name) {
+  PJRT_NamedValue value{};
+  value.struct_size = PJRT_NamedValue_STRUCT_SIZE;
+  value.name = name;
+  value.name_size = std::strlen(name);
+  return value;
+}
+
+PJRT_Error* attributes_of(PJRT_DeviceDescription_Attributes_Args* args) {
+  const int columns = g_columns;
+  if (columns == 0) return g_real->PJRT_DeviceDescription_Attributes(args);
+  int id = 0;
+  if (PJRT_Error* error = id_of(args->device_description, &id)) return error;
+  static thread_local int64_t coordinates[2];
+  static thread_local PJRT_NamedValue values[2];
+  coordinates[0] = id % columns;
+  coordinates[1] = id / columns;
+  values[0] = named("coords");
+  values[0].type = PJRT_NamedValue_kInt64List;
+  values[0].int64_array_value = coordinates;
+  values[0].value_size = 2;
+  values[1] = named("core_on_chip");
+  values[1].type = PJRT_NamedValue_kInt64;
+  values[1].int64_value = 0;
+  values[1].value_size = 1;
+  args->attributes = values;
+  args->num_attributes = 2;
   return nullptr;
 }
 
@@ -67,6 +106,7 @@ extern "C" bool faulty_load(const char* path) {
   g_api.PJRT_Client_BufferFromHostBuffer = from_host;
   g_api.PJRT_Client_AddressableDevices = own_devices;
   g_api.PJRT_Device_IsAddressable = is_own;
+  g_api.PJRT_DeviceDescription_Attributes = attributes_of;
   return true;
 }
 
@@ -75,5 +115,8 @@ extern "C" void faulty_damage(int count) { g_damaged = count; }
 
 // The first so many devices of clients belong to another process.
 extern "C" void faulty_hide(int count) { g_hidden = count; }
+
+// Devices stand in rows of so many; 0: nowhere.
+extern "C" void faulty_place(int columns) { g_columns = columns; }
 
 extern "C" const PJRT_Api* GetPjrtApi() { return &g_api; }

@@ -157,8 +157,7 @@ plan::ProgramReport compile_with(const AotRequest& request, const nn::DecoderSpe
 
   const std::string text = program.module->to_string();
   report.program_text_bytes = static_cast<int64_t>(text.size());
-  pjrt::CompileOptions options;
-  options.num_partitions = static_cast<int>(report.devices);
+  pjrt::CompileOptions options = compile_options(topology, plan.layout.mesh());
   pjrt::add_xla_flags(options, request.xla_flags);
   const auto start = std::chrono::steady_clock::now();
   const pjrt::Executable executable = topology.compile(text, options);

@@ -105,6 +105,14 @@ void describe(const io::Tensor& tensor, std::string* text) {
   for (const io::Tensor& part : tensor.transform.composite->parts()) describe(part, text);
 }
 
+// Arguments are given in the order of the mesh.
+void require_devices(const pjrt::LoadedExecutable& executable, const std::vector<OwnDevice>& own) {
+  const bool same =
+      std::equal(own.begin(), own.end(), executable.devices().begin(), executable.devices().end(),
+                 [](const OwnDevice& a, const pjrt::Device& b) { return a.device == b; });
+  if (!same) fail(Code::kFailedPrecondition, "it was compiled for devices in another order");
+}
+
 }  // namespace
 
 std::string weights_digest(const io::Checkpoint& checkpoint) {
@@ -302,11 +310,13 @@ std::string Bundle::read(const std::string& program, const char* part) const {
 }
 
 pjrt::LoadedExecutable Bundle::load(const pjrt::Client& client, const std::string& program,
-                                    int64_t num_devices, bool* compiled) const {
+                                    const parallel::Mesh& mesh, bool* compiled) const {
   *compiled = false;
   const std::string serialized = read(program, kExecutable);
   try {
-    return client.load(serialized);
+    pjrt::LoadedExecutable executable = client.load(serialized);
+    require_devices(executable, own_devices(client, mesh));
+    return executable;
   } catch (const Error& error) {
     spdlog::warn(
         "[bundle] the plugin refuses the executable of '{}' in '{}', its StableHLO is compiled "
@@ -314,7 +324,7 @@ pjrt::LoadedExecutable Bundle::load(const pjrt::Client& client, const std::strin
         program, folder_.string(), error.what());
   }
   *compiled = true;
-  return client.compile(read(program, kText), compile_options(client, num_devices));
+  return client.compile(read(program, kText), compile_options(client, mesh));
 }
 
 }  // namespace ttpu::engine

@@ -79,9 +79,10 @@ class Bundle {
   // TPU: the tool that makes them need not be where bundles are loaded.
   void check_program(const std::string& program, const std::string& text) const;
 
-  // The executable; when the plugin refuses it, a warning, and the text is compiled (*compiled).
+  // The executable; when the plugin refuses it or it is for other devices than the mesh has here, a
+  // warning, and the text is compiled (*compiled).
   pjrt::LoadedExecutable load(const pjrt::Client& client, const std::string& program,
-                              int64_t num_devices, bool* compiled) const;
+                              const parallel::Mesh& mesh, bool* compiled) const;
 
  private:
   std::string read(const std::string& program, const char* part) const;

@@ -50,11 +50,10 @@ Place on_device(const BundleRequest& request, const nn::DecoderSpec& spec) {
   const pjrt::Client client = make_client(request.engine.device, count);
   place.target = target_of(client, request.engine.custom_calls);
   place.identity.plugin = plugin_fingerprint(client.plugin(), client.platform_version());
-  place.identity.devices = device_list(kinds_of(client, count));
+  place.identity.devices = device_list(kinds_of(client, place.plan.layout.mesh()));
   place.topology = fmt::format("{}:{}", client.platform_name(), count);
-  place.compile = [client, count](const std::string&, const std::string& text) {
-    pjrt::CompileOptions options;
-    options.num_partitions = static_cast<int>(count);
+  const pjrt::CompileOptions options = compile_options(client, place.plan.layout.mesh());
+  place.compile = [client, options](const std::string&, const std::string& text) {
     return client.compile(text, options).info().serialize();
   };
   return place;
@@ -105,7 +104,12 @@ Place ahead(const BundleRequest& request, const Source& source) {
   place.identity.plugin = plugin_fingerprint(*plugin, topology.platform_version());
   place.identity.devices = device_list(kinds);
   place.topology = request.topology;
-  place.compile = request.compile;
+  const std::vector<int> order =
+      compile_options(topology, place.plan.layout.mesh()).device_assignment;
+  place.compile = [compile = request.compile, order](const std::string& program,
+                                                     const std::string& text) {
+    return compile(program, text, order);
+  };
   return place;
 }
 
@@ -153,10 +157,12 @@ std::vector<kernels::KernelChoice> build_bundle(const BundleRequest& request,
   return place.target.tpu ? place.target.tpu->choices() : std::vector<kernels::KernelChoice>();
 }
 
-std::string compile_for_topology(const std::string& topology, const std::string& text) {
+std::string compile_for_topology(const std::string& topology, const std::string& text,
+                                 const std::vector<int>& devices) {
   const pjrt::Topology known = create_topology(topology);
   pjrt::CompileOptions options;
-  options.num_partitions = static_cast<int>(known.devices().size());
+  options.num_partitions = static_cast<int>(devices.size());
+  options.device_assignment = devices;
   return known.compile(text, options).serialize();
 }
 

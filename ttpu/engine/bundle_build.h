@@ -17,7 +17,10 @@ struct BundleRequest {
   std::filesystem::path folder;
   // Compiles a program for the topology and gives the serialized executable: in another process,
   // since the TPU compiler keeps the memory it took.
-  std::function<std::string(const std::string& program, const std::string& text)> compile;
+  // `devices`: those of the topology in the order of the mesh.
+  std::function<std::string(const std::string& program, const std::string& text,
+                            const std::vector<int>& devices)>
+      compile;
 };
 
 // Gives what operators got that have a kernel for the TPU. Throws what the compiler says; no bundle
@@ -26,6 +29,7 @@ std::vector<kernels::KernelChoice> build_bundle(const BundleRequest& request,
                                                 const Progress& progress = {});
 
 // What BundleRequest::compile runs in that process.
-std::string compile_for_topology(const std::string& topology, const std::string& text);
+std::string compile_for_topology(const std::string& topology, const std::string& text,
+                                 const std::vector<int>& devices);
 
 }  // namespace ttpu::engine

@@ -3,9 +3,31 @@
 #include <algorithm>
 
 #include "ttpu/base/error.h"
+#include "ttpu/parallel/arrangement.h"
+#include "ttpu/parallel/strategy.h"
 #include "ttpu/plan/chips.h"
 
 namespace ttpu::engine {
+namespace {
+
+// As arrange(), where the plugin says where devices stand.
+std::vector<size_t> order_of(const std::vector<pjrt::Options>& devices,
+                             const parallel::Mesh& mesh) {
+  std::vector<parallel::Position> positions;
+  for (const pjrt::Options& attributes : devices) {
+    const auto coordinates = attributes.find("coords");
+    const auto core = attributes.find("core_on_chip");
+    parallel::Position position;
+    if (coordinates != attributes.end() && core != attributes.end()) {
+      position = {std::get<std::vector<int64_t>>(coordinates->second),
+                  std::get<int64_t>(core->second)};
+    }
+    positions.push_back(std::move(position));
+  }
+  return parallel::arrange(positions, mesh.size(parallel::kTensorAxis));
+}
+
+}  // namespace
 
 pjrt::Client make_client(const std::string& device, int64_t num_devices) {
   const auto plugin = pjrt::load_plugin(pjrt::find_plugin(device));
@@ -39,13 +61,14 @@ kernels::Target target_of(const pjrt::Client& client, bool custom_calls) {
   return target;
 }
 
-std::vector<std::string> kinds_of(const pjrt::Client& client, int64_t count) {
+std::vector<std::string> kinds_of(const pjrt::Client& client, const parallel::Mesh& mesh) {
   std::vector<std::string> kinds;
-  for (const pjrt::Device& device : mesh_devices(client, count)) kinds.push_back(device.kind());
+  for (const pjrt::Device& device : mesh_devices(client, mesh)) kinds.push_back(device.kind());
   return kinds;
 }
 
-std::vector<pjrt::Device> mesh_devices(const pjrt::Client& client, int64_t count) {
+std::vector<pjrt::Device> mesh_devices(const pjrt::Client& client, const parallel::Mesh& mesh) {
+  const int64_t count = mesh.num_devices();
   std::vector<pjrt::Device> devices = client.devices();
   if (static_cast<int64_t>(devices.size()) < count) {
     devices = client.all_devices();
@@ -53,27 +76,44 @@ std::vector<pjrt::Device> mesh_devices(const pjrt::Client& client, int64_t count
               [](const pjrt::Device& a, const pjrt::Device& b) { return a.id() < b.id(); });
   }
   devices.resize(static_cast<size_t>(count));
-  return devices;
+  std::vector<pjrt::Options> attributes;
+  for (const pjrt::Device& device : devices) attributes.push_back(device.attributes());
+  std::vector<pjrt::Device> ordered;
+  for (const size_t place : order_of(attributes, mesh)) ordered.push_back(devices[place]);
+  return ordered;
 }
 
-std::vector<OwnDevice> own_devices(const pjrt::Client& client, int64_t count) {
+std::vector<OwnDevice> own_devices(const pjrt::Client& client, const parallel::Mesh& mesh) {
   std::vector<OwnDevice> own;
   int64_t place = 0;
-  for (const pjrt::Device& device : mesh_devices(client, count)) {
+  for (const pjrt::Device& device : mesh_devices(client, mesh)) {
     if (device.addressable()) own.push_back({place, device});
     ++place;
   }
   return own;
 }
 
-pjrt::CompileOptions compile_options(const pjrt::Client& client, int64_t count) {
+pjrt::CompileOptions compile_options(const pjrt::Client& client, const parallel::Mesh& mesh) {
   pjrt::CompileOptions options;
-  options.num_partitions = static_cast<int>(count);
+  options.num_partitions = static_cast<int>(mesh.num_devices());
+  std::vector<int> ids;
+  for (const pjrt::Device& device : mesh_devices(client, mesh)) ids.push_back(device.id());
   // Of several processes each would choose for itself.
-  if (client.all_devices().size() > client.devices().size()) {
-    for (const pjrt::Device& device : mesh_devices(client, count)) {
-      options.device_assignment.push_back(device.id());
-    }
+  const bool shared = client.all_devices().size() > client.devices().size();
+  if (shared || !std::is_sorted(ids.begin(), ids.end())) options.device_assignment = ids;
+  return options;
+}
+
+pjrt::CompileOptions compile_options(const pjrt::Topology& topology, const parallel::Mesh& mesh) {
+  std::vector<pjrt::TopologyDevice> devices = topology.devices();
+  std::sort(devices.begin(), devices.end(),
+            [](const auto& a, const auto& b) { return a.id < b.id; });
+  std::vector<pjrt::Options> attributes;
+  for (const pjrt::TopologyDevice& device : devices) attributes.push_back(device.attributes);
+  pjrt::CompileOptions options;
+  options.num_partitions = static_cast<int>(devices.size());
+  for (const size_t place : order_of(attributes, mesh)) {
+    options.device_assignment.push_back(devices[place].id);
   }
   return options;
 }

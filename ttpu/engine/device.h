@@ -5,7 +5,9 @@
 #include <vector>
 
 #include "ttpu/kernels/registry.h"
+#include "ttpu/parallel/mesh.h"
 #include "ttpu/pjrt/client.h"
+#include "ttpu/pjrt/topology.h"
 
 namespace ttpu::engine {
 
@@ -15,20 +17,23 @@ pjrt::Client make_client(const std::string& device, int64_t num_devices = 1);
 // What programs for this client may call; with `custom_calls` false, no kernels of ours.
 kernels::Target target_of(const pjrt::Client& client, bool custom_calls);
 
-// The devices of a mesh, in its order: the first of this process where they are enough, else the
-// first of all processes by their numbers. Then each process runs its part of one program.
-std::vector<pjrt::Device> mesh_devices(const pjrt::Client& client, int64_t count);
+// The devices of a mesh, in its order: of the first of this process where they are enough, else of
+// the first of all processes by their numbers. Then each process runs its part of one program. On a
+// slice they are ordered so that those are neighbours that send to each other (parallel::arrange).
+std::vector<pjrt::Device> mesh_devices(const pjrt::Client& client, const parallel::Mesh& mesh);
 
 // Those of them that this process drives: what executables take arguments for, in that order.
 struct OwnDevice {
   int64_t place = 0;  // in the mesh
   pjrt::Device device;
 };
-std::vector<OwnDevice> own_devices(const pjrt::Client& client, int64_t count);
+std::vector<OwnDevice> own_devices(const pjrt::Client& client, const parallel::Mesh& mesh);
 
-// For a program of so many devices.
-pjrt::CompileOptions compile_options(const pjrt::Client& client, int64_t count);
+// For a program of the mesh.
+pjrt::CompileOptions compile_options(const pjrt::Client& client, const parallel::Mesh& mesh);
+// The same for a whole topology that need not be here.
+pjrt::CompileOptions compile_options(const pjrt::Topology& topology, const parallel::Mesh& mesh);
 
-std::vector<std::string> kinds_of(const pjrt::Client& client, int64_t count);
+std::vector<std::string> kinds_of(const pjrt::Client& client, const parallel::Mesh& mesh);
 
 }  // namespace ttpu::engine

@@ -10,7 +10,7 @@ namespace ttpu::engine {
 namespace {
 
 std::filesystem::path entry_path(const pjrt::Client& client, const std::string& program,
-                                 int64_t num_devices) {
+                                 const parallel::Mesh& mesh) {
   const pjrt::Plugin& plugin = client.plugin();
   std::error_code error;
   const auto size = std::filesystem::file_size(plugin.path(), error);
@@ -18,7 +18,7 @@ std::filesystem::path entry_path(const pjrt::Client& client, const std::string& 
       fmt::format("{}|{}|{}.{}|{}|{}", plugin.path().string(), error ? 0 : size, plugin.api_major(),
                   plugin.api_minor(), client.platform_version(), program);
   // Where processes share devices, an executable is for some of them.
-  for (const int device : compile_options(client, num_devices).device_assignment) {
+  for (const int device : compile_options(client, mesh).device_assignment) {
     identity += fmt::format("|{}", device);
   }
   const XXH128_hash_t hash = XXH3_128bits(identity.data(), identity.size());
@@ -27,13 +27,13 @@ std::filesystem::path entry_path(const pjrt::Client& client, const std::string& 
 
 }  // namespace
 
-bool is_cached(const pjrt::Client& client, const std::string& program, int64_t num_devices) {
-  return std::filesystem::exists(entry_path(client, program, num_devices));
+bool is_cached(const pjrt::Client& client, const std::string& program, const parallel::Mesh& mesh) {
+  return std::filesystem::exists(entry_path(client, program, mesh));
 }
 
 CompiledStep compile_cached(const pjrt::Client& client, const std::string& program,
-                            int64_t num_devices) {
-  const std::filesystem::path path = entry_path(client, program, num_devices);
+                            const parallel::Mesh& mesh) {
+  const std::filesystem::path path = entry_path(client, program, mesh);
   if (std::filesystem::exists(path)) {
     try {
       return {client.load(read_file(path)), true};
@@ -42,7 +42,7 @@ CompiledStep compile_cached(const pjrt::Client& client, const std::string& progr
                    error.what());
     }
   }
-  CompiledStep step{client.compile(program, compile_options(client, num_devices)), false};
+  CompiledStep step{client.compile(program, compile_options(client, mesh)), false};
   try {
     write_file(path, step.executable.info().serialize());
   } catch (const Error& error) {

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "ttpu/parallel/mesh.h"
 #include "ttpu/pjrt/client.h"
 
 namespace ttpu::engine {
@@ -17,9 +18,10 @@ struct CompiledStep {
 // loaded. What cannot be loaded is compiled again and replaced; a cache that cannot be written is a
 // warning.
 CompiledStep compile_cached(const pjrt::Client& client, const std::string& program,
-                            int64_t num_devices = 1);
+                            const parallel::Mesh& mesh = {});
 
 // Whether compile_cached would find `program`.
-bool is_cached(const pjrt::Client& client, const std::string& program, int64_t num_devices = 1);
+bool is_cached(const pjrt::Client& client, const std::string& program,
+               const parallel::Mesh& mesh = {});
 
 }  // namespace ttpu::engine

@@ -67,8 +67,7 @@ Runner::Runner(const nn::DecoderSpec& spec, const std::filesystem::path& weights
       client_(make_client(options.device, options.layout.mesh().num_devices())),
       vocab_(spec.vocab),
       groups_(static_cast<int64_t>(options.shape.group_blocks.size())),
-      num_devices_(options.layout.mesh().num_devices()),
-      devices_(own_devices(client_, num_devices_)) {
+      devices_(own_devices(client_, options.layout.mesh())) {
   const parallel::Mesh& mesh = options_.layout.mesh();
   const parallel::Division batch = options_.layout.division("batch");
   replica_devices_.resize(static_cast<size_t>(batch.parts));
@@ -81,7 +80,7 @@ Runner::Runner(const nn::DecoderSpec& spec, const std::filesystem::path& weights
     fail(Code::kUnimplemented,
          "[parallel] this process has {} of {} devices and none of some replica, whose tokens it "
          "could not see; lower --data-parallel-size",
-         devices_.size(), num_devices_);
+         devices_.size(), mesh.num_devices());
   }
   const bool kernels = target_of(client_, options.custom_calls).cpu_kernels();
   const WeightLoader loader(*checkpoint_,
@@ -141,7 +140,7 @@ void Runner::build_programs(const nn::DecoderSpec& spec, const WeightLoader& loa
   if (options_.bundle != nullptr) {
     const Bundle& bundle = *options_.bundle;
     bundle.check_devices(plugin_fingerprint(client_.plugin(), client_.platform_version()),
-                         device_list(kinds_of(client_, num_devices_)));
+                         device_list(kinds_of(client_, options_.layout.mesh())));
     bundle.check_weights(weights_digest(*checkpoint_));
     program = build(options_.buckets.front());  // what it is called with
     bundle.check_program(steps_.front().program.name, program.module->to_string());
@@ -176,7 +175,8 @@ void Runner::compile_programs(const Progress& progress) {
   stats_.programs = static_cast<int64_t>(wanted.size());
   if (options_.lazy) {
     std::erase_if(wanted, [&](Program* program) {
-      return options_.bundle != nullptr || is_cached(client_, program->text, num_devices_);
+      return options_.bundle != nullptr ||
+             is_cached(client_, program->text, options_.layout.mesh());
     });
   }
   std::atomic<size_t> next = 0;
@@ -201,12 +201,13 @@ void Runner::compile_programs(const Progress& progress) {
 void Runner::load(Program& program) {
   if (program.loaded) return;
   CompiledStep compiled;
+  const parallel::Mesh& mesh = options_.layout.mesh();
   if (options_.bundle != nullptr) {
     bool fresh = false;
-    compiled.executable = options_.bundle->load(client_, program.name, num_devices_, &fresh);
+    compiled.executable = options_.bundle->load(client_, program.name, mesh, &fresh);
     compiled.from_cache = !fresh;
   } else {
-    compiled = compile_cached(client_, program.text, num_devices_);
+    compiled = compile_cached(client_, program.text, mesh);
   }
   program.executable = std::move(compiled.executable);
   program.loaded = true;

@@ -185,7 +185,6 @@ class Runner {
   using Buffers = std::vector<pjrt::Buffer>;
   Buffers zeros(const Shape& shape) const;
   Buffers copies(const void* data, const Shape& shape) const;
-  int64_t num_devices_;                               // of the mesh
   std::vector<OwnDevice> devices_;                    // of this process
   std::vector<std::vector<size_t>> replica_devices_;  // of each replica, places in `devices_`
   std::vector<Buffers> weights_;

@@ -230,17 +230,38 @@ void read_schedule(std::string_view message, HloModule* module) {
 
 }  // namespace
 
+// Of HloModuleConfigProto { static_device_assignment = 15: DeviceAssignmentProto {
+// computation_devices = 3 { replica_device_ids = 1 } } }, where there is one replica.
+std::vector<int64_t> assigned_devices(std::string_view config) {
+  std::vector<int64_t> devices;
+  for (Fields fields(config); fields.next();) {
+    if (fields.number != 15) continue;
+    for (Fields partition(fields.bytes); partition.next();) {
+      if (partition.number != 3) continue;
+      const std::vector<int64_t> replicas = integers_of(partition.bytes, 1);
+      if (replicas.size() != 1) return {};
+      devices.push_back(replicas[0]);
+    }
+  }
+  return devices;
+}
+
 HloModule parse_hlo(std::string_view bytes) {
-  // HloModuleProtoWithConfig has the module as field 1, where HloModuleProto has its name, and no
-  // computations.
+  // HloModuleProtoWithConfig has the module as field 1, where HloModuleProto has its name, the
+  // configuration as field 2, and no computations.
   std::string_view first;
+  std::string_view second;
   bool whole = false;
   for (Fields fields(bytes); fields.next();) {
     if (fields.number == 1) first = fields.bytes;
+    if (fields.number == 2) second = fields.bytes;
     whole = whole || fields.number == 3;
   }
-  if (!whole) bytes = first;
   HloModule module;
+  if (!whole) {
+    bytes = first;
+    module.devices = assigned_devices(second);
+  }
   std::string_view schedule;
   for (Fields fields(bytes); fields.next();) {
     if (fields.number == 6) module.entry = static_cast<int64_t>(fields.value);

@@ -80,6 +80,7 @@ struct HloComputation {
 
 struct HloModule {
   int64_t entry = 0;
+  std::vector<int64_t> devices;  // of each partition; empty: the device of its number
   std::map<int64_t, HloComputation> computations;  // by id
 
   const HloComputation* find(int64_t id) const;

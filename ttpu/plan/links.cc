@@ -47,6 +47,12 @@ size_t Links::count() const {
 
 void Links::send(int64_t from, int64_t to, double bytes, Traffic* traffic) const {
   const int64_t devices = slice_.devices();
+  const auto device_of = [this](int64_t partition) {
+    const bool known = partition >= 0 && std::cmp_less(partition, devices_.size());
+    return known ? devices_[static_cast<size_t>(partition)] : partition;
+  };
+  from = device_of(from);
+  to = device_of(to);
   require(from >= 0 && from < devices && to >= 0 && to < devices,
           "[plan] the program sends from device {} to device {}, and {} has {} devices; give the "
           "--topology that it was compiled for",

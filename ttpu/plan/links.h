@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "ttpu/plan/chips.h"
@@ -27,7 +28,9 @@ struct LinkLoad {
 //   all-to-all is one in the middle of the slice.
 class Links {
  public:
-  explicit Links(const Slice& slice) : slice_(slice) {}
+  // `devices`: HloModule::devices.
+  explicit Links(const Slice& slice, std::vector<int64_t> devices = {})
+      : slice_(slice), devices_(std::move(devices)) {}
 
   size_t count() const;
   // Of a collective whose result has so many bytes on a device. Throws kInvalidArgument where it
@@ -40,12 +43,14 @@ class Links {
     std::vector<double> bytes;
     int64_t hops = 0;
   };
+  // Between partitions.
   void send(int64_t from, int64_t to, double bytes, Traffic* traffic) const;
   // Where every device of a group sends every other one a byte.
   const Traffic& all_to_all(const DeviceGroups& groups);
   LinkLoad to_load(const Traffic& traffic, double bytes) const;
 
   const Slice& slice_;
+  std::vector<int64_t> devices_;
   std::map<DeviceGroups, Traffic> known_;
 };
 

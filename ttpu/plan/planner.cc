@@ -9,6 +9,7 @@
 
 #include "ttpu/base/error.h"
 #include "ttpu/base/strings.h"
+#include "ttpu/parallel/arrangement.h"
 
 namespace ttpu::plan {
 namespace {
@@ -321,21 +322,12 @@ std::vector<Candidate> candidates_of(const ModelFacts& facts, const Slice& slice
 std::optional<Slice> replica_slice(const Candidate& candidate) {
   const Slice& whole = candidate.slice;
   if (candidate.data == 1) return whole;
-  int64_t left = candidate.tensor / whole.chip.devices;
-  if (left * whole.chip.devices != candidate.tensor) return std::nullopt;
+  const int64_t chips = candidate.tensor / whole.chip.devices;
+  if (chips * whole.chip.devices != candidate.tensor) return std::nullopt;
+  const auto shape = parallel::part_of_grid(whole.shape, chips);
+  if (!shape) return std::nullopt;
   Slice part = whole;
-  std::fill(part.shape.begin(), part.shape.end(), 1);
-  // As square as the slice allows: every dimension is doubled in turn.
-  for (bool grew = true; left > 1 && grew;) {
-    grew = false;
-    for (size_t i = part.shape.size(); i-- > 0 && left > 1;) {
-      if (left % 2 != 0 || whole.shape[i] % (part.shape[i] * 2) != 0) continue;
-      part.shape[i] *= 2;
-      left /= 2;
-      grew = true;
-    }
-  }
-  if (left != 1) return std::nullopt;
+  part.shape = *shape;
   part.name = fmt::format("{}:{}", whole.chip.name, fmt::join(part.shape, "x"));
   return part;
 }

@@ -477,7 +477,7 @@ void find_limit(ScheduleCost* cost) {
 }
 
 ScheduleCost schedule_cost(const HloModule& module, const Slice& slice) {
-  Links links(slice);
+  Links links(slice, module.devices);
   Player player(module, slice, &links);
   player.play(module.entry, 1);
   ScheduleCost cost = std::move(player.cost);
