@@ -7,9 +7,9 @@
 
 #include "cli/commands.h"
 #include "cli/model_flags.h"
+#include "cli/planned_weights.h"
 #include "ttpu/base/file.h"
 #include "ttpu/engine/child_compile.h"
-#include "ttpu/io/quantization_config.h"
 #include "ttpu/models/registry.h"
 #include "ttpu/pjrt/plugin.h"
 #include "ttpu/plan/calibrate.h"
@@ -60,6 +60,8 @@ engine::ChildCompile child_of(const PlanFlags& flags, const Json& config,
                    std::to_string(work.chunk()),
                    "--tensor-parallel-size",
                    std::to_string(candidate.tensor),
+                   "--pipeline-parallel-size",
+                   std::to_string(candidate.stages),
                    "--data-parallel-size",
                    std::to_string(alone ? 1 : candidate.data),
                    "--strategy",
@@ -104,16 +106,18 @@ plan::ProgramReport compile_one(const PlanFlags& flags, const Json& config,
 }
 
 plan::CompileProgram compiler_of(const PlanFlags& flags, const Json& config,
-                                 const std::optional<plan::Depths>& depths) {
-  return [&flags, &config, depths](const plan::Candidate& candidate, const plan::Workload& work,
-                                   const std::string& phase) {
-    const auto compile = [&](int64_t layers) {
-      return compile_one(flags, config, candidate, work, phase, layers);
-    };
-    if (!depths) return compile(0);
-    const plan::ProgramReport first = compile(depths->first);
-    return plan::at_depth(first, compile(depths->second), *depths);
-  };
+                                 const nn::DecoderSpec& spec) {
+  return
+      [&](const plan::Candidate& candidate, const plan::Workload& work, const std::string& phase) {
+        const auto compile = [&](int64_t layers) {
+          return compile_one(flags, config, candidate, work, phase, layers);
+        };
+        const bool shallow = !flags.all_layers && flags.layers == "unrolled";
+        const auto depths = shallow ? plan::depths_of(spec, candidate.stages) : std::nullopt;
+        if (!depths) return compile(0);
+        const plan::ProgramReport first = compile(depths->first);
+        return plan::at_depth(first, compile(depths->second), *depths);
+      };
 }
 
 void price_hlo(const PlanFlags& flags) {
@@ -139,19 +143,6 @@ void price_hlo(const PlanFlags& flags) {
       << plan::to_text(cost, "program");
 }
 
-// Of the linear layers, by the flag or as config.json has it.
-std::optional<Quantization> quantization_of(const PlanFlags& flags, const Json& config,
-                                            const plan::ModelFacts& facts) {
-  const auto stored = io::QuantizationConfig::from_config(config);
-  require(!stored || flags.quantization.empty(),
-          "[plan] config.json's quantization_config says that weights are quantized already; leave "
-          "out --quantization {}",
-          flags.quantization);
-  if (!flags.quantization.empty()) return parse_quantization(flags.quantization);
-  if (!stored || flags.weights == "bf16") return std::nullopt;
-  return stored->schemes.at(0).form(facts.hidden);
-}
-
 void run_plan(PlanFlags& flags) {
   require(flags.task != "train", "[plan] --task train is not available yet; plan for --task serve");
   if (!flags.hlo.empty()) return price_hlo(flags);
@@ -168,10 +159,15 @@ void run_plan(PlanFlags& flags) {
   if (flags.max_tpot_ms > 0) request.max_tpot = flags.max_tpot_ms / 1e3;
   request.price_per_chip_hour = plan::parse_prices(flags.prices);
   request.model = std::filesystem::path(flags.model).stem().string();
+  if (flags.layers == "scanned") {
+    require(request.stages <= 1, "[plan] --layers scanned is for one stage; leave out one of them");
+    request.stages = 1;
+  }
   const Json config = read_config(flags.model);
   const nn::DecoderSpec spec = models::decoder_from_config(config);
   const plan::ModelFacts facts = plan::facts_of(spec);
-  request.work.quantization = quantization_of(flags, config, facts);
+  request.work.quantization =
+      planned_quantization(config, flags.quantization, flags.weights, facts);
   plan::CompileProgram compile;
   if (!flags.analytic_only && request.compile > 0) {
     const std::filesystem::path plugin = pjrt::find_plugin("tpu");
@@ -181,8 +177,7 @@ void run_plan(PlanFlags& flags) {
            "--analytic-only, which compiles nothing",
            plugin.string());
     }
-    const bool shallow = !flags.all_layers && flags.layers == "unrolled";
-    compile = compiler_of(flags, config, shallow ? plan::depths_of(spec) : std::nullopt);
+    compile = compiler_of(flags, config, spec);
   }
   const plan::Plan plan = plan::make_plan(facts, request, compile);
   if (flags.json) {
@@ -223,6 +218,10 @@ void add_plan_command(CLI::App& app) {
                       "Tokens of one prefill step (0: a whole prompt, to 2048)");
   command->add_option("--tensor-parallel-size,--tp", request.tensor,
                       "Only meshes with so many devices to a layer (0: any)");
+  command
+      ->add_option("--pipeline-parallel-size,--pp", request.stages,
+                   "Only pipelines of so many stages (0: any)")
+      ->check(CLI::NonNegativeNumber);
   command->add_option("--strategy", request.strategy, "Only this one")
       ->check(CLI::IsMember({"tensor", "sequence", "context", "expert", "expert_context"}));
   command->add_option("--max-ttft", flags->max_ttft_ms, "Milliseconds to the first token, at most")

@@ -7,11 +7,15 @@
 namespace ttpu::plan {
 namespace {
 
-std::optional<Depths> depths(const std::string& name, int64_t layers = 0) {
+nn::DecoderSpec spec_of(const std::string& name, int64_t layers = 0) {
   Json config =
       read_json(std::string(TTPU_SOURCE_DIR) + "/tests/fixtures/configs/" + name + ".json");
   if (layers > 0) config["num_hidden_layers"] = layers;
-  return depths_of(models::decoder_from_config(config));
+  return models::decoder_from_config(config);
+}
+
+std::optional<Depths> depths(const std::string& name, int64_t layers = 0, int64_t stages = 1) {
+  return depths_of(spec_of(name, layers), stages);
 }
 
 TEST(Depths, TheSecondHasOneTurnOfThePatternMore) {
@@ -34,6 +38,26 @@ TEST(Depths, TheSecondHasOneTurnOfThePatternMore) {
 }
 
 TEST(Depths, AShallowModelIsCompiledWhole) { EXPECT_FALSE(depths("llama-3-8b", 3).has_value()); }
+
+TEST(Depths, StagesOfAPipelineAreCutAlike) {
+  const auto llama = depths("llama-3-8b", 0, 4);
+  ASSERT_TRUE(llama.has_value());
+  EXPECT_EQ(llama->first, 4 * 2);
+  EXPECT_EQ(llama->second, 4 * 3);
+  const auto gemma = depths("gemma-2-9b", 0, 3);  // 14 layers each, two a turn
+  ASSERT_TRUE(gemma.has_value());
+  EXPECT_EQ(gemma->first, 3 * 2);
+  EXPECT_EQ(gemma->second, 3 * 4);
+  EXPECT_FALSE(depths("llama-3-8b", 0, 16).has_value());  // two layers each
+}
+
+TEST(Stages, AreAlikeWhereTheyHaveWholeTurnsOfThePattern) {
+  using Numbers = std::vector<int64_t>;
+  EXPECT_EQ(stages_of(spec_of("llama-3-8b")), (Numbers{2, 4, 8, 16, 32}));
+  EXPECT_EQ(stages_of(spec_of("gemma-2-9b")), (Numbers{3, 7, 21}));
+  EXPECT_EQ(stages_of(spec_of("gemma-3-27b")), Numbers{});  // 62 layers, six a turn
+  EXPECT_EQ(stages_of(spec_of("deepseek-v3")), Numbers{});  // the first three are dense
+}
 
 ProgramReport with_layers(int64_t layers) {
   const auto n = static_cast<double>(layers);

@@ -29,7 +29,7 @@ TEST(PlanCommand, FormulasAloneAnswerWithoutAPlugin) {
            {{"TTPU_PLUGIN_PATH", "tpu=/nowhere/libtpu.so"}});
   ASSERT_EQ(result.exit_code, 0) << result.errors;
   const Json json = parse_json(result.output, "plan");
-  ASSERT_EQ(json["candidates"].size(), 4U);
+  ASSERT_EQ(json["candidates"].size(), 10U);
   EXPECT_EQ(json["candidates"][0]["fits"], true);
   EXPECT_GT(json["candidates"][0]["price_per_million_tokens"], 0);
   EXPECT_FALSE(json["explanation"].empty());
@@ -119,6 +119,21 @@ TEST_F(PlanWithCompiler, CompilesOnceAndKeepsWhatItLearned) {
   EXPECT_GE(schedule["estimate_seconds"], schedule["hbm_limit"]);
   EXPECT_GT(schedule["flops"], 0);
   EXPECT_FALSE(schedule["collectives"].empty());
+}
+
+TEST_F(PlanWithCompiler, APipelineIsCompiledAsWellAsOneStage) {
+  arguments_ = {model_,    "--topology",
+                "v5e:2x2", "--input-len",
+                "16",      "--output-len",
+                "16",      "--batch",
+                "4",       "--pipeline-parallel-size",
+                "2",       "--json"};
+  const SubprocessResult result = plan(arguments_);
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  const Json best = parse_json(result.output, "plan")["candidates"][0];
+  EXPECT_EQ(best["compiled"], true) << best["failure"];
+  EXPECT_EQ(best["pipeline_parallel_size"], 2);
+  EXPECT_GT(best["tpot_seconds"], 0);
 }
 
 TEST_F(PlanWithCompiler, ACompilationThatTakesTooLongIsReported) {

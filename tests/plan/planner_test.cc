@@ -89,15 +89,88 @@ TEST(Analytic, ASlidingWindowHoldsTheCacheSmall) {
   EXPECT_NEAR(cost.cache_bytes, whole * (0.5 + 0.5 * 4096 / 8256), whole * 1e-6);
 }
 
+TEST(Analytic, StagesDivideTheMemoryAndNotTheTimeOfAStep) {
+  const ModelFacts llama = facts("llama-3-8b");
+  const Slice slice = parse_slice("v5e:2x2");
+  Workload work;
+  work.batch = 16;
+  work.input_len = 2048;
+  const Analytic tensor = analyse(llama, work, {slice, 4, 1, "tensor"});
+  const Analytic one = analyse(llama, work, {parse_slice("v5e:1x1"), 1, 1, "tensor"});
+  const Candidate four{slice, 1, 1, "tensor", 4};
+  const Analytic pipe = analyse(llama, work, four);
+  EXPECT_NEAR(pipe.weight_bytes, tensor.weight_bytes, 1e-3 * tensor.weight_bytes);
+  EXPECT_EQ(pipe.cache_bytes, tensor.cache_bytes);
+  // One microbatch in four rounds, each through a quarter of the layers: the weights of all layers
+  // are read by each device, the caches and the head by one.
+  EXPECT_EQ(four.microbatches(16), 1);
+  const double head = 128256.0 * 4096 * 2 / 819e9;
+  const double cache = one.cache_bytes / 819e9;
+  EXPECT_NEAR(pipe.decode.hbm, one.decode.hbm - 0.75 * (head + cache), 1e-5);
+  // Four microbatches of 512 tokens in seven rounds.
+  EXPECT_EQ(four.microbatches(2048), 4);
+  EXPECT_NEAR(pipe.prefill.compute, one.prefill.compute * 7 / 16, 0.02 * one.prefill.compute);
+  EXPECT_EQ(four.microbatches(1022), 1);
+  // What it sends: states to the next stage in each round, and the embedding's sum.
+  const double states = 2048.0 * 4096 * 2;
+  EXPECT_NEAR(pipe.prefill_all_reduce_bytes, 7 * states / 4 + 1.5 * states, 1);
+}
+
 TEST(Plan, EveryMeshOfASliceIsLookedAt) {
   const Plan plan = make_plan(facts("llama-3-8b"), request_for("v5e:2x4"), {});
-  std::vector<int64_t> sizes;
-  for (const Row& row : plan.rows) sizes.push_back(row.candidate.tensor);
-  std::sort(sizes.begin(), sizes.end());
-  EXPECT_EQ(sizes, (std::vector<int64_t>{1, 2, 4, 8}));
+  std::vector<std::string> meshes;
+  for (const Row& row : plan.rows) meshes.push_back(row.candidate.mesh());
+  std::sort(meshes.begin(), meshes.end());
+  EXPECT_EQ(meshes, (std::vector<std::string>{"data=2, pipe=2, tensor=2", "data=2, pipe=4",
+                                              "data=2, tensor=4", "data=4, pipe=2",
+                                              "data=4, tensor=2", "data=8", "pipe=2, tensor=4",
+                                              "pipe=4, tensor=2", "pipe=8", "tensor=8"}));
   EXPECT_TRUE(plan.rows.front().fits());
   EXPECT_FALSE(plan.rows.back().fits());  // 16 GB of weights on one device of 16 GiB
   EXPECT_GE(plan.explanation.size(), 3U);
+}
+
+TEST(Plan, PipelinesAreComparedOrLeftOutWithAReason) {
+  const auto said = [](const std::string& model, const PlanRequest& request) {
+    std::string text;
+    for (const std::string& line : make_plan(facts(model), request, {}).explanation) {
+      text += line + "\n";
+    }
+    return text;
+  };
+  PlanRequest request = request_for("v5e:2x4");
+  EXPECT_NE(said("llama-3-8b", request).find("The best pipeline is v5e:2x4 with "),
+            std::string::npos);
+  EXPECT_NE(said("gemma-3-27b", request)
+                .find("No pipelines: its 62 layers do not divide into alike stages."),
+            std::string::npos);
+  request = request_for("v5p:2x2x1");
+  EXPECT_NE(said("gemma-2-9b", request).find("divide into 3, 7, 21 alike stages."),
+            std::string::npos);
+  // Asked for.
+  request = request_for("v5e:2x4");
+  request.stages = 2;
+  for (const Row& row : make_plan(facts("llama-3-8b"), request, {}).rows) {
+    EXPECT_EQ(row.candidate.stages, 2);
+  }
+  request.stages = 3;
+  EXPECT_NE(error_of("llama-3-8b", request, Code::kInvalidArgument).find("v5e:2x4: 1, 2, 4, 8"),
+            std::string::npos);
+}
+
+// Eight heads that more devices cannot share, weights too large for eight.
+TEST(Plan, APipelineWinsWhereHeadsDoNotDivide) {
+  ModelFacts wide = facts("llama-3.1-70b");
+  for (ModelFacts::Attention& layer : wide.attention) layer.heads = layer.kv_heads = 8;
+  const PlanRequest request = request_for("v5e:4x4");
+  const Plan plan = make_plan(wide, request, {});
+  EXPECT_GT(plan.rows.front().candidate.stages, 1);
+  EXPECT_EQ(plan.rows.front().candidate.tensor, 8);
+  std::string text;
+  for (const std::string& line : plan.explanation) text += line + "\n";
+  EXPECT_NE(text.find("Only pipelines fit"), std::string::npos) << text;
+  EXPECT_NE(text.find("v5e:4x4 with pipe=2, tensor=8 (sequence) is best"), std::string::npos)
+      << text;
 }
 
 TEST(Plan, EveryPublishedSizeFindsASlice) {

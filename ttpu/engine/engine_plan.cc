@@ -7,7 +7,6 @@
 namespace ttpu::engine {
 namespace {
 
-constexpr int64_t kDefaultLength = 4096;
 constexpr int64_t kMostTokens = int64_t{1} << 20;  // of one step
 
 void check_options(const nn::DecoderSpec& spec, const EngineOptions& options) {
@@ -56,7 +55,7 @@ EnginePlan plan_engine(const nn::DecoderSpec& spec, const EngineOptions& given, 
   options.parallel.pipeline_parallel_size = plan.layout.mesh().size(parallel::kPipeAxis);
   options.parallel.strategy = plan.layout.strategy().name;
   if (options.max_model_len == 0) {
-    options.max_model_len = std::min(spec.max_positions, kDefaultLength);
+    options.max_model_len = std::min(spec.max_positions, kDefaultModelLen);
   }
   options.max_num_batched_tokens =
       std::max(std::min(given.max_num_batched_tokens, options.max_model_len * given.max_num_seqs),

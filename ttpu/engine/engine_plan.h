@@ -7,6 +7,9 @@
 
 namespace ttpu::engine {
 
+// Of a sequence, where no --max-model-len is given and the model allows more.
+inline constexpr int64_t kDefaultModelLen = 4096;
+
 struct EnginePlan {
   EngineOptions options;  // with what was left open decided
   parallel::Layout layout;

@@ -4,13 +4,15 @@
 #include <array>
 #include <numeric>
 #include <utility>
+#include <vector>
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 namespace ttpu::plan {
 namespace {
 
 constexpr int64_t kLongestChunk = 2048;
+constexpr int64_t kLeastTokens = 256;  // nn::Context::least_tokens, on TPU
 
 double as_double(int64_t value) { return static_cast<double>(value); }
 
@@ -31,7 +33,7 @@ bool divides_positions(const Candidate& candidate) {
 // Collectives run beside the products of so many tokens: nn::Context::divide_tokens.
 bool overlaps(const Candidate& candidate, double tokens) {
   return candidate.strategy.ends_with("sequence") && candidate.tensor > 1 &&
-         tokens / as_double(candidate.tensor) >= 256;
+         tokens / as_double(candidate.tensor) >= kLeastTokens;
 }
 
 // How many parts the cache of a layer is divided into.
@@ -45,15 +47,15 @@ double cache_width(const ModelFacts& facts, const Candidate& candidate, double l
   double sum = 0;
   for (const ModelFacts::Attention& layer : facts.attention) {
     const double seen = layer.window ? std::min(length, as_double(*layer.window)) : length;
-    const double parts = std::max(1.0, cache_parts(layer, candidate));
+    const double parts = std::max(1.0, cache_parts(layer, candidate)) * as_double(candidate.stages);
     sum += as_double(layer.layers) * as_double(layer.cache_width) * seen / parts;
   }
   return sum;
 }
 
-// Bytes of weights on a device, of all of them or of those that a step reads.
-double device_weights(const ModelFacts& facts, const Workload& work, const Candidate& candidate,
-                      double reached) {
+// Bytes of weights of layers on a device, of all experts or of those that a step reads.
+double layer_weights(const ModelFacts& facts, const Workload& work, const Candidate& candidate,
+                     double reached) {
   const double tensor = as_double(candidate.tensor);
   double kv = 0;
   double kv_weight = 0;
@@ -67,43 +69,57 @@ double device_weights(const ModelFacts& facts, const Workload& work, const Candi
   const double linear = (facts.head_params + facts.mlp_params) / tensor +
                         (kv_weight > 0 ? facts.kv_params * kv / kv_weight : 0) +
                         facts.expert_params * reached / experts;
-  return (facts.vocab_params / tensor + facts.whole_params) * work.element_bytes +
-         linear * work.linear_bytes();
+  return (facts.whole_params * work.element_bytes + linear * work.linear_bytes()) /
+         as_double(candidate.stages);
 }
 
-// Bytes that a device sends for the layers of a step, and the time of it.
-double add_collectives(const ModelFacts& facts, const Candidate& candidate, double tokens,
-                       double element_bytes, StepTime* time) {
-  const auto n = as_double(candidate.tensor);
-  double sent = 0;
-  if (candidate.tensor > 1) {
-    // Two all-reduces a layer (or as many pairs of reduce-scatter and all-gather) and the
-    // embedding's.
-    double count = 2 * as_double(facts.layers) + 1;
-    if (divides_positions(candidate)) count += as_double(facts.layers);  // parts of the attention
-    const double bytes = 2 * (n - 1) / n * tokens * as_double(facts.hidden) * element_bytes;
-    sent += count * bytes;
-    time->interconnect +=
-        count * (bytes / candidate.slice.ici_bandwidth(candidate.tensor) + n * kHopSeconds);
-  }
+// Seconds of an all-reduce, as a ring, and what it sends.
+double all_reduce(const Candidate& candidate, int64_t devices, double bytes, double* sent) {
+  if (devices == 1) return 0;
+  const double n = as_double(devices);
+  *sent += 2 * (n - 1) / n * bytes;
+  return 2 * (n - 1) / n * bytes / candidate.slice.ici_bandwidth(devices) + n * kHopSeconds;
+}
+
+// The collectives of a round, in which each stage's layers compute `tokens`.
+double round_collectives(const ModelFacts& facts, const Candidate& candidate, double tokens,
+                         double element_bytes, double* sent) {
+  const double layers = as_double(facts.layers) / as_double(candidate.stages);
+  const double bytes = tokens * as_double(facts.hidden) * element_bytes;
+  double seconds = 0;
+  double each = 0;
+  // Two all-reduces a layer (or as many pairs of reduce-scatter and all-gather), and one of the
+  // parts of the attention.
+  const double count = (divides_positions(candidate) ? 3 : 2) * layers;
+  seconds += count * all_reduce(candidate, candidate.tensor, bytes, &each);
+  *sent += count * each;
   if (divides_experts(candidate) && candidate.data > 1) {
     // Tokens of all replicas meet before the experts and part after them.
     const double all = as_double(candidate.tensor * candidate.data);
-    const double bytes =
-        2 * tokens * as_double(candidate.data - 1) * as_double(facts.hidden) * element_bytes;
-    sent += as_double(facts.moe_layers) * bytes;
-    time->interconnect +=
-        as_double(facts.moe_layers) *
-        (bytes / candidate.slice.ici_bandwidth(candidate.slice.devices()) + all * kHopSeconds);
+    const double moved = 2 * bytes * as_double(candidate.data - 1);
+    const double moe = as_double(facts.moe_layers) / as_double(candidate.stages);
+    *sent += moe * moved;
+    seconds += moe * (moved / candidate.slice.ici_bandwidth(candidate.slice.devices()) +
+                      all * kHopSeconds);
   }
-  return sent;
+  if (candidate.stages > 1) {  // to the next stage
+    const double own = overlaps(candidate, tokens) ? bytes / as_double(candidate.tensor) : bytes;
+    *sent += own;
+    seconds += own / candidate.slice.link_bandwidth() + kHopSeconds;
+  }
+  return seconds;
 }
 
-// `tokens` of a replica, which see `positions` each of `sequences` sequences' caches of `length`.
+// `tokens` of a replica, of `sequences` sequences that have `seen` positions each.
 StepTime step(const ModelFacts& facts, const Workload& work, const Candidate& candidate,
-              double tokens, double sequences, double seen, double* sent) {
+              int64_t tokens, double sequences, double seen, double* sent) {
   const Chip& chip = candidate.slice.chip;
   const double tensor = as_double(candidate.tensor);
+  const double stages = as_double(candidate.stages);
+  // All stages work in all rounds; on what nobody reads where they have no microbatch.
+  const double microbatches = as_double(candidate.microbatches(tokens));
+  const double rounds = microbatches + stages - 1;
+  const double part = as_double(tokens) / microbatches;
   StepTime time;
   double pairs = 0;
   for (const ModelFacts::Attention& layer : facts.attention) {
@@ -112,27 +128,33 @@ StepTime step(const ModelFacts& facts, const Workload& work, const Candidate& ca
   }
   // The head sees the last token of each sequence alone.
   const double head = as_double(facts.vocab) * as_double(facts.hidden);
-  const double linear = 2 * (facts.active_params() - head - facts.whole_params) * tokens;
+  const double through = rounds * part;  // tokens that a stage's layers compute
+  const double linear = 2 * (facts.active_params() - head - facts.whole_params) * through;
   Compute compute;
-  compute.flops = 2 * facts.whole_params * tokens + 2 * head * sequences + pairs * tokens;
+  compute.flops =
+      2 * facts.whole_params * through + 2 * head * sequences + pairs * as_double(tokens);
   const bool small = work.quantization && work.quantization->activations;
   double& kind = !small                                         ? compute.flops
                  : work.quantization->dtype == DType::kF8E4M3FN ? compute.fp8_flops
                                                                 : compute.int8_ops;
   kind += linear;
-  time.compute = compute.seconds(chip) / tensor;
-  const double everyone = divides_experts(candidate) ? tokens * as_double(candidate.data) : tokens;
-  const double read = device_weights(facts, work, candidate, facts.reached_experts(everyone));
-  const double embedding = as_double(facts.vocab) * as_double(facts.hidden) / tensor;
-  const bool tied = facts.vocab_params <= head;
-  const double cache = sequences * cache_width(facts, candidate, seen);
-  time.hbm = (read + (cache - (tied ? 0 : embedding)) * work.element_bytes) / chip.hbm_bandwidth;
-  *sent = add_collectives(facts, candidate, tokens, work.element_bytes, &time);
-  if (overlaps(candidate, tokens)) {
-    const double layers = 2 * as_double(facts.layers);
-    const double hidden = time.interconnect * layers / (layers + 1);  // all but the embedding's
-    time.interconnect -= std::min(hidden, std::max(time.compute, time.hbm));
+  time.compute = compute.seconds(chip) / (tensor * stages);
+  const double everyone = divides_experts(candidate) ? part * as_double(candidate.data) : part;
+  const double layers = layer_weights(facts, work, candidate, facts.reached_experts(everyone));
+  // A microbatch reads the caches of its own sequences.
+  const double cache =
+      microbatches * std::max(1.0, sequences / microbatches) * cache_width(facts, candidate, seen);
+  time.hbm = (rounds * layers + (cache + head / (tensor * stages)) * work.element_bytes) /
+             chip.hbm_bandwidth;
+  time.interconnect = rounds * round_collectives(facts, candidate, part, work.element_bytes, sent);
+  *sent *= rounds;
+  if (overlaps(candidate, part)) {
+    time.interconnect -= std::min(time.interconnect, std::max(time.compute, time.hbm));
   }
+  // The embedding's.
+  time.interconnect +=
+      all_reduce(candidate, candidate.replica_devices(),
+                 as_double(tokens) * as_double(facts.hidden) * work.element_bytes, sent);
   return time;
 }
 
@@ -153,11 +175,16 @@ double Workload::linear_bytes() const {
 
 int64_t Workload::chunks() const { return (input_len + chunk() - 1) / chunk(); }
 
+int64_t Candidate::microbatches(int64_t tokens) const {
+  return tokens % stages == 0 && tokens / stages >= kLeastTokens ? stages : 1;
+}
+
 std::string Candidate::mesh() const {
-  if (tensor * data == 1) return "one device";
-  if (data == 1) return fmt::format("tensor={}", tensor);
-  return tensor == 1 ? fmt::format("data={}", data)
-                     : fmt::format("data={}, tensor={}", data, tensor);
+  std::vector<std::string> axes;
+  if (data > 1) axes.push_back(fmt::format("data={}", data));
+  if (stages > 1) axes.push_back(fmt::format("pipe={}", stages));
+  if (tensor > 1) axes.push_back(fmt::format("tensor={}", tensor));
+  return axes.empty() ? "one device" : fmt::format("{}", fmt::join(axes, ", "));
 }
 
 std::string StepTime::bound() const { return sorted(*this)[0].second; }
@@ -167,24 +194,26 @@ double usable_hbm(const Chip& chip) { return as_double(chip.hbm_bytes) * 39 / 40
 
 Analytic analyse(const ModelFacts& facts, const Workload& work, const Candidate& candidate) {
   Analytic result;
-  const auto batch = as_double(candidate.batch_of(work));
+  const int64_t batch = candidate.batch_of(work);
   const auto length = as_double(work.length());
   const auto chunk = as_double(work.chunk());
-  result.parameters = facts.params();
-  result.weight_bytes = device_weights(facts, work, candidate, 1);
-  result.cache_bytes = batch * cache_width(facts, candidate, length) * work.element_bytes;
-  result.cache_token_bytes =
-      cache_width(facts, candidate, length) * work.element_bytes / std::max(1.0, length);
-  // The widest activations of a prefill, and the logits.
   const double tensor = as_double(candidate.tensor);
+  const double vocab_parts = as_double(candidate.replica_devices());
+  result.parameters = facts.params();
+  result.weight_bytes = layer_weights(facts, work, candidate, 1) +
+                        facts.vocab_params / vocab_parts * work.element_bytes;
+  const double width = cache_width(facts, candidate, length);
+  result.cache_bytes = as_double(batch) * width * work.element_bytes;
+  result.cache_token_bytes = width * work.element_bytes / std::max(1.0, length);
+  // The widest activations of a prefill, and the logits.
   result.temporary_bytes =
       chunk * (4 * as_double(facts.hidden) + 3 * as_double(facts.intermediate) / tensor) *
           work.element_bytes +
-      8 * batch * as_double(facts.vocab) / tensor;
-  result.prefill = step(facts, work, candidate, chunk, 1, as_double(work.input_len) / 2,
+      8 * as_double(batch) * as_double(facts.vocab) / vocab_parts;
+  result.prefill = step(facts, work, candidate, work.chunk(), 1, as_double(work.input_len) / 2,
                         &result.prefill_all_reduce_bytes);
-  result.decode =
-      step(facts, work, candidate, batch, batch, length, &result.decode_all_reduce_bytes);
+  result.decode = step(facts, work, candidate, batch, as_double(batch), length,
+                       &result.decode_all_reduce_bytes);
   return result;
 }
 

@@ -32,9 +32,13 @@ struct Candidate {
   int64_t tensor = 1;  // devices that share a layer
   int64_t data = 1;    // replicas with sequences of their own
   std::string strategy = "tensor";
+  int64_t stages = 1;  // of a pipeline
 
   int64_t batch_of(const Workload& work) const { return (work.batch + data - 1) / data; }
-  std::string mesh() const;  // "data=2, tensor=4"
+  int64_t replica_devices() const { return tensor * stages; }
+  // Into how many parts the tokens of a step go through the stages.
+  int64_t microbatches(int64_t tokens) const;
+  std::string mesh() const;  // "data=2, pipe=2, tensor=4"
 };
 
 // A step on one device. Seconds.

@@ -39,6 +39,20 @@ std::string kind_of(const nn::LayerSpec& layer) {
   return kind;
 }
 
+std::vector<std::string> kinds_of(const nn::DecoderSpec& spec) {
+  std::vector<std::string> kinds;
+  for (const nn::LayerSpec& layer : spec.layers) kinds.push_back(kind_of(layer));
+  return kinds;
+}
+
+// Whether from `start` on each layer is like the one `period` before it.
+bool repeats(const std::vector<std::string>& kinds, int64_t start, int64_t period) {
+  for (auto i = static_cast<size_t>(start + period); i < kinds.size(); ++i) {
+    if (kinds[i] != kinds[i - static_cast<size_t>(period)]) return false;
+  }
+  return true;
+}
+
 // From a straight line through the two.
 Json on_line(const Json& first, const Json& second, double at) {
   if (first.is_object() && second.is_object()) {
@@ -72,25 +86,31 @@ double each(const CollectiveCost& cost) { return cost.count > 0 ? cost.bytes / c
 
 }  // namespace
 
-std::optional<Depths> depths_of(const nn::DecoderSpec& spec) {
-  std::vector<std::string> kinds;
-  for (const nn::LayerSpec& layer : spec.layers) kinds.push_back(kind_of(layer));
+std::optional<Depths> depths_of(const nn::DecoderSpec& spec, int64_t stages) {
+  const std::vector<std::string> kinds = kinds_of(spec);
   const auto layers = static_cast<int64_t>(kinds.size());
   for (int64_t period = 1; period <= kLongestPattern; ++period) {
     for (int64_t start = 0; start <= kLongestStart; ++start) {
-      int64_t i = start + period;
-      while (i < layers &&
-             kinds[static_cast<size_t>(i)] == kinds[static_cast<size_t>(i - period)]) {
-        ++i;
-      }
-      if (i < layers) continue;
+      if (!repeats(kinds, start, period)) continue;
+      // Stages of fewer layers are alike too where they have whole turns.
+      if (stages > 1 && (start > 0 || layers / stages % period != 0)) return std::nullopt;
       // The first and the last layer join what stands around them: at least one between them.
       const int64_t first = start + std::max<int64_t>(period, 2);
-      const Depths depths{layers, first, first + period};
+      const Depths depths{layers, stages * first, stages * (first + period)};
       return depths.second < layers ? std::optional(depths) : std::nullopt;
     }
   }
   return std::nullopt;
+}
+
+std::vector<int64_t> stages_of(const nn::DecoderSpec& spec) {
+  const std::vector<std::string> kinds = kinds_of(spec);
+  const auto layers = static_cast<int64_t>(kinds.size());
+  std::vector<int64_t> stages;
+  for (int64_t count = 2; count <= layers; ++count) {
+    if (layers % count == 0 && repeats(kinds, 0, layers / count)) stages.push_back(count);
+  }
+  return stages;
 }
 
 ProgramReport at_depth(const ProgramReport& first, const ProgramReport& second,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <vector>
 
 #include "ttpu/nn/decoder.h"
 #include "ttpu/plan/report.h"
@@ -16,8 +17,13 @@ struct Depths {
                        // attention of Gemma 3: six)
 };
 
-// Nothing for a model whose layers repeat in no pattern, or that is no deeper than the second.
-std::optional<Depths> depths_of(const nn::DecoderSpec& spec);
+// Of a program of so many stages of a pipeline. Nothing for a model whose layers repeat in no
+// pattern, or that is no deeper than the second.
+std::optional<Depths> depths_of(const nn::DecoderSpec& spec, int64_t stages = 1);
+
+// Into how many stages of a pipeline, more than one, the layers divide so that layer i of each is
+// like layer i of the others.
+std::vector<int64_t> stages_of(const nn::DecoderSpec& spec);
 
 // What the whole model's program would be said to cost: every figure goes on as a straight line.
 // `layers` says from where. Of the two, programs of one phase for one slice.

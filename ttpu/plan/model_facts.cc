@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ttpu/plan/depth.h"
+
 namespace ttpu::plan {
 namespace {
 
@@ -101,6 +103,7 @@ double ModelFacts::active_params() const {
 ModelFacts facts_of(const nn::DecoderSpec& spec) {
   ModelFacts facts;
   facts.layers = static_cast<int64_t>(spec.layers.size());
+  facts.stages = stages_of(spec);
   facts.hidden = spec.hidden;
   facts.vocab = spec.vocab;
   facts.max_positions = spec.max_positions;

@@ -29,6 +29,7 @@ struct ModelFacts {
   };
   std::vector<Attention> attention;
   int64_t layers = 0;
+  std::vector<int64_t> stages;  // of a pipeline, more than one, which would be alike
   int64_t hidden = 0;
   int64_t vocab = 0;
   int64_t intermediate = 0;  // the widest inner dimension that a token goes through

@@ -42,6 +42,7 @@ Json row_json(const Row& row) {
                {"chips", row.candidate.slice.chips()},
                {"devices", row.candidate.slice.devices()},
                {"tensor_parallel_size", row.candidate.tensor},
+               {"pipeline_parallel_size", row.candidate.stages},
                {"data_parallel_size", row.candidate.data},
                {"strategy", row.candidate.strategy},
                {"compiled", row.compiled()},

@@ -77,6 +77,18 @@ void check_tensor(const ModelFacts& facts, const Slice& slice, int64_t tensor) {
       tensor, facts.attention.at(0).heads, slice.devices(), slice.name, fmt::join(possible, ", "));
 }
 
+void check_stages(const ModelFacts& facts, const Slice& slice, int64_t stages) {
+  std::vector<int64_t> possible = {1};
+  for (const int64_t count : facts.stages) {
+    if (slice.devices() % count == 0) possible.push_back(count);
+  }
+  if (std::find(possible.begin(), possible.end(), stages) != possible.end()) return;
+  fail(Code::kInvalidArgument,
+       "[plan] --pipeline-parallel-size is {}; the {} layers of the model divide into so many "
+       "stages that are alike and divide the {} devices of {}: {}",
+       stages, facts.layers, slice.devices(), slice.name, fmt::join(possible, ", "));
+}
+
 // Fills in all that follows from the formulas or, where there are any, from the compiled programs.
 void evaluate(const PlanRequest& request, Row* row) {
   const Workload& work = request.work;
@@ -151,14 +163,6 @@ std::optional<Row> smallest_that_fits(const ModelFacts& facts, const PlanRequest
 }
 
 [[noreturn]] void refuse(const ModelFacts& facts, const PlanRequest& request, const Row& best) {
-  std::string what;
-  for (const Chip& chip : chips()) {
-    const auto row = smallest_that_fits(facts, request, chip);
-    if (!row) continue;
-    what += fmt::format("{}{} ({})", what.empty() ? "" : ", ", row->candidate.slice.name,
-                        row->candidate.mesh());
-  }
-  if (what.empty()) what = "none of the slices that are known";
   const double needed =
       best.weight_bytes + best.cache_bytes + best.temporary_bytes + best.code_bytes;
   const double room = needed - best.cache_bytes;
@@ -175,7 +179,8 @@ std::optional<Row> smallest_that_fits(const ModelFacts& facts, const PlanRequest
        "What would do: {}{}",
        request.model, request.topology, best.candidate.mesh(), needed / kGiB,
        best.weight_bytes / kGiB, request.work.batch, request.work.length(), best.cache_bytes / kGiB,
-       best.temporary_bytes / kGiB, usable / kGiB, -best.free_bytes / kGiB, what, batch);
+       best.temporary_bytes / kGiB, usable / kGiB, -best.free_bytes / kGiB,
+       slices_that_fit(facts, request.work), batch);
 }
 
 void compile_row(const PlanRequest& request, const CompileProgram& compile, Row* row) {
@@ -247,7 +252,49 @@ std::string why(const Row& first, const Row& other, bool search) {
       decode * 1e3, other.ttft * 1e3, prefill * 1e3);
 }
 
-void explain(Plan* plan, bool search) {
+// The best pipeline beside the best of one stage, both by formulas: compiled are the best of all.
+std::string pipelines(const ModelFacts& facts, const PlanRequest& request, const Plan& plan) {
+  const auto best = [&](bool wanted) {
+    return std::find_if(plan.rows.begin(), plan.rows.end(), [wanted](const Row& row) {
+      return (row.candidate.stages > 1) == wanted && row.fits();
+    });
+  };
+  const auto piped = best(true);
+  const auto plain = best(false);
+  const bool any = std::any_of(plan.rows.begin(), plan.rows.end(),
+                               [](const Row& row) { return row.candidate.stages > 1; });
+  if (!any) {
+    return facts.stages.empty()
+               ? fmt::format("No pipelines: its {} layers do not divide into alike stages.",
+                             facts.layers)
+               : fmt::format("No pipelines: its {} layers divide into {} alike stages.",
+                             facts.layers, fmt::join(facts.stages, ", "));
+  }
+  if (piped == plan.rows.end()) return "No pipeline fits.";
+  const auto by_formulas = [&](const Row& row) {
+    Row again{row.candidate, row.analytic};
+    evaluate(request, &again);
+    return again;
+  };
+  const Row one = by_formulas(*piped);
+  const std::string figures =
+      fmt::format("{:.0f} tokens/s, {:.1f} ms to the first token, {:.2f} ms a step",
+                  one.tokens_per_second, one.ttft * 1e3, one.tpot * 1e3);
+  if (plain == plan.rows.end()) {
+    return fmt::format("Only pipelines fit; by the formulas {} gives {}.", in_words(one), figures);
+  }
+  const Row other = by_formulas(*plain);
+  return fmt::format(
+      "The best pipeline is {}: by the formulas {}, where {} gives {:.0f}, {:.1f} and {:.2f}. Its "
+      "stages wait for each other in {} of {} rounds of a prompt and {} of {} of a step.",
+      in_words(one), figures, in_words(other), other.tokens_per_second, other.ttft * 1e3,
+      other.tpot * 1e3, one.candidate.stages - 1,
+      one.candidate.stages - 1 + one.candidate.microbatches(request.work.chunk()),
+      one.candidate.stages - 1,
+      one.candidate.stages - 1 + one.candidate.microbatches(one.candidate.batch_of(request.work)));
+}
+
+void explain(const ModelFacts& facts, const PlanRequest& request, Plan* plan, bool search) {
   const Row& first = plan->rows.front();
   plan->explanation.push_back(fmt::format(
       "{} is best: {:.0f} tokens/s, {:.1f} ms to the first token of a prompt, {:.2f} ms a step "
@@ -264,6 +311,9 @@ void explain(Plan* plan, bool search) {
     if (plan->rows[i].compiled() != first.compiled() && plan->rows[i].fits()) continue;
     plan->explanation.push_back(why(first, plan->rows[i], search));
   }
+  if (first.candidate.slice.devices() > 1 && request.stages == 0) {
+    plan->explanation.push_back(pipelines(facts, request, *plan));
+  }
   plan->explanation.push_back(limits(first));
   const double used = first.cache_bytes;
   plan->explanation.push_back(fmt::format(
@@ -274,6 +324,19 @@ void explain(Plan* plan, bool search) {
 }
 
 }  // namespace
+
+std::string slices_that_fit(const ModelFacts& facts, const Workload& work) {
+  PlanRequest request;
+  request.work = work;
+  std::vector<std::string> found;
+  for (const Chip& chip : chips()) {
+    const auto row = smallest_that_fits(facts, request, chip);
+    if (!row) continue;
+    found.push_back(fmt::format("{} ({})", row->candidate.slice.name, row->candidate.mesh()));
+  }
+  return found.empty() ? "none of the slices that are known"
+                       : fmt::format("{}", fmt::join(found, ", "));
+}
 
 std::map<std::string, double> parse_prices(const std::string& text) {
   std::map<std::string, double> prices;
@@ -299,21 +362,26 @@ std::map<std::string, double> parse_prices(const std::string& text) {
 
 std::vector<Candidate> candidates_of(const ModelFacts& facts, const Slice& slice) {
   std::vector<Candidate> found;
-  const int64_t devices = slice.devices();
-  for (int64_t tensor = 1; tensor <= devices; ++tensor) {
-    if (devices % tensor != 0 || !divides_heads(facts, tensor)) continue;
-    const auto add = [&](const std::string& strategy) {
-      found.push_back({slice, tensor, devices / tensor, strategy});
-    };
-    add("tensor");
-    if (tensor > 1) add("sequence");
-    const bool few_kv_heads = std::any_of(
-        facts.attention.begin(), facts.attention.end(),
-        [&](const auto& layer) { return layer.kv_heads % tensor != 0 || layer.kv_heads == 0; });
-    if (tensor > 1 && few_kv_heads) add("context");
-    if (facts.experts > 0 && devices > 1 && facts.experts % devices == 0) {
-      add("expert");
-      if (tensor > 1 && few_kv_heads) add("expert_context");
+  std::vector<int64_t> numbers_of_stages = {1};
+  numbers_of_stages.insert(numbers_of_stages.end(), facts.stages.begin(), facts.stages.end());
+  for (const int64_t stages : numbers_of_stages) {
+    const int64_t devices = slice.devices() / stages;
+    if (devices * stages != slice.devices()) continue;
+    for (int64_t tensor = 1; tensor <= devices; ++tensor) {
+      if (devices % tensor != 0 || !divides_heads(facts, tensor)) continue;
+      const auto add = [&](const std::string& strategy) {
+        found.push_back({slice, tensor, devices / tensor, strategy, stages});
+      };
+      add("tensor");
+      if (tensor > 1) add("sequence");
+      const bool few_kv_heads = std::any_of(
+          facts.attention.begin(), facts.attention.end(),
+          [&](const auto& layer) { return layer.kv_heads % tensor != 0 || layer.kv_heads == 0; });
+      if (tensor > 1 && few_kv_heads) add("context");
+      if (facts.experts > 0 && devices > 1 && facts.experts % devices == 0) {
+        add("expert");
+        if (tensor > 1 && few_kv_heads) add("expert_context");
+      }
     }
   }
   return found;
@@ -322,8 +390,9 @@ std::vector<Candidate> candidates_of(const ModelFacts& facts, const Slice& slice
 std::optional<Slice> replica_slice(const Candidate& candidate) {
   const Slice& whole = candidate.slice;
   if (candidate.data == 1) return whole;
-  const int64_t chips = candidate.tensor / whole.chip.devices;
-  if (chips * whole.chip.devices != candidate.tensor) return std::nullopt;
+  const int64_t devices = candidate.replica_devices();
+  const int64_t chips = devices / whole.chip.devices;
+  if (chips * whole.chip.devices != devices) return std::nullopt;
   const auto shape = parallel::part_of_grid(whole.shape, chips);
   if (!shape) return std::nullopt;
   Slice part = whole;
@@ -339,9 +408,11 @@ Plan make_plan(const ModelFacts& facts, const PlanRequest& request, const Compil
   Plan plan;
   for (const Slice& slice : slices) {
     if (request.tensor > 0 && !search) check_tensor(facts, slice, request.tensor);
+    if (request.stages > 0 && !search) check_stages(facts, slice, request.stages);
     if (search && !request.price_per_chip_hour.empty() && !price_of(request, slice.chip)) continue;
     for (const Candidate& one : candidates_of(facts, slice)) {
       if (request.tensor > 0 && one.tensor != request.tensor) continue;
+      if (request.stages > 0 && one.stages != request.stages) continue;
       if (!request.strategy.empty() && one.strategy != request.strategy) continue;
       // It is what `sequence` does with few tokens, and never better.
       if (request.strategy.empty() && one.tensor > 1 && one.strategy == "tensor") continue;
@@ -352,11 +423,13 @@ Plan make_plan(const ModelFacts& facts, const PlanRequest& request, const Compil
       plan.rows.push_back(std::move(row));
     }
   }
-  require(!plan.rows.empty(),
-          "[plan] no mesh of {} is left: {} devices may share a layer{}, with a batch of {}",
-          request.topology, request.tensor > 0 ? std::to_string(request.tensor) : "any number of",
-          request.strategy.empty() ? "" : " by the strategy " + request.strategy,
-          request.work.batch);
+  require(
+      !plan.rows.empty(),
+      "[plan] no mesh of {} is left: {} devices may share a layer, in {} stages{}, with a batch "
+      "of {}",
+      request.topology, request.tensor > 0 ? std::to_string(request.tensor) : "any number of",
+      request.stages > 0 ? std::to_string(request.stages) : "any number of",
+      request.strategy.empty() ? "" : " by the strategy " + request.strategy, request.work.batch);
   rank(&plan.rows, search);
   if (!plan.rows.front().fits()) refuse(facts, request, plan.rows.front());
   if (compile) {
@@ -371,7 +444,7 @@ Plan make_plan(const ModelFacts& facts, const PlanRequest& request, const Compil
     std::stable_partition(plan.rows.begin(), plan.rows.end(),
                           [](const Row& row) { return row.compiled() && row.fits(); });
   }
-  explain(&plan, search);
+  explain(facts, request, &plan, search);
   return plan;
 }
 

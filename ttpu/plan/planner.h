@@ -22,6 +22,7 @@ struct PlanRequest {
   std::optional<double> max_ttft;  // seconds
   std::optional<double> max_tpot;
   int64_t tensor = 0;         // only so many devices share a layer; 0: any number
+  int64_t stages = 0;         // only pipelines of so many stages; 0: any number
   std::string strategy = "";  // only this one; empty: all that make a difference
   int64_t compile = 2;        // candidates
 };
@@ -63,6 +64,10 @@ using CompileProgram =
 // for lengths that the model does not have and for a number of devices that divides neither slice
 // nor heads; kResourceExhausted where the model fits on none of the slices, with what would do.
 Plan make_plan(const ModelFacts& facts, const PlanRequest& request, const CompileProgram& compile);
+
+// The smallest slice of each chip that holds the model and its caches by formulas, with its mesh:
+// "v5e:2x2 (tensor=4), ...".
+std::string slices_that_fit(const ModelFacts& facts, const Workload& work);
 
 // All of a slice that the model's heads allow. Those whose formulas could not differ are left out.
 std::vector<Candidate> candidates_of(const ModelFacts& facts, const Slice& slice);
