@@ -1,4 +1,5 @@
 // ttpu compile MODEL --topology v5e:2x2
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <iostream>
@@ -11,12 +12,16 @@
 
 #include "cli/commands.h"
 #include "cli/model_flags.h"
+#include "cli/planned_weights.h"
 #include "ttpu/base/file.h"
 #include "ttpu/base/subprocess.h"
 #include "ttpu/engine/aot.h"
 #include "ttpu/engine/bundle_build.h"
 #include "ttpu/engine/child_compile.h"
+#include "ttpu/engine/engine_plan.h"
 #include "ttpu/io/hub.h"
+#include "ttpu/models/registry.h"
+#include "ttpu/plan/planner.h"
 
 namespace ttpu::cli {
 namespace {
@@ -81,6 +86,27 @@ void compile_here(const CompileFlags& flags) {
   std::cout << line.dump() << "\n";
 }
 
+// For a program that does not fit: what to do instead.
+std::string advice(const CompileFlags& flags) {
+  const Json config = read_config(flags.model);
+  const plan::ModelFacts facts = plan::facts_of(models::decoder_from_config(config));
+  const engine::EngineOptions& engine = flags.engine;
+  plan::Workload work;
+  const int64_t length = engine.max_model_len > 0
+                             ? engine.max_model_len
+                             : std::min(facts.max_positions, engine::kDefaultModelLen);
+  work.input_len = std::max<int64_t>(1, length - 1);
+  work.output_len = length - work.input_len;
+  work.batch = engine.max_num_seqs * std::max<int64_t>(1, engine.parallel.data_parallel_size);
+  work.prefill_tokens = engine.max_num_batched_tokens;
+  work.element_bytes = bit_width(parse_dtype(flags.dtype)) / 8.0;
+  work.quantization = planned_quantization(config, engine.quantization, flags.weights, facts);
+  return fmt::format(
+      "\nBy formulas these would do: {}. Or lower --max-num-seqs, --max-model-len or "
+      "--max-num-batched-tokens.",
+      plan::slices_that_fit(facts, work));
+}
+
 plan::ProgramReport compile_in_child(const CompileFlags& flags, const std::string& phase) {
   const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
   std::vector<std::string> command = {self,
@@ -126,10 +152,7 @@ plan::ProgramReport compile_in_child(const CompileFlags& flags, const std::strin
   try {
     return engine::compile_in_child(child);
   } catch (const Error& error) {
-    const char* hint = error.code() == Code::kResourceExhausted
-                           ? "\nTake a larger topology, or lower --max-num-seqs, --max-model-len "
-                             "or --max-num-batched-tokens."
-                           : "";
+    const std::string hint = error.code() == Code::kResourceExhausted ? advice(flags) : "";
     throw Error(error.code(), fmt::format("[compile] {} for {}: {}{}", phase, flags.topology,
                                           error.what(), hint));
   }
