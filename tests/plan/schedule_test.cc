@@ -145,6 +145,51 @@ ENTRY %main (a: bf16[2048,4096], b: bf16[16,128]) -> bf16[64,128] {
   EXPECT_EQ(cost.exposed_collective_seconds, reduce.exposed_seconds);
 }
 
+// As libtpu writes a gather that goes on beside a product: it stands in the fusion that starts it,
+// in that of the product, and in the one that waits.
+TEST(Schedule, AGatherThatAFusionCarriesOnCountsOnce) {
+  const ScheduleCost cost = cost_of(R"(
+%start_computation (p: bf16[512,4096]) -> (bf16[512,4096], bf16[2048,4096], u32[]) {
+  %p = bf16[512,4096]{1,0:T(8,128)(2,1)S(1)} parameter(0)
+  %all-gather.1 = bf16[2048,4096]{1,0:T(8,128)(2,1)} all-gather(%p), channel_id=1, replica_groups={{0,1,2,3}}, dimensions={0}
+  ROOT %custom-call.1 = (bf16[512,4096]{1,0:T(8,128)(2,1)S(1)}, bf16[2048,4096]{1,0:T(8,128)(2,1)}, u32[]{:S(2)}) custom-call(%all-gather.1), custom_call_target="AsyncCollectiveStart"
+}
+
+%async_collective_fusion (q: bf16[512,4096], r: bf16[2048,4096], s: u32[], x: f32[1024]) -> (f32[1024], bf16[512,4096], bf16[2048,4096], u32[]) {
+  %q = bf16[512,4096]{1,0:T(8,128)(2,1)S(1)} parameter(0)
+  %r = bf16[2048,4096]{1,0:T(8,128)(2,1)} parameter(1)
+  %s = u32[]{:S(2)} parameter(2)
+  %x = f32[1024]{0:T(1024)S(1)} parameter(3)
+  %all-gather.2 = bf16[2048,4096]{1,0:T(8,128)(2,1)} all-gather(%q), channel_id=1, replica_groups={{0,1,2,3}}, dimensions={0}
+  %negate = f32[1024]{0:T(1024)S(1)} negate(%x)
+  ROOT %tuple = (f32[1024]{0:T(1024)S(1)}, bf16[512,4096]{1,0:T(8,128)(2,1)S(1)}, bf16[2048,4096]{1,0:T(8,128)(2,1)}, u32[]{:S(2)}) tuple(%negate, %q, %r, %s)
+}
+
+%done_computation (t: bf16[512,4096], u: bf16[2048,4096], v: u32[]) -> bf16[2048,4096] {
+  %t = bf16[512,4096]{1,0:T(8,128)(2,1)S(1)} parameter(0)
+  %u = bf16[2048,4096]{1,0:T(8,128)(2,1)} parameter(1)
+  %v = u32[]{:S(2)} parameter(2)
+  %all-gather.3 = bf16[2048,4096]{1,0:T(8,128)(2,1)} all-gather(%t), channel_id=1, replica_groups={{0,1,2,3}}, dimensions={0}
+  ROOT %custom-call.2 = bf16[2048,4096]{1,0:T(8,128)(2,1)} custom-call(%t, %u, %all-gather.3, %v), custom_call_target="AsyncCollectiveDone"
+}
+
+ENTRY %main (a: bf16[512,4096], b: f32[1024]) -> bf16[2048,4096] {
+  %a = bf16[512,4096]{1,0:T(8,128)(2,1)S(1)} parameter(0)
+  %b = f32[1024]{0:T(1024)S(1)} parameter(1)
+  %async-collective-start = (bf16[512,4096]{1,0:T(8,128)(2,1)S(1)}, bf16[2048,4096]{1,0:T(8,128)(2,1)}, u32[]{:S(2)}) fusion(%a), kind=kCustom, output_to_operand_aliasing={{0}: (0, {})}, calls=%start_computation
+  %fusion = (f32[1024]{0:T(1024)S(1)}, bf16[512,4096]{1,0:T(8,128)(2,1)S(1)}, bf16[2048,4096]{1,0:T(8,128)(2,1)}, u32[]{:S(2)}) fusion(%async-collective-start#0, %async-collective-start#1, %async-collective-start#2, %b), kind=kOutput, output_to_operand_aliasing={{1}: (0, {}), {2}: (1, {}), {3}: (2, {})}, calls=%async_collective_fusion, backend_config={"estimated_cycles":"15000"}
+  ROOT %async-collective-done = bf16[2048,4096]{1,0:T(8,128)(2,1)} fusion(%fusion#1, %fusion#2, %fusion#3), kind=kCustom, output_to_operand_aliasing={{}: (1, {})}, calls=%done_computation
+})");
+  ASSERT_EQ(cost.collectives.size(), 1U);
+  const CollectiveCost& gather = cost.collectives[0];
+  const double bytes = 2048.0 * 4096 * 2;
+  EXPECT_EQ(gather.count, 1);
+  EXPECT_EQ(gather.sent_bytes, bytes * 3 / 4);
+  EXPECT_NEAR(gather.exposed_seconds, gather.seconds - 15000 / 1.5e9, 1e-12);
+  EXPECT_NEAR(cost.seconds, gather.seconds, 1e-12);
+  EXPECT_EQ(cost.hbm_bytes, bytes);  // what came, written once
+}
+
 // As libtpu writes it; the rows are padded to 560 a device.
 TEST(Schedule, AReduceScatterSendsHalfOfAnAllReduce) {
   const ScheduleCost cost = cost_of(R"(

@@ -62,6 +62,7 @@ class Reader {
       return std::min(whole, user.shape.padded_bytes());
     }
     if (index == 0 && puts_part(user.opcode)) return 0;
+    if (user.opcode == "tuple") return 0;  // see work_of
     if (user.opcode == "bitcast") return uses(computation, user.id, whole, depth + 1);
     if (user.opcode == "fusion" && depth < kDeepest && !user.called.empty()) {
       const HloComputation* inner = module_.find(user.called[0]);
@@ -202,7 +203,14 @@ HloWork work_of(const HloModule& module, const HloComputation& computation,
       double bytes = part.padded_bytes();
       if (root != nullptr && root->opcode == "tuple") {
         const HloInstruction* source = operand(*inner, *root, i);
-        if (source != nullptr) bytes = reader.written(*inner, *source, bytes, 1);
+        if (source != nullptr && source->opcode == "parameter") {
+          // Given on as it is: copied, or nothing where the result takes its place.
+          const bool in_place =
+              std::ranges::find(op.aliased, source->parameter_number) != op.aliased.end();
+          bytes *= in_place ? 0 : 2;
+        } else if (source != nullptr) {
+          bytes = reader.written(*inner, *source, bytes, 1);
+        }
       }
       add(part, bytes);
     }

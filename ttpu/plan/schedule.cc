@@ -14,6 +14,7 @@ namespace ttpu::plan {
 namespace {
 
 constexpr int kDeepest = 32;
+constexpr int64_t kSemaphores = 2;  // HloShape::memory_space
 
 std::string_view base_of(std::string_view opcode) {
   for (const std::string_view end : {"-start", "-done"}) {
@@ -105,8 +106,13 @@ class Player {
     if (is_free(op)) return;
     if (op.opcode == "custom-call") return kernel(around, op, weight);
     if (is_collective(op.opcode)) {
-      return op.opcode.ends_with("-start") ? start_collective(around, op, op.id, weight)
-                                           : wait(send(around, op, weight), weight);
+      const Transfer transfer = send(op, weight);
+      if (op.opcode.ends_with("-start")) {
+        under_way_[op.id] = transfer;
+        return;
+      }
+      count(work_of(module_, around, op), weight);
+      return wait(transfer, weight);
     }
     if (op.opcode == "fusion" && fused_collective(around, op, weight)) return;
     operate(around, op, weight);
@@ -189,7 +195,11 @@ class Player {
     const HloComputation* inner = op.called.empty() ? nullptr : module_.find(op.called[0]);
     const HloInstruction* root = inner == nullptr ? nullptr : inner->find(inner->root);
     if (root == nullptr) return;
-    if (is_collective(root->opcode)) return start_collective(*inner, *root, op.id, weight);
+    if (is_collective(root->opcode)) {
+      count(work_of(module_, *inner, *root), weight);
+      under_way_[op.id] = send(*root, weight);
+      return;
+    }
     if (root->opcode == "call" || root->opcode == "while")
       return play(op.called[0], weight, depth + 1);
     HloWork work = work_of(module_, *inner, *root);
@@ -232,7 +242,7 @@ class Player {
   };
 
   // Counts it and puts it on its links, behind what they have to send before.
-  Transfer send(const HloComputation& around, const HloInstruction& op, double weight) {
+  Transfer send(const HloInstruction& op, double weight) {
     CollectiveCost* entry = entry_of(op);
     const double bytes = result_bytes(op);
     const LinkLoad load = links_->load_of(op, bytes);
@@ -250,8 +260,6 @@ class Player {
     entry->seconds += weight * (load.longest() + load.latency);
     cost.ici_bytes += weight * load.sent_bytes;
     cost.ici_limit = *std::max_element(sent_.begin(), sent_.end());
-    cost.hbm_bytes +=
-        weight * (op.opcode.ends_with("-start") ? 0 : work_of(module_, around, op).hbm_bytes);
     return transfer;
   }
 
@@ -260,11 +268,6 @@ class Player {
     cost.exposed_collective_seconds += weight * left;
     cost.collectives.at(transfer.index).exposed_seconds += weight * left;
     advance(left, 0);
-  }
-
-  void start_collective(const HloComputation& around, const HloInstruction& op, int64_t id,
-                        double weight) {
-    under_way_[id] = send(around, op, weight);
   }
 
   // How the TPU compiler writes a reduce-scatter: a fusion named all-reduce-scatter, of an
@@ -281,7 +284,27 @@ class Player {
     return true;
   }
 
-  // A fusion that holds a collective: started, finished, or run beside its products.
+  // What made a value that is handed on as it is.
+  static int64_t maker_of(const HloComputation& around, int64_t id) {
+    for (int i = 0; i < kDeepest; ++i) {
+      const HloInstruction* op = around.find(id);
+      if (op == nullptr || op->operands.empty()) return id;
+      if (op->opcode != "get-tuple-element" && op->opcode != "async-update" &&
+          op->opcode != "bitcast") {
+        return id;
+      }
+      id = op->operands[0];
+    }
+    return id;
+  }
+
+  // The collective that the operand is of.
+  const Transfer* under_way(const HloComputation& around, int64_t operand) const {
+    const auto found = under_way_.find(maker_of(around, operand));
+    return found == under_way_.end() ? nullptr : &found->second;
+  }
+
+  // A fusion that holds a collective: started, carried on, finished, or run beside its products.
   bool fused_collective(const HloComputation& around, const HloInstruction& op, double weight) {
     const HloComputation* inner = op.called.empty() ? nullptr : module_.find(op.called[0]);
     if (inner == nullptr) return false;
@@ -289,6 +312,8 @@ class Player {
     bool starts = false;
     bool ends = false;
     for (const auto& [id, part] : inner->instructions) {
+      starts = starts || part.target == "AsyncCollectiveStart";
+      ends = ends || part.target == "AsyncCollectiveDone";
       if (!is_collective(part.opcode)) continue;
       if (part.opcode.ends_with("-done")) {
         ends = true;
@@ -297,20 +322,39 @@ class Player {
       starts = starts || part.opcode.ends_with("-start");
       found = &part;
     }
-    HloInstruction scatter;
-    if (found != nullptr && is_scatter(*inner, *found, &scatter)) found = &scatter;
     if (found == nullptr && !ends) return false;
     if (found == nullptr) {
       finish(around, op, weight);
       operate(around, op, weight);
       return true;
     }
-    if (op.name.find("start") != std::string_view::npos || (starts && !ends)) {
-      start_collective(*inner, *found, op.id, weight);
-      operate(around, op, weight);
+    for (const int64_t operand : op.operands) {
+      // One that another fusion started comes with its semaphores.
+      const HloInstruction* source = around.find(operand);
+      const Transfer* known = under_way(around, operand);
+      if (known == nullptr || source->shape.memory_space != kSemaphores) continue;
+      const Transfer transfer = *known;
+      if (ends) {
+        wait(transfer, weight);
+      } else {
+        operate(around, op, weight);
+        under_way_[op.id] = transfer;
+      }
       return true;
     }
-    const Transfer transfer = send(*inner, *found, weight);
+    HloInstruction scatter;
+    if (is_scatter(*inner, *found, &scatter)) found = &scatter;
+    if (op.name.find("start") != std::string_view::npos || (starts && !ends)) {
+      under_way_[op.id] = send(*found, weight);
+      const HloInstruction* root = inner->find(inner->root);
+      if (root != nullptr && root->target == "AsyncCollectiveStart") {
+        count(work_of(module_, around, op), weight);  // what comes is written while it comes
+      } else {
+        operate(around, op, weight);
+      }
+      return true;
+    }
+    const Transfer transfer = send(*found, weight);
     operate(around, op, weight);
     wait(transfer, weight);
     return true;
@@ -319,21 +363,11 @@ class Player {
   // Waits for all that the operands started.
   void finish(const HloComputation& around, const HloInstruction& op, double weight) {
     for (const int64_t operand : op.operands) {
-      int64_t id = operand;
-      for (int i = 0; i < kDeepest; ++i) {
-        const HloInstruction* source = around.find(id);
-        if (source == nullptr || source->operands.empty()) break;
-        if (source->opcode != "get-tuple-element" && source->opcode != "async-update" &&
-            source->opcode != "bitcast") {
-          break;
-        }
-        id = source->operands[0];
-      }
-      if (const auto found = under_way_.find(id); found != under_way_.end()) {
-        wait(found->second, weight);
+      if (const Transfer* found = under_way(around, operand)) {
+        wait(*found, weight);
         continue;
       }
-      const double left = copies_.left_of(id) / slice_.chip.hbm_bandwidth;
+      const double left = copies_.left_of(maker_of(around, operand)) / slice_.chip.hbm_bandwidth;
       cost.exposed_copy_seconds += weight * left;
       advance(left, 0);
     }
