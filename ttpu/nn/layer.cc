@@ -1,5 +1,7 @@
 #include "ttpu/nn/layer.h"
 
+#include <functional>
+
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
 
@@ -21,27 +23,63 @@ ir::Value feed_forward(Context& context, const LayerSpec& layer, ir::Value own,
       layer.mlp);
 }
 
+using RowsFunction = std::function<ir::Values(const ir::Values& rows)>;
+
+// `function` of rows that do not depend on each other. Where the halves of a device's tokens travel
+// a ring each its own way, it is computed of each alone: one sets out while the other is not ready.
+ir::Values by_halves(const Context& context, const ir::Values& rows, const RowsFunction& function) {
+  if (!context.ring()) return function(rows);
+  const int64_t all = rows[0].dim(0);
+  const auto part = [&](int64_t begin, int64_t end) {
+    ir::Values slices;
+    for (const ir::Value& value : rows) {
+      slices.push_back(ir::slice(value, {begin, 0}, {end, value.dim(1)}));
+    }
+    return function(slices);
+  };
+  ir::Values results = part(0, all / 2);
+  const ir::Values second = part(all / 2, all);
+  for (size_t i = 0; i < results.size(); ++i) {
+    results[i] = ir::concatenate({results[i], second[i]}, 0);
+  }
+  return results;
+}
+
 }  // namespace
 
 LayerResult layer_step(Context& context, const LayerSpec& layer, ir::Value x, ir::Value cache,
                        const StepInputs& inputs, RotaryTables& tables) {
-  const ir::Value attention_input = norm(context, layer.attention_norm, x);
-  LayerResult result = std::visit(
+  const auto normed = [&](const NormSpec& spec, ir::Value rows) {
+    return by_halves(context, {rows},
+                     [&](const ir::Values& v) { return ir::Values{norm(context, spec, v[0])}; })[0];
+  };
+  const ir::Value attention_input = normed(layer.attention_norm, x);
+  const LayerResult attended = std::visit(
       [&](const auto& spec) {
         return attention(context, spec, attention_input, cache, inputs, tables);
       },
       layer.attention);
-  const ir::Value attended =
-      scaled(norm(context, layer.post_attention_norm, result.output), layer.residual_scale);
-  const auto feed = [&](ir::Value from) {
-    return scaled(norm(context, layer.post_mlp_norm, feed_forward(context, layer, from, inputs)),
-                  layer.residual_scale);
+  // What a block adds to the residual sum.
+  const auto added = [&](const NormSpec& post, ir::Value rows) {
+    return scaled(norm(context, post, rows), layer.residual_scale);
   };
   if (layer.parallel) {
-    return {x + attended + feed(norm(context, layer.mlp_norm, x)), result.cache};
+    const ir::Value fed = feed_forward(context, layer, normed(layer.mlp_norm, x), inputs);
+    const auto sum = [&](const ir::Values& v) -> ir::Values {
+      return {v[0] + added(layer.post_attention_norm, v[1]) + added(layer.post_mlp_norm, v[2])};
+    };
+    return {by_halves(context, {x, attended.output, fed}, sum)[0], attended.cache};
   }
-  const auto [after, mlp_input] = add_norm(context, layer.mlp_norm, x, attended);
-  return {after + feed(mlp_input), result.cache};
+  const ir::Values after = by_halves(context, {x, attended.output}, [&](const ir::Values& v) {
+    const kernels::AddNormResult result =
+        add_norm(context, layer.mlp_norm, v[0], added(layer.post_attention_norm, v[1]));
+    return ir::Values{result.sum, result.normed};
+  });
+  const ir::Value fed = feed_forward(context, layer, after[1], inputs);
+  const auto sum = [&](const ir::Values& v) -> ir::Values {
+    return {v[0] + added(layer.post_mlp_norm, v[1])};
+  };
+  return {by_halves(context, {after[0], fed}, sum)[0], attended.cache};
 }
 
 }  // namespace ttpu::nn
