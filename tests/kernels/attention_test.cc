@@ -486,5 +486,24 @@ TEST(Rotary, TurnsPairsAndPassesTheRest) {
   }
 }
 
+TEST(Rotary, AProductTurnsAsSlicesDo) {
+  for (const int64_t heads : {1, 2, 7}) {
+    TestProgram program;
+    std::mt19937 rng(static_cast<uint32_t>(heads));
+    const auto floats = [&](Dims dims) {
+      const Shape shape(DType::kF32, dims);
+      return program.argument(random_floats(shape.num_elements(), rng), DType::kF32, dims);
+    };
+    const ir::Value x = ir::convert(floats({9, heads, 64}), DType::kBF16);
+    const ir::Value cos = floats({9, 32}), sin = floats({9, 32});
+    const auto turned = [&](Platform platform) {
+      return ir::convert(rotary({.platform = platform}, x, cos, sin, RotaryStyle::kHalf),
+                         DType::kF32);
+    };
+    const auto out = program.run({turned(Platform::kTpu), turned(Platform::kCpu)});
+    EXPECT_EQ(out[0].to_vector<float>(), out[1].to_vector<float>()) << heads << " heads";
+  }
+}
+
 }  // namespace
 }  // namespace ttpu::kernels

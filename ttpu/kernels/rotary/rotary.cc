@@ -14,16 +14,49 @@ void check_rotary(ir::Value x, ir::Value cos, ir::Value sin) {
           cos.shape().to_string(), sin.shape().to_string(), x.shape().to_string());
 }
 
-ir::Value rotary(const Target&, ir::Value x, ir::Value cos, ir::Value sin, RotaryStyle style) {
+namespace {
+
+// Where registers hold eight rows of a tile, fewer heads fill them in part, and slices of half a
+// head in part again. There the halves change places in a product, which is exact.
+constexpr int64_t kRowsOfTile = 8;
+
+bool turns_by_product(const Target& target, ir::Value x, int64_t rot) {
+  return target.platform == Platform::kTpu && x.dtype() == DType::kBF16 && rot == x.dim(2) &&
+         x.dim(1) < kRowsOfTile;
+}
+
+// As RotaryStyle::kHalf, of whole heads.
+ir::Value turned_by_product(ir::Value x, ir::Value cos, ir::Value sin) {
+  const int64_t size = x.dim(2);
+  const Shape square(DType::kS32, {size, size});
+  const ir::Value apart =
+      ir::abs(ir::iota(x.function(), square, 0) - ir::iota(x.function(), square, 1));
+  const ir::Value half = ir::full(x.function(), square, static_cast<double>(size / 2));
+  const ir::Value places =
+      ir::convert(ir::compare(apart, half, ir::ComparisonDirection::kEq), x.dtype());
+  const ir::Value other = ir::dot_general(x, places, {{}, {}, {2}, {0}}, DType::kF32);
+  const auto of_heads = [&](ir::Value first, ir::Value second) {
+    return ir::broadcast_in_dim(ir::concatenate({first, second}, 1), x.dims(), {0, 2});
+  };
+  return ir::convert(x, DType::kF32) * of_heads(cos, cos) + other * of_heads(-sin, sin);
+}
+
+}  // namespace
+
+ir::Value rotary(const Target& target, ir::Value x, ir::Value cos, ir::Value sin,
+                 RotaryStyle style) {
   check_rotary(x, cos, sin);
   const int64_t tokens = x.dim(0);
   const int64_t heads = x.dim(1);
   const int64_t half = cos.dim(1);
   const int64_t rot = 2 * half;
+  const bool halves = style == RotaryStyle::kHalf;
+  if (halves && turns_by_product(target, x, rot)) {
+    return ir::convert(turned_by_product(x, cos, sin), x.dtype());
+  }
   const ir::Value c = ir::expand_dims(cos, 1);
   const ir::Value s = ir::expand_dims(sin, 1);
   const ir::Value wide = ir::convert(x, DType::kF32);
-  const bool halves = style == RotaryStyle::kHalf;
   const Dims strides = {1, 1, halves ? 1 : 2};
   const ir::Value a = ir::slice(wide, {0, 0, 0}, {tokens, heads, halves ? half : rot}, strides);
   const ir::Value b = ir::slice(wide, {0, 0, halves ? half : 1}, {tokens, heads, rot}, strides);
