@@ -3,13 +3,17 @@
 
     compile_matrix.py                                     every tiny model of tests/fixtures/models, on every chip
     compile_matrix.py tests/fixtures/configs/*.json       published sizes
+    compile_matrix.py --serving [MODEL ...]               published sizes, each for serving on the slice that `ttpu plan` takes
+                                                          for it by formulas, and on the next smaller one
 
 One `ttpu compile` at a time (prefill and decode, each in a process of its own). A program that does not fit is a
 result; any other failure makes the exit code 1. A cell: memory of a device and least time of a decode step, and in brackets
-how long both programs took to compile. With --json what was done before is kept, so that a run can go on.
+how long both programs took to compile. For serving: the slice and the mesh, memory of a device, and the estimates of a prefill and
+of a decode step as scheduled. With --json what was done before is kept, so that a run can go on.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import re
@@ -20,6 +24,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 ONE_DEVICE_A_CHIP = {"v5e": "v5e:2x2", "v6e": "v6e:2x2", "v5p": "v5p:2x2x1", "tpu7x": "tpu7x:2x2x1"}
+SHAPES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")  # of v5e and v6e
+SERVED = ("llama-3-8b", "llama-3.1-70b", "gemma-3-27b", "qwen3-32b", "qwen3-30b-a3b", "mixtral-8x7b", "deepseek-v3")
+SEQUENCES, INPUT, OUTPUT = 64, 1024, 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    model: Path
+    column: str
+    topology: str
+    flags: tuple[str, ...] = ()
+    mesh: str = ""
+
+    def key(self) -> str:
+        return f"{name_of(self.model)}|{self.column}"
 
 
 def name_of(model: Path) -> str:
@@ -48,6 +67,29 @@ def compile_one(ttpu: str, model: Path, topology: str, flags: list[str]) -> dict
     return result | {"status": "failed", "message": " ".join(lines)[:2000]}
 
 
+def serving_flags(sequences: int) -> tuple[str, ...]:
+    return ("--max-model-len", str(INPUT + OUTPUT), "--max-num-batched-tokens", str(INPUT), "--max-num-seqs", str(sequences))
+
+
+def serving_jobs(ttpu: str, model: Path, chip: str) -> list[Job]:
+    """On the slice and the mesh that the formulas take, and on all devices of the next smaller slice."""
+    code, out, err, _ = run([ttpu, "plan", str(model), "--topology", f"{chip}:auto", "--analytic-only", "--json", "--batch",
+                             str(SEQUENCES), "--input-len", str(INPUT), "--output-len", str(OUTPUT)])  # fmt: skip
+    if code != 0:
+        raise SystemExit(err)
+    best = json.loads(out)["candidates"][0]
+    sizes = {axis: best[f"{axis}_parallel_size"] for axis in ("data", "pipeline", "tensor")}
+    mesh = ", ".join(f"{axis}={count}" for axis, count in sizes.items() if count > 1)
+    flags = [word for axis, count in sizes.items() for word in (f"--{axis}-parallel-size", str(count))]
+    own = serving_flags(-(-SEQUENCES // sizes["data"]))
+    jobs = [Job(model, chip, best["topology"], (*own, *flags, "--strategy", best["strategy"]), f"{mesh}, {best['strategy']}".strip(", "))]
+    at = SHAPES.index(best["topology"].split(":")[1])
+    if at > 0:
+        smaller = f"{chip}:{SHAPES[at - 1]}"
+        jobs.append(Job(model, f"{chip}, a size smaller", smaller, (*serving_flags(SEQUENCES), "--strategy", "auto")))
+    return jobs
+
+
 def size(count: float) -> str:
     return f"{count / 2**30:.2f} GiB" if count >= 2**27 else f"{count / 2**20:.1f} MiB"
 
@@ -64,15 +106,24 @@ def cell(result: dict) -> str:
         return "**failed**"
     decode, prefill = result["reports"]["decode"], result["reports"]["prefill"]
     seconds = decode["compile_seconds"] + prefill["compile_seconds"]
+    if "mesh" in result:
+        steps = ", ".join(duration(phase["schedule"]["estimate_seconds"]) for phase in (prefill, decode))
+        return f"{size(max(one['total_bytes'] for one in (prefill, decode)))}, {steps} ({seconds:.0f} s)"
     return f"{size(decode['total_bytes'])}, {duration(decode['step_seconds'])} ({seconds:.0f} s)"
 
 
-def table(results: dict, topologies: list[str]) -> str:
-    models = sorted({key.split("|")[0] for key in results})
-    lines = ["| model | " + " | ".join(topologies) + " |", "|---" * (len(topologies) + 1) + "|"]
+def placed(result: dict) -> str:
+    """A cell with the slice, where each row has its own."""
+    where = ", ".join(part for part in (result.get("topology"), result.get("mesh")) if part)
+    return f"{where}: {cell(result)}" if where else cell(result)
+
+
+def table(results: dict, columns: list[str]) -> str:
+    models = dict.fromkeys(key.split("|")[0] for key in results)
+    lines = ["| model | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for model in models:
-        cells = [results.get(f"{model}|{topology}") for topology in topologies]
-        lines.append(f"| {model} | " + " | ".join(cell(one) if one else "" for one in cells) + " |")
+        cells = [results.get(f"{model}|{column}") for column in columns]
+        lines.append(f"| {model} | " + " | ".join(placed(one) if one else "" for one in cells) + " |")
     return "\n".join(lines)
 
 
@@ -83,22 +134,33 @@ def main() -> None:
     parser.add_argument("--topologies", nargs="+", default=list(ONE_DEVICE_A_CHIP.values()))
     parser.add_argument("--json", type=Path, help="what came out of each, kept between runs")
     parser.add_argument("--flags", default="", help="more flags of `ttpu compile`, in one word")
+    parser.add_argument("--serving", action="store_true", help="each on the slice that it is served on; --topologies are chips then")
     arguments = parser.parse_args()
     tiny = not arguments.models
-    models = arguments.models or sorted(path.parent for path in (ROOT / "tests/fixtures/models").glob("*/config.json"))
-    flags = arguments.flags.split() or (["--max-model-len", "16", "--prefill-tokens", "16"] if tiny else [])
+    flags = tuple(arguments.flags.split())
+    if arguments.serving:
+        chips = [name.split(":")[0] for name in arguments.topologies if name.startswith(("v5e", "v6e"))]
+        models = arguments.models or [ROOT / f"tests/fixtures/configs/{name}.json" for name in SERVED]
+        columns = [column for chip in chips for column in (chip, f"{chip}, a size smaller")]
+        jobs = [dataclasses.replace(job, flags=job.flags + flags)
+                for chip in chips for model in models for job in serving_jobs(arguments.ttpu, model, chip)]
+    else:
+        models = arguments.models or sorted(path.parent for path in (ROOT / "tests/fixtures/models").glob("*/config.json"))
+        flags = flags or (("--max-model-len", "16", "--prefill-tokens", "16") if tiny else ())
+        columns = arguments.topologies
+        jobs = [Job(model, topology, topology, flags) for model in models for topology in columns]
     results = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else {}
-    for model in models:
-        for topology in arguments.topologies:
-            key = f"{name_of(model)}|{topology}"
-            if results.get(key, {}).get("status") in ("compiled", "does not fit"):
-                continue
-            result = results[key] = compile_one(arguments.ttpu, model, topology, flags)
-            print(f"{key}: {result['status']}, peak {result['peak_gib']:.1f} GiB {result.get('message', '')}",
-                  file=sys.stderr, flush=True)
-            if arguments.json:
-                arguments.json.write_text(json.dumps(results, indent=1))
-    print(table(results, arguments.topologies))
+    for job in jobs:
+        if results.get(job.key(), {}).get("status") in ("compiled", "does not fit"):
+            continue
+        result = results[job.key()] = compile_one(arguments.ttpu, job.model, job.topology, list(job.flags))
+        if arguments.serving:
+            result |= {"topology": job.topology, "mesh": job.mesh}
+        print(f"{job.key()}: {result['status']}, peak {result['peak_gib']:.1f} GiB {result.get('message', '')}",
+              file=sys.stderr, flush=True)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(results, indent=1))
+    print(table(results, columns))
     sys.exit(any(result["status"] == "failed" for result in results.values()))
 
 
