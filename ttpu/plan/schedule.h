@@ -18,7 +18,7 @@ struct CollectiveCost {
   int64_t group = 0;   // devices that meet
   double count = 0;
   double bytes = 0;            // of the result, all together
-  double sent_bytes = 0;       // by a device, as a ring does it
+  double sent_bytes = 0;       // by a device
   double seconds = 0;          // on the links, with the latency of the hops
   double exposed_seconds = 0;  // while the device did nothing else
 };
@@ -71,7 +71,7 @@ void find_limit(ScheduleCost* cost);
 // - Asynchronous copies (copy-start, slices) move in turn, with what HBM bandwidth the operator
 // that
 //   runs meanwhile leaves; a wait for one is exposed.
-// - Collectives take the bytes that a ring sends at the links' bandwidth, and a microsecond a hop.
+// - Collectives take their links for as long as Links says, after what these have to send before.
 //   Between start and done they run beside the rest; a synchronous one is exposed whole.
 // - A Mosaic kernel takes the longer of its bytes at HBM bandwidth and its flops at peak. Its bytes
 //   are operands and results in HBM, where what the result takes the place of is counted once, and
