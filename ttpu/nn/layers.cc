@@ -207,7 +207,12 @@ ir::Value mlp(Context& context, const MlpSpec& spec, ir::Value own) {
   const LinearSpec down{spec.down, spec.intermediate, spec.hidden,
                         spec.bias, {"embed", "mlp"},  spec.transposed};
   if (!goes_round(context, down)) {
-    return linear_sum(context, down, mlp_inner(context, spec, all_tokens(context, own)));
+    ir::Value inner = mlp_inner(context, spec, all_tokens(context, own));
+    // The TPU compiler would join the products before and after it, and wait for both weights.
+    if (context.target().platform == kernels::Platform::kTpu) {
+      inner = ir::optimization_barrier({inner})[0];
+    }
+    return linear_sum(context, down, inner);
   }
   const ir::Value sum = context.ring()->gather_sum_scatter(own, [&](ir::Value rows) {
     // Declared in this order in every program: they share the weights.
