@@ -105,7 +105,8 @@ tpu_kernels() {
     touch "$stamp"
   fi
   mkdir -p "$venv/tool"
-  cp "$here/tpu_kernels/kernels.py" "$here/tpu_kernels/lower.py" "$venv/tool/"
+  rm -f "$venv/tool"/*.py
+  cp "$here/tpu_kernels"/*.py "$venv/tool/"
 }
 
 plugins() { python3 "$here/wheels.py" plugin cpu cpu-0.81 tpu >/dev/null; }

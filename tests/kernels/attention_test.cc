@@ -202,7 +202,7 @@ class Batch {
     AttentionResult result;
     if (c_.mla) {
       Dims held = cache_dims;
-      if (c_.tpu_cache) held = tpu_latent_cache(cache_dims, c_.cache_dtype);
+      if (c_.tpu_cache) held = row_cache(cache_dims, c_.cache_dtype);
       const ir::Value padded = ir::pad(cache, ir::scalar(main, c_.cache_dtype, 0), {0, 0, 0},
                                        {0, 0, held.back() - head});
       result =
@@ -213,9 +213,12 @@ class Batch {
     } else {
       const ir::Value pairs = ir::reshape(rows, {tokens_, c_.kv_heads, 2, c_.head_dim});
       const Dims dims = {tokens_, c_.kv_heads, c_.head_dim};
-      result =
-          ragged_paged_attention(target, q, ir::reshape(part(pairs, 2, 0, 1), dims),
-                                 ir::reshape(part(pairs, 2, 1, 2), dims), cache, batch, options);
+      Dims held = cache_dims;
+      if (c_.tpu_cache) held = row_cache(cache_dims, c_.cache_dtype);
+      result = ragged_paged_attention(target, q, ir::reshape(part(pairs, 2, 0, 1), dims),
+                                      ir::reshape(part(pairs, 2, 1, 2), dims),
+                                      ir::reshape(cache, held), batch, options);
+      result.cache = ir::reshape(result.cache, cache_dims);
     }
     main.alias(cache, 1);
     main.set_results({result.output, result.cache});
@@ -378,6 +381,18 @@ std::vector<Case> cases() {
        .q_lens = {9, 1, 1},
        .kv_lens = {9, 20, 13},
        .mla = true,
+       .tpu_cache = true,
+       .dtype = bf16,
+       .cache_dtype = bf16},
+      {.name = "tpu_cache",
+       .q_heads = 6,
+       .kv_heads = 2,
+       .head_dim = 64,
+       .value_dim = 64,
+       .q_lens = {9, 1, 1},
+       .kv_lens = {9, 20, 13},
+       .options = {.scale = 0.2, .sliding_window = 7},
+       .sinks = true,
        .tpu_cache = true,
        .dtype = bf16,
        .cache_dtype = bf16},

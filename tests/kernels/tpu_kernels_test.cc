@@ -1,4 +1,5 @@
 // Where TPU kernels come from, with a tool made here in place of the one that needs jax.
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 
@@ -6,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include "program_testing.h"
 #include "ttpu/base/file.h"
 #include "ttpu/ir/ir.h"
 #include "ttpu/kernels/ragged_paged_attention/ragged_paged_attention.h"
@@ -18,6 +20,7 @@ namespace fs = std::filesystem;
 class TpuKernelsTest : public testing::Test {
  protected:
   void SetUp() override {
+    test_client();  // found in the cache that is left here
     // Each test has its own: they run beside each other.
     const std::string test = testing::UnitTest::GetInstance()->current_test_info()->name();
     cache_ = fs::path(testing::TempDir()) / fmt::format("tpu_kernels_cache_{}_{}", test, getpid());
@@ -43,6 +46,35 @@ class TpuKernelsTest : public testing::Test {
     write_file(venv / "tool" / "kernels.py", "");
     write_file(venv / "bin" / "python", "#!/bin/sh\n" + script);
     fs::permissions(venv / "bin" / "python", fs::perms::owner_all);
+  }
+
+  // A program over a part of each page, a cache of rows.
+  static std::unique_ptr<ir::Module> divided_program(const std::shared_ptr<TpuKernels>& kernels,
+                                                     int64_t head_dim = 128, int64_t slots = 4) {
+    auto module = std::make_unique<ir::Module>();
+    ir::Function& f = module->add_function();
+    const auto argument = [&f](DType dtype, Dims dims) {
+      return f.add_argument(Shape(dtype, std::move(dims)));
+    };
+    const ir::Value q = argument(DType::kBF16, {5, 2, head_dim});
+    const ir::Value kv = argument(DType::kBF16, {5, 1, head_dim});
+    const ir::Value cache =
+        argument(DType::kBF16, row_cache({6, slots, 2, head_dim}, DType::kBF16));
+    const RaggedBatch batch{argument(DType::kS32, {2}), argument(DType::kS32, {6}),
+                            argument(DType::kS32, {3}), argument(DType::kS32, {3})};
+    AttentionOptions options;
+    options.sinks = argument(DType::kF32, {2});
+    // Both devices have the same: what one has is the maximum, and twice that is the sum.
+    options.context =
+        ContextParts{2, ir::scalar(f, DType::kS32, 1), [](ir::Value x) { return x + x; },
+                     [](ir::Value x) { return x; }};
+    Target target;
+    target.platform = Platform::kTpu;
+    target.tpu = kernels;
+    const AttentionResult result = ragged_paged_attention(target, q, kv, kv, cache, batch, options);
+    f.set_results({ir::convert(result.output, DType::kF32), result.cache});
+    module->verify();
+    return module;
   }
 
   // A program with `calls` calls of the operator; its text.
@@ -133,6 +165,56 @@ TEST_F(TpuKernelsTest, ShapesThatTheKernelLacksAreNamed) {
   EXPECT_NE(kernels_->choices()[0].reason.find("heads of 80"), std::string::npos);
   EXPECT_NE(kernels_->choices()[1].reason.find("int8"), std::string::npos);
   EXPECT_FALSE(fs::exists(cache_ / "runs"));
+}
+
+// A kernel that says 3 of every output and 0.5 of every logarithm.
+constexpr const char* kDivided = R"(echo "$2" > "$TTPU_CACHE/key"
+cat > "$4" <<END
+func.func private @"$3"(%q: tensor<5x2x128xbf16>, %k: tensor<5x1x128xbf16>, %v: tensor<5x1x128xbf16>,
+    %cache: tensor<6x2x2x256xbf16>, %lens: tensor<2xi32>, %pages: tensor<6xi32>, %cu: tensor<3xi32>,
+    %ends: tensor<3xi32>, %index: tensor<i32>) -> (tensor<5x2x128xf32>, tensor<5x2xf32>, tensor<6x2x2x256xbf16>) {
+  %out = stablehlo.constant dense<3.0> : tensor<5x2x128xf32>
+  %log = stablehlo.constant dense<0.5> : tensor<5x2xf32>
+  return %out, %log, %cache : tensor<5x2x128xf32>, tensor<5x2xf32>, tensor<6x2x2x256xbf16>
+}
+END
+)";
+
+TEST_F(TpuKernelsTest, PartsOfSequencesAreJoinedByTheirWeights) {
+  install(kDivided);
+  const auto module = divided_program(kernels_);
+  ASSERT_TRUE(kernels_->used()) << kernels_->choices().at(0).reason;
+  const Json key = Json::parse(read_file(cache_ / "key"));
+  EXPECT_EQ(key.at("parts"), 2);
+  EXPECT_EQ(key.at("page_size"), 4) << "slots of a device";
+  EXPECT_EQ(key.at("sinks"), false) << "they are counted once, where the parts are joined";
+
+  const pjrt::LoadedExecutable program = test_client().compile(module->to_string());
+  std::vector<pjrt::Buffer> buffers;
+  for (const ir::Value argument : module->functions()[0]->arguments()) {
+    std::vector<char> bytes(static_cast<size_t>(argument.shape().byte_size()));
+    buffers.push_back(test_client().to_device(bytes.data(), argument.shape()));
+  }
+  const std::vector<float> sinks = {1, -2};
+  buffers.back() = test_client().to_device(sinks.data(), Shape(DType::kF32, {2}));
+  std::vector<const pjrt::Buffer*> pointers;
+  for (const pjrt::Buffer& buffer : buffers) pointers.push_back(&buffer);
+  const auto out = program.execute(pointers)[0].to_vector<float>();
+  for (size_t i = 0; i < out.size(); ++i) {
+    const double both = 2 * std::exp(0.5);
+    const double expected = 3 * both / (both + std::exp(sinks[i / 128 % 2]));
+    ASSERT_NEAR(out[i], expected, 0.01 * expected) << i;
+  }
+}
+
+TEST_F(TpuKernelsTest, PartsThatTheKernelLacksAreNamed) {
+  install(kDivided);
+  divided_program(kernels_, 80);
+  divided_program(kernels_, 128, 3);
+  ASSERT_EQ(kernels_->choices().size(), 2);
+  EXPECT_NE(kernels_->choices()[0].reason.find("heads of 80"), std::string::npos);
+  EXPECT_NE(kernels_->choices()[1].reason.find("3 slots of a block"), std::string::npos);
+  EXPECT_FALSE(fs::exists(cache_ / "key"));
 }
 
 TEST_F(TpuKernelsTest, AfterTheCompilersRefusalThereIsNone) {

@@ -41,21 +41,40 @@ CASES = {
 } | {
     f"latent attention, {shape}": dict(batch=batch, rank=256, head_dim=320, kv_heads=1)
     for shape, batch in (("decode", DECODE), ("prefill", PREFILL), ("mixed", MIXED))
+} | {
+    f"rows, {parts} parts, {shape} heads of {dim}": dict(batch=batch, head_dim=dim, parts=parts)
+    for shape, batch in (("decode", DECODE), ("prefill", PREFILL), ("mixed", MIXED))
+    for dim, parts in ((64, 2), (128, 1), (128, 4), (256, 2))
+} | {
+    f"rows, {parts} parts, latent attention, {shape}": dict(batch=batch, rank=256, head_dim=320, kv_heads=1, parts=parts)
+    for shape, batch in (("decode", DECODE), ("prefill", PREFILL), ("mixed", MIXED))
+    for parts in (1, 2, 4)
+} | {
+    "rows, 2 parts, 3 KV heads": dict(batch=MIXED, head_dim=128, kv_heads=3, parts=2),
+    "rows, 4 parts, one KV head": dict(batch=MIXED, head_dim=128, kv_heads=1, parts=4),
+    "rows, 2 parts, window": dict(batch=MIXED, head_dim=128, window=20, parts=2),
+    "rows, 4 parts, soft cap": dict(batch=MIXED, head_dim=128, soft_cap=2.0, parts=4),
+    "rows, 1 parts, sinks and window": dict(batch=MIXED, head_dim=128, sinks=True, window=20, parts=1),
+    "rows, 2 parts, sinks": dict(batch=MIXED, head_dim=64, sinks=True, parts=2),
 }
 
 
-def key_of(batch, head_dim, kv_heads=2, window=0, soft_cap=0.0, sinks=False, cache_dtype="bf16", chip="v5e", rank=0):
+def key_of(
+    batch, head_dim, kv_heads=2, window=0, soft_cap=0.0, sinks=False, cache_dtype="bf16", chip="v5e", rank=0, parts=0
+):
     tokens = sum(new for _, new in batch) + 3  # padding
-    return {
+    key = {
         "kernel": "mla_attention" if rank else "ragged_paged_attention", "rank": rank,
         "chip": chip, "tokens": tokens, "q_heads": 16 if rank else 4 * kv_heads,
         "kv_heads": kv_heads, "head_dim": head_dim, "pages": PAGES, "page_size": PAGE, "sequences": len(batch) + 1,
         "pages_per_sequence": PER, "dtype": "bf16", "cache_dtype": cache_dtype, "scale": head_dim**-0.5,
         "window": window, "soft_cap": soft_cap, "sinks": sinks, "flops": 0, "bytes": 0,
     }  # fmt: skip
+    # Of rows, a device of `parts` has a stretch of each page, and the joining counts the sinks.
+    return key | ({"parts": parts, "page_size": PAGE // parts, "sinks": sinks and parts == 1} if parts else {})
 
 
-def inputs_of(key, batch, rng):
+def inputs_of(key, batch, rng, sinks):
     n, kv = key["sequences"], key["kv_heads"]
     lens, new = np.zeros(n, np.int32), np.zeros(n, np.int32)
     lens[: len(batch)], new[: len(batch)] = zip(*batch)
@@ -76,15 +95,15 @@ def inputs_of(key, batch, rng):
     table = rng.permutation(key["pages"])[: n * PER].astype(np.int32)
     values = [numbers(t, key["q_heads"], dim), *rows, cache.astype(kernels.DTYPES[key["cache_dtype"]]), lens, table, cu,
               np.array([decodes, decodes, len(batch)], np.int32)]  # fmt: skip
-    if key["sinks"]:
+    if sinks:
         values.append(rng.standard_normal(key["q_heads"]).astype(np.float32))
     return values
 
 
-def attention(key, batch, q, *rest):
+def attention(key, batch, q, *rest, sinks=False):
     """What the operator's header says, in float64."""
     *rows, cache, lens, table, cu, distribution = rest[: 6 + (0 if key["rank"] else 1)]
-    sinks = rest[-1] if key["sinks"] else None
+    sinks = rest[-1] if sinks else None
     q = np.asarray(q, np.float64)
     if key["rank"]:  # all heads see one row, the first part of which is the value
         rows = rows[0][:, None]
@@ -126,16 +145,42 @@ def copy_neighbours(key, batch, table, cache, expected):
             expected[place] = cache[place]
 
 
+def by_rows(key, q, *rest):
+    """What each of the devices computes of a cache of rows, joined in float64, and the cache."""
+    parts, own = key["parts"], key["page_size"]
+    rows = 1 if key["rank"] else 2
+    new, cache, lists, sinks = rest[:rows], np.asarray(rest[rows]), rest[rows + 1 : rows + 5], rest[rows + 5 :]
+    function, arguments = kernels.build(key)
+    inner = arguments[rows + 1].shape
+    whole = cache.reshape(cache.shape[0], PAGE, -1)
+    made = []
+    for i in range(parts):
+        held = whole[:, i * own : (i + 1) * own].reshape(inner)
+        more = ([np.int32(i)] if parts > 1 else []) + (list(sinks) if key["sinks"] else [])
+        made.append(jax.jit(function)(*map(jnp.asarray, (q, *new, held, *lists, *more))))
+    joined = np.concatenate([np.asarray(m[-1]).reshape(whole.shape[0], own, -1) for m in made], axis=1)
+    if parts == 1:
+        return made[0][0], joined.reshape(cache.shape)
+    outputs, logs = (np.stack([np.asarray(m[i], np.float64) for m in made]) for i in (0, 1))
+    best = np.maximum(logs.max(0), sinks[0] if sinks else -np.inf)
+    weights = np.exp(logs - best)
+    total = weights.sum(0) + (np.exp(sinks[0] - best) if sinks else 0)
+    return (outputs * weights[..., None]).sum(0) / total[..., None], joined.reshape(cache.shape)
+
+
 def check(name, case, rng):
     key = key_of(**case)
-    values = inputs_of(key, case["batch"], rng)
-    function, _ = kernels.build(key)
+    sinks = case.get("sinks", False)
+    values = inputs_of(key, case["batch"], rng, sinks)
     started = time.time()
     with pltpu.force_tpu_interpret_mode():
-        out, cache = jax.jit(function)(*map(jnp.asarray, values))
-    expected, expected_cache = attention(key, case["batch"], *values)
+        if "parts" in key:
+            out, cache = by_rows(key, *values)
+        else:
+            out, cache = jax.jit(kernels.build(key)[0])(*map(jnp.asarray, values))
+    expected, expected_cache = attention(key, case["batch"], *values, sinks=sinks)
     error = (np.abs(np.asarray(out, np.float64) - expected) / (1 + np.abs(expected))).max()
-    if key["rank"]:
+    if key["rank"] and "parts" not in key:
         copy_neighbours(key, case["batch"], values[4], np.asarray(cache), expected_cache)
     same = np.array_equal(np.asarray(cache, np.float32), expected_cache.astype(np.float32))
     good = error < BOUND and same

@@ -16,18 +16,13 @@ import logging
 import sys
 import types
 
+import chips
 import jax
 import jax.numpy as jnp
-from jax._src.pallas.mosaic import tpu_info
+import row_attention
+from chips import DTYPES, Refused, check_smem, fitted, power_of_2, scoped_vmem, shape, vmem_bytes
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-
-CHIPS = {"v5e": ("TPU v5 lite", 5), "v5p": ("TPU v5p", 5), "v6e": ("TPU v6 lite", 6), "tpu7x": ("TPU7x", 7)}
-DTYPES = {"bf16": jnp.bfloat16, "f32": jnp.float32, "f8E4M3FN": jnp.float8_e4m3fn}
-
-
-class Refused(Exception):
-    """The kernel does not do this, or it does not fit; the text says why."""
 
 
 @functools.cache
@@ -50,24 +45,16 @@ def modules():
 
 def pretend(chip):
     """What the kernels ask of the device here is answered as the chip would."""
-    kind, version = CHIPS[chip]
-    tpu_info.get_device_kind = lambda: kind
-    tpu_info.get_num_device_cores = lambda: 1
-    modules().rpa.get_tpu_version = lambda: version
-
-
-def vmem_bytes():
-    return tpu_info.get_tpu_info().vmem_capacity_bytes
-
-
-def power_of_2(x):
-    return 1 << (max(1, int(x)).bit_length() - 1)
+    chips.pretend(chip)
+    modules().rpa.get_tpu_version = lambda: chips.CHIPS[chip][1]
 
 
 def does_the_work(name, decodes):
     """Whether a call of this name has what there is to do in a step: there is one for decodes and one for the rest."""
     if name.startswith("RPA"):
         return name[3:4] not in ("d", "m") or (name[3] == "d") == decodes
+    if name.startswith("row-attention-"):
+        return name.endswith("d") == decodes
     if name.startswith("MLA-"):  # "d": what batches of decodes ("bd") leave, nothing where a batch is one
         return name.startswith("MLA-bd-" if decodes else "MLA-m-")
     return False  # a transpose
@@ -90,37 +77,6 @@ def priced(key):
 
     call.original = original
     pl.pallas_call = call
-
-
-def fitted(estimate, queries, pages, what):
-    """Halves the blocks of queries and of pages until they take at most half of VMEM."""
-    while True:
-        need = estimate(queries, pages)
-        if need <= vmem_bytes() // 2:
-            return queries, pages
-        if queries == 1 and pages == 1:
-            raise Refused(f"{what} takes {need / 2**20:.1f} MiB of VMEM with the smallest blocks, "
-                          f"of {vmem_bytes() / 2**20:.0f} MiB")
-        if pages > 1 and (queries == 1 or need > 2 * vmem_bytes()):
-            pages //= 2
-        else:
-            queries //= 2
-
-
-def scoped_vmem(need):
-    """What a call may take: twice the estimate. In the rest the compiler puts the weights that it fetches meanwhile."""
-    return min(2 * int(need) + (8 << 20), vmem_bytes() * 7 // 8)
-
-
-def check_smem(need):
-    have = tpu_info.get_tpu_info().smem_capacity_bytes
-    if need > have // 2:
-        raise Refused(f"the table of pages takes {need / 2**10:.0f} KiB of SMEM, of {have / 2**10:.0f} KiB, half of it "
-                      "for a kernel; use larger blocks of the cache or fewer sequences")
-
-
-def shape(dtype, *dims):
-    return jax.ShapeDtypeStruct(dims, dtype)
 
 
 def ragged_paged_attention(key):
@@ -222,8 +178,8 @@ KERNELS = {"ragged_paged_attention": ragged_paged_attention, "mla_attention": ml
 
 def build(key):
     """(function, shapes of its arguments) for a key. Throws Refused."""
-    if key["chip"] not in CHIPS:
-        raise Refused(f"no kernel for {key['chip']}; there are some for {', '.join(CHIPS)}")
+    if key["chip"] not in chips.CHIPS:
+        raise Refused(f"no kernel for {key['chip']}; there are some for {', '.join(chips.CHIPS)}")
     pretend(key["chip"])
     priced(key)
-    return KERNELS[key["kernel"]](key)
+    return row_attention.build(key) if "parts" in key else KERNELS[key["kernel"]](key)

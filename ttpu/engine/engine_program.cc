@@ -175,9 +175,11 @@ Caches caches_of(const nn::DecoderSpec& spec, const EngineShape& shape,
               shape.block_size, placement[i].parts);
       dims[i] /= placement[i].parts;
     }
-    if (platform == kernels::Platform::kTpu && nn::is_latent(layer)) {
-      dims = kernels::tpu_latent_cache(dims, shape.cache_dtype);
-      placement.resize(dims.size());
+    const bool divided = placement[1].parts > 1;
+    if (platform == kernels::Platform::kTpu && (divided || nn::is_latent(layer))) {
+      const Dims rows = kernels::row_cache(dims, shape.cache_dtype);
+      if (rows != dims) placement = {placement[0], placement[1], {}, placement[2]};
+      dims = rows;
     }
     caches.shapes.emplace_back(shape.cache_dtype, dims);
     caches.placements.push_back(placement);

@@ -11,14 +11,9 @@ struct MlaOptions {
   std::optional<ContextParts> context = {};
 };
 
-// A cache [pages, page_size, elements] as the TPU's kernel wants it: [pages, page_size / r, r,
-// padded elements]. The r rows that share a word of 32 bits stand beside each other, and a row is
-// padded to whole lanes of 128. Unchanged where r does not divide the page.
-Dims tpu_latent_cache(const Dims& cache, DType dtype);
-
 // q_latent [tokens, heads, rank]; q_rope [tokens, heads, rope]; latent [tokens, rank]; k_rope
 // [tokens, rope]; cache [pages, page_size, cache_elements(rank + rope)], or that as
-// tpu_latent_cache() has it: the latent, then the rotated key, with one scale for both. The output
+// row_cache() has it: the latent, then the rotated key, with one scale for both. The output
 // is [tokens, heads, rank]. The batch and the cache are as in ragged_paged_attention.
 AttentionResult mla_attention(const Target& target, ir::Value q_latent, ir::Value q_rope,
                               ir::Value latent, ir::Value k_rope, ir::Value cache,

@@ -13,11 +13,9 @@ namespace {
 constexpr const char* kOp = "mla_attention";
 
 // Why the kernel cannot be asked for; empty when it can.
-std::string reason_against(ir::Value q, ir::Value cache, int64_t rank, const MlaOptions& options) {
-  if (options.context) return "the kernel has whole sequences, not parts of them";
-  if (q.dtype() != DType::kBF16 || cache.dtype() != DType::kBF16) {
-    return fmt::format("queries of {} and a cache of {}; the kernel is for bf16",
-                       dtype_name(q.dtype()), dtype_name(cache.dtype()));
+std::string reason_against(ir::Value q, int64_t rank) {
+  if (q.dtype() != DType::kBF16) {
+    return fmt::format("queries of {}; the kernel is for bf16", dtype_name(q.dtype()));
   }
   if (rank % 128 != 0) {
     return fmt::format("a latent of {}; the kernel is for multiples of 128", rank);
@@ -31,7 +29,7 @@ std::optional<AttentionResult> tpu_latent_attention(TpuKernels& kernels, ir::Val
                                                     ir::Value rows, int64_t rank, ir::Value cache,
                                                     const RaggedBatch& batch,
                                                     const MlaOptions& options) {
-  if (const std::string reason = reason_against(q, cache, rank, options); !reason.empty()) {
+  if (const std::string reason = reason_against(q, rank); !reason.empty()) {
     kernels.note_reference(kOp, reason);
     return std::nullopt;
   }
@@ -58,10 +56,12 @@ std::optional<AttentionResult> tpu_latent_attention(TpuKernels& kernels, ir::Val
                     {"flops", static_cast<int64_t>(work.flops)},
                     {"bytes", static_cast<int64_t>(cached.read_bytes + cached.written_bytes)}};
   const Shape output(q.dtype(), {q.dim(0), q.dim(1), rank});
-  return call_tpu_attention(
+  const ir::Values made = call_tpu_attention(
       kernels, key,
       {q, rows, cache, batch.kv_lens, batch.page_indices, batch.cu_q_lens, batch.distribution},
       {output, cache.shape()}, std::move(work));
+  if (made.empty()) return std::nullopt;
+  return AttentionResult{made[0], made[1]};
 }
 
 }  // namespace ttpu::kernels

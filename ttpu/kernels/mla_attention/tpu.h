@@ -7,8 +7,8 @@
 
 namespace ttpu::kernels {
 
-// q [tokens, heads, rank + rope]; rows [tokens, rank + rope]; cache as tpu_latent_cache() has it.
-// Nothing where no kernel fits, the reason noted in `kernels`.
+// q [tokens, heads, rank + rope]; rows [tokens, rank + rope]; the cache of bf16, as row_cache() has
+// it. Nothing where no kernel fits, the reason noted in `kernels`.
 std::optional<AttentionResult> tpu_latent_attention(TpuKernels& kernels, ir::Value q,
                                                     ir::Value rows, int64_t rank, ir::Value cache,
                                                     const RaggedBatch& batch,

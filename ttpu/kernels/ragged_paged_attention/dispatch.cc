@@ -3,6 +3,7 @@
 #include "ttpu/ir/ir.h"
 #include "ttpu/kernels/ragged_paged_attention/cpu/handlers.h"
 #include "ttpu/kernels/ragged_paged_attention/tpu.h"
+#include "ttpu/kernels/ragged_paged_attention/tpu_rows.h"
 
 namespace ttpu::kernels {
 namespace {
@@ -56,7 +57,7 @@ ir::Value joined(const NewRows& rows) {
 AttentionResult paged_attention(const Target& target, ir::Value q, const NewRows& rows,
                                 ir::Value cache, const CacheLayout& layout,
                                 const RaggedBatch& batch, const AttentionOptions& options) {
-  if (target.cpu_kernels() && !options.context && kernel_takes(q.dtype()) &&
+  if (target.cpu_kernels() && !layout.rows && !options.context && kernel_takes(q.dtype()) &&
       kernel_holds(cache.dtype())) {
     return call(q, rows, cache, layout, batch, options);
   }
@@ -67,9 +68,10 @@ AttentionResult paged_attention(const Target& target, ir::Value q, const NewRows
     turned.keys = rotary(target, rows.keys, r.cos, r.sin, r.style);
   }
   if (target.tpu) {
-    if (const auto result = tpu_attention(*target.tpu, q, turned, cache, layout, batch, options)) {
-      return *result;
-    }
+    const auto result =
+        layout.rows ? tpu_row_attention(*target.tpu, q, turned, cache, layout, batch, options)
+                    : tpu_attention(*target.tpu, q, turned, cache, layout, batch, options);
+    if (result) return *result;
   }
   return reference::paged_attention(q, joined(turned), cache, layout, batch, options);
 }

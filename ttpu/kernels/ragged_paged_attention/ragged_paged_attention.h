@@ -53,14 +53,20 @@ struct AttentionOptions {
 // those and bf16 and f32.
 int64_t cache_elements(DType cache_dtype, int64_t size);
 
+// A cache [pages, page_size, ...] as TPU's kernel of rows has it: [pages, page_size / r, r, row].
+// All that a position has is one row, padded to whole lanes of 128, and the r rows that share a
+// word of 32 bits stand beside each other. Unchanged where r does not divide the page, or several
+// heads do not fill whole lanes.
+Dims row_cache(const Dims& cache, DType dtype);
+
 struct AttentionResult {
   ir::Value output;  // [tokens, q_heads, head_dim of the values], dtype of q; 0 for padding
   ir::Value cache;   // updated
 };
 
 // q [tokens, q_heads, head_dim]; k, v [tokens, kv_heads, head_dim]; cache [pages, page_size,
-// 2 * kv_heads, cache_elements(head_dim)], key of head h at 2h and value at 2h + 1; its type does
-// not depend on that of q.
+// 2 * kv_heads, cache_elements(head_dim)], or that as row_cache() has it, key of head h at 2h and
+// value at 2h + 1; its type does not depend on that of q.
 // Token i of a sequence stands at position kv_len - q_len + i; its key and value are written there
 // first. Donate the cache: it is then updated in place. Throws kInvalidArgument for shapes that do
 // not fit.

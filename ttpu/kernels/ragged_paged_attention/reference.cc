@@ -1,5 +1,7 @@
 #include "ttpu/kernels/ragged_paged_attention/reference.h"
 
+#include <algorithm>
+
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
 
@@ -40,6 +42,20 @@ int64_t cache_elements(DType cache_dtype, int64_t size) {
       fail(Code::kInvalidArgument, "[attention] a cache of {}; expected bf16, f32, i8 or f8E4M3FN",
            dtype_name(cache_dtype));
   }
+}
+
+Dims row_cache(const Dims& cache, DType dtype) {
+  constexpr int64_t kLanes = 128;
+  const int64_t together = std::max<int64_t>(1, 32 / bit_width(dtype));
+  int64_t row = 1;
+  for (size_t axis = 2; axis < cache.size(); ++axis) row *= cache[axis];
+  const bool one_head = cache.size() == 3;
+  if (cache.at(1) % together != 0 || (!one_head && row % kLanes != 0)) return cache;
+  return {cache[0], cache[1] / together, together, (row + kLanes - 1) / kLanes * kLanes};
+}
+
+int64_t slots_of_page(ir::Value cache, const CacheLayout& layout) {
+  return layout.rows ? cache.dim(1) * cache.dim(2) : cache.dim(1);
 }
 
 namespace reference {
@@ -127,11 +143,11 @@ Value decode(Value elements, int64_t size, DType dtype) {
 
 // In the cache's own shape: a flat one has another layout on TPU, so that all of it would be
 // copied.
-Value write_rows(Value rows, Value cache, const RaggedBatch& batch, const Positions& at,
-                 const AttentionOptions& options) {
+Value write_rows(Value rows, Value cache, const CacheLayout& layout, const RaggedBatch& batch,
+                 const Positions& at, const AttentionOptions& options) {
   const int64_t tokens = rows.dim(0);
   const int64_t parts = options.context ? options.context->parts : 1;
-  const int64_t own_size = cache.dim(1);
+  const int64_t own_size = slots_of_page(cache, layout);
   const int64_t pages = batch.page_indices.dim(0) / batch.kv_lens.dim(0);
   const Value size = index_full(at.position, {tokens}, own_size * parts);
   const Value entry = at.sequence * static_cast<double>(pages) + ir::divide(at.position, size);
@@ -148,15 +164,26 @@ Value write_rows(Value rows, Value cache, const RaggedBatch& batch, const Positi
   }
   // A scatter skips what is out of bounds.
   const Value target = ir::select(here, page, index_full(page, {tokens}, cache.dim(0)));
-  const Value indices = ir::concatenate({ir::expand_dims(target, 1), ir::expand_dims(slot, 1)}, 1);
-  Dims dims(cache.dims().begin() + 1, cache.dims().end());
-  dims[0] = tokens;
+  ir::Values place = {target};
+  if (layout.rows) {
+    const Value together = index_full(slot, {tokens}, cache.dim(2));
+    place.insert(place.end(), {ir::divide(slot, together), ir::remainder(slot, together)});
+  } else {
+    place.push_back(slot);
+  }
+  for (Value& index : place) index = ir::expand_dims(index, 1);
+  const auto fixed = static_cast<int64_t>(place.size());
+  Dims dims = {tokens};
+  dims.insert(dims.end(), cache.dims().begin() + fixed, cache.dims().end());
   Dims window;
-  for (int64_t axis = 1; axis + 1 < cache.rank(); ++axis) window.push_back(axis);
-  return ir::scatter({cache}, indices, {ir::reshape(encode(rows, cache.dtype()), dims)},
+  for (int64_t axis = 1; axis + fixed <= cache.rank(); ++axis) window.push_back(axis);
+  Dims indexed;
+  for (int64_t axis = 0; axis < fixed; ++axis) indexed.push_back(axis);
+  return ir::scatter({cache}, ir::concatenate(place, 1),
+                     {ir::reshape(encode(rows, cache.dtype()), dims)},
                      {.update_window_dims = window,
-                      .inserted_window_dims = {0, 1},
-                      .scatter_dims_to_operand_dims = {0, 1},
+                      .inserted_window_dims = indexed,
+                      .scatter_dims_to_operand_dims = indexed,
                       .index_vector_dim = 1},
                      [](const ir::Values& v) -> ir::Values { return {v[1]}; })[0];
 }
@@ -220,7 +247,8 @@ Value attend(const Block& block, Value cache, const CacheLayout& layout,
   const int64_t groups = heads / kv_heads;
   const int64_t contexts = block.pages.dim(0);
   const bool one = contexts == 1;  // all queries share it
-  const int64_t context = block.pages.dim(1) * cache.dim(1);
+  const int64_t own_size = slots_of_page(cache, layout);
+  const int64_t context = block.pages.dim(1) * own_size;
   const DType dtype = block.q.dtype();
   ir::Function& function = block.q.function();
 
@@ -233,7 +261,7 @@ Value attend(const Block& block, Value cache, const CacheLayout& layout,
   // What lies behind the end may be anything, and 0 * NaN is no 0.
   const Value length = ir::slice(block.length, {0}, {contexts});
   const Value used =
-      ir::compare(positions_along(function, rows.dims(), 1, cache.dim(1), options),
+      ir::compare(positions_along(function, rows.dims(), 1, own_size, options),
                   ir::broadcast_in_dim(length, rows.dims(), {0}), ComparisonDirection::kLt);
   rows = ir::select(used, rows, ir::full(function, rows.shape(), 0));
 
@@ -259,8 +287,8 @@ Value attend(const Block& block, Value cache, const CacheLayout& layout,
   }
   scores = scores * options.scale;
   if (options.soft_cap) scores = ir::tanh(scores / *options.soft_cap) * *options.soft_cap;
-  const Value seen = ir::broadcast_in_dim(visible(block, context, cache.dim(1), options),
-                                          scores.dims(), {one ? 1 : 0, 3});
+  const Value seen = ir::broadcast_in_dim(visible(block, context, own_size, options), scores.dims(),
+                                          {one ? 1 : 0, 3});
   scores = ir::select(seen, scores, ir::full(function, scores.shape(), -1e30));
   std::optional<Value> sink;
   if (options.sinks) {
@@ -321,7 +349,7 @@ Value attend_all(const Block& all, Value cache, const CacheLayout& layout,
 AttentionResult paged_attention(Value q, Value rows, Value cache, const CacheLayout& layout,
                                 const RaggedBatch& batch, const AttentionOptions& options) {
   const Positions at = positions_of(batch, q.dim(0));
-  const Value updated = write_rows(rows, cache, batch, at, options);
+  const Value updated = write_rows(rows, cache, layout, batch, at, options);
   const Block all{q, at.position, ir::take(batch.kv_lens, at.sequence, 0),
                   page_rows(batch, at.sequence)};
   Value output = attend_all(all, updated, layout, options);

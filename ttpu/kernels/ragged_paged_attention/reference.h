@@ -11,7 +11,11 @@ struct CacheLayout {
   int64_t key_dim = 0;
   int64_t value_dim = 0;
   bool shared = false;  // values are the first value_dim numbers of the keys (MLA), one head
+  bool rows = false;    // the cache is as row_cache() has it
 };
+
+// Positions of a page that are in the cache, which may be a part of the page's.
+int64_t slots_of_page(ir::Value cache, const CacheLayout& layout);
 
 // What is written at the tokens' positions.
 struct NewRows {
@@ -25,7 +29,8 @@ void check_batch(const char* op, const RaggedBatch& batch, ir::Value q, ir::Valu
 namespace reference {
 
 // q [tokens, q_heads, key_dim]; rows [tokens, heads, key_dim]: what is written at the tokens'
-// positions, a key's head before its value's.
+// positions, a key's head before its value's. Queries and keys of a cache of rows with room behind
+// them are padded to it.
 AttentionResult paged_attention(ir::Value q, ir::Value rows, ir::Value cache,
                                 const CacheLayout& layout, const RaggedBatch& batch,
                                 const AttentionOptions& options);

@@ -17,7 +17,6 @@ constexpr const char* kOp = "ragged_paged_attention";
 std::string reason_against(ir::Value q, ir::Value cache, const CacheLayout& layout,
                            const AttentionOptions& options) {
   if (layout.shared) return "the kernel has no keys that are values too";
-  if (options.context) return "the kernel has whole sequences, not parts of them";
   if (!options.causal) return "the kernel is for attention to what stands before";
   if (q.dtype() != DType::kBF16) {
     return fmt::format("queries of {}; the kernel is for bf16", dtype_name(q.dtype()));
@@ -30,6 +29,10 @@ std::string reason_against(ir::Value q, ir::Value cache, const CacheLayout& layo
   const bool small = size == 64;
   if (!small && size % 128 != 0) {
     return fmt::format("heads of {}; the kernel is for 64 and multiples of 128", size);
+  }
+  if (options.context) {
+    return fmt::format("{} slots of a block on each of {} devices; raise the block size",
+                       cache.dim(1), options.context->parts);
   }
   if (options.sinks && !small) {
     return fmt::format("sinks with heads of {}; the kernel has them with 64 alone", size);
@@ -65,28 +68,25 @@ ir::TextBody attention_work(const AttentionSizes& sizes, const RaggedBatch& batc
   const int64_t sequences = batch.kv_lens.dim(0);
   const auto tokens = static_cast<double>(sizes.tokens);
   const int64_t pages = batch.page_indices.dim(0) / sequences;
-  const auto context = static_cast<double>(pages * sizes.page_size);
+  const auto own = static_cast<double>(pages * sizes.page_size);
+  const auto parts = static_cast<double>(sizes.parts);
   ir::TextBody work;
-  work.flops =
-      sizes.flops * visible_pairs(tokens, static_cast<double>(sequences), context, sizes.window);
+  work.flops = sizes.flops / parts *
+               visible_pairs(tokens, static_cast<double>(sequences), own * parts, sizes.window);
   const double read =
       sizes.row_bytes * std::min(static_cast<double>(sizes.slots),
-                                 context * std::min(static_cast<double>(sequences), tokens));
-  work.updates = {{sizes.cache, 1, read, sizes.row_bytes * tokens}};
+                                 own * std::min(static_cast<double>(sequences), tokens));
+  work.updates = {{sizes.cache, sizes.result, read, sizes.row_bytes * tokens / parts}};
   return work;
 }
 
-std::optional<AttentionResult> call_tpu_attention(TpuKernels& kernels, const Json& key,
-                                                  const ir::Values& operands,
-                                                  const std::vector<Shape>& results,
-                                                  ir::TextBody work) {
+ir::Values call_tpu_attention(TpuKernels& kernels, const Json& key, const ir::Values& operands,
+                              const std::vector<Shape>& results, ir::TextBody work) {
   std::vector<Shape> shapes;
   for (const ir::Value operand : operands) shapes.push_back(operand.shape());
   const ir::Function* function =
       kernels.function(operands[0].function().module(), key, shapes, results, std::move(work));
-  if (function == nullptr) return std::nullopt;
-  const ir::Values made = ir::call(*function, operands);
-  return AttentionResult{made[0], made[1]};
+  return function == nullptr ? ir::Values{} : ir::Values(ir::call(*function, operands));
 }
 
 std::optional<AttentionResult> tpu_attention(TpuKernels& kernels, ir::Value q, const NewRows& rows,
@@ -133,7 +133,10 @@ std::optional<AttentionResult> tpu_attention(TpuKernels& kernels, ir::Value q, c
                          batch.cu_q_lens,
                          batch.distribution};
   if (options.sinks) operands.push_back(ir::convert(*options.sinks, DType::kF32));
-  return call_tpu_attention(kernels, key, operands, {q.shape(), cache.shape()}, std::move(work));
+  const ir::Values made =
+      call_tpu_attention(kernels, key, operands, {q.shape(), cache.shape()}, std::move(work));
+  if (made.empty()) return std::nullopt;
+  return AttentionResult{made[0], made[1]};
 }
 
 }  // namespace ttpu::kernels

@@ -20,17 +20,17 @@ struct AttentionSizes {
   double flops = 0;      // of a query, in all its heads, and a position that it sees
   double row_bytes = 0;  // of one position in the cache
   int64_t tokens = 0;
-  int64_t slots = 0;  // positions that the whole cache holds
-  int64_t page_size = 0;
+  int64_t slots = 0;      // positions that the device's cache holds
+  int64_t page_size = 0;  // of them in a page
   std::optional<int64_t> window = {};
-  size_t cache = 0;  // the place of the cache among the arguments
+  size_t cache = 0;   // the place of the cache among the arguments
+  size_t result = 1;  // and among the results
+  int64_t parts = 1;  // devices among which a page is divided
 };
 ir::TextBody attention_work(const AttentionSizes& sizes, const RaggedBatch& batch);
 
-// Calls the kernel of `key`, if there is one; its results are the output and the cache.
-std::optional<AttentionResult> call_tpu_attention(TpuKernels& kernels, const Json& key,
-                                                  const ir::Values& operands,
-                                                  const std::vector<Shape>& results,
-                                                  ir::TextBody work);
+// Calls the kernel of `key`; without results there is none.
+ir::Values call_tpu_attention(TpuKernels& kernels, const Json& key, const ir::Values& operands,
+                              const std::vector<Shape>& results, ir::TextBody work);
 
 }  // namespace ttpu::kernels

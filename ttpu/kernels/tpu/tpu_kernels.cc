@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <set>
 #include <utility>
 
 #include <fmt/format.h>
@@ -39,8 +40,14 @@ std::string last_line(std::string text) {
 
 std::optional<std::string> tpu_kernel_tool() {
   const fs::path tool = tool_folder() / "tool";
-  if (!fs::exists(tool / "lower.py") || !fs::exists(tool / "kernels.py")) return std::nullopt;
-  return digest(read_file(tool / "lower.py") + read_file(tool / "kernels.py"));
+  if (!fs::exists(tool / "lower.py")) return std::nullopt;
+  std::set<fs::path> parts;
+  for (const auto& entry : fs::directory_iterator(tool)) {
+    if (entry.path().extension() == ".py") parts.insert(entry.path());
+  }
+  std::string text;
+  for (const fs::path& part : parts) text += read_file(part);
+  return digest(text);
 }
 
 std::string to_string(const KernelChoice& choice) {
