@@ -5,6 +5,8 @@
 
 #include "ttpu/base/error.h"
 #include "ttpu/base/json.h"
+#include "ttpu/engine/cache_shape.h"
+#include "ttpu/engine/parallel_plan.h"
 #include "ttpu/models/registry.h"
 
 namespace ttpu::engine {
@@ -38,6 +40,24 @@ TEST(Capacity, TheTypeOfTheCacheDecidesHowManyBlocksFit) {
   EXPECT_EQ(blocks(DType::kBF16), 200);
   EXPECT_EQ(blocks(DType::kF8E4M3FN), 400);
   EXPECT_EQ(blocks(DType::kS8), 320) << "16 numbers and 4 bytes of scale";
+}
+
+TEST(Capacity, BlocksAreCountedAsTheDevicesHaveThem) {
+  nn::DecoderSpec spec = tiny_spec();
+  std::get<nn::AttentionSpec>(spec.layers[0].attention).head_dim = 128;
+  const auto bytes = [&](DType dtype, kernels::Platform platform, int64_t devices) {
+    ParallelOptions parallel;
+    parallel.tensor_parallel_size = devices;
+    parallel.strategy = "context";
+    return block_bytes(spec.layers[0], 64, dtype, choose_layout(spec, parallel), platform);
+  };
+  const int64_t row = 2 * 2 * 128;  // keys and values, heads, size
+  const auto cpu = kernels::Platform::kCpu, tpu = kernels::Platform::kTpu;
+  EXPECT_EQ(bytes(DType::kBF16, cpu, 1), 64 * row * 2);
+  EXPECT_EQ(bytes(DType::kBF16, tpu, 4), 64 * row * 2);
+  EXPECT_EQ(bytes(DType::kS8, cpu, 1), 64 * 2 * 2 * 132) << "a scale behind each head";
+  EXPECT_EQ(bytes(DType::kS8, tpu, 1), (16 + 1) * 4 * row) << "and one group of them a block";
+  EXPECT_EQ(bytes(DType::kS8, tpu, 4), 2 * (8 + 1) * 4 * row) << "and half of a block";
 }
 
 TEST(Capacity, CacheTypesHaveTheNamesOfVllm) {

@@ -66,6 +66,60 @@ Floats held(const Floats& values, DType dtype, int64_t size) {
   return decode_heads(encode_heads(values, dtype, size).data(), dtype, size, heads);
 }
 
+ir::Value part(ir::Value x, int axis, int64_t begin, int64_t end) {
+  Dims start(x.dims().size(), 0), limit = x.dims();
+  start[static_cast<size_t>(axis)] = begin;
+  limit[static_cast<size_t>(axis)] = end;
+  return ir::slice(x, start, limit);
+}
+
+ir::Value padded(ir::Value x, int axis, int64_t size) {
+  Dims none(x.dims().size(), 0), more = none;
+  more[static_cast<size_t>(axis)] = size - x.dim(axis);
+  return ir::pad(x, ir::scalar(x.function(), x.dtype(), 0), none, more);
+}
+
+// A plain cache as row_cache() has it, and back.
+ir::Value to_rows(ir::Value cache) {
+  const Dims rows = row_cache(cache.dims(), cache.dtype());
+  const int64_t pages = cache.dim(0), slots = cache.dim(1), size = cache.dim(-1) - 4;
+  const bool scales = cache.dtype() == DType::kS8;
+  if (cache.rank() == 3) {
+    if (!scales) return ir::reshape(padded(cache, 2, rows[3]), rows);
+    const ir::Value numbers = padded(part(cache, 2, 0, size), 2, rows[3] - 4);
+    return ir::reshape(ir::concatenate({numbers, part(cache, 2, size, size + 4)}, 2), rows);
+  }
+  if (!scales) return ir::reshape(cache, rows);
+  const int64_t heads = cache.dim(2), width = std::min<int64_t>(size, 128), groups = slots / 4;
+  const int64_t behind = rows[1] - groups;
+  ir::Value words = ir::bitcast_convert(part(cache, 3, size, size + 4), DType::kF32);
+  words = ir::reshape(padded(words, 1, behind * width), {pages, behind, width, heads});
+  words = padded(ir::transpose(words, {0, 1, 3, 2}), 3, size);
+  words = ir::reshape(ir::bitcast_convert(words, DType::kS8), {pages, behind, rows[3], 4});
+  return ir::concatenate({ir::reshape(part(cache, 3, 0, size), {pages, groups, 4, rows[3]}),
+                          ir::transpose(words, {0, 1, 3, 2})},
+                         1);
+}
+
+ir::Value from_rows(ir::Value rows, const Dims& plain) {
+  const int64_t pages = plain[0], slots = plain[1], size = plain.back() - 4;
+  const bool scales = rows.dtype() == DType::kS8;
+  if (plain.size() == 3) {
+    const ir::Value all = ir::reshape(rows, {pages, slots, rows.dim(3)});
+    if (!scales) return part(all, 2, 0, plain[2]);
+    return ir::concatenate({part(all, 2, 0, size), part(all, 2, rows.dim(3) - 4, rows.dim(3))}, 2);
+  }
+  if (!scales) return ir::reshape(rows, plain);
+  const int64_t heads = plain[2], width = std::min<int64_t>(size, 128), groups = slots / 4;
+  const int64_t behind = rows.dim(1) - groups;
+  ir::Value words = ir::transpose(part(rows, 1, groups, rows.dim(1)), {0, 1, 3, 2});
+  words = ir::reshape(words, {pages, behind, heads, size, 4});
+  words = ir::transpose(part(words, 3, 0, width), {0, 1, 3, 2, 4});
+  words = part(ir::reshape(words, {pages, behind * width, heads, 4}), 1, 0, slots);
+  return ir::concatenate(
+      {ir::reshape(part(rows, 1, 0, groups), {pages, slots, heads, size}), words}, 3);
+}
+
 // A batch with numbers, what a plain computation makes of it, and the program that must agree.
 class Batch {
  public:
@@ -193,33 +247,21 @@ class Batch {
     AttentionOptions options = c_.options;
     if (c_.sinks) options.sinks = floats(sinks_, DType::kF32, {c_.q_heads});
     const Target target = target_of(custom_calls);
-    const auto part = [](ir::Value x, int axis, int64_t begin, int64_t end) {
-      Dims start(x.dims().size(), 0), limit = x.dims();
-      start[static_cast<size_t>(axis)] = begin;
-      limit[static_cast<size_t>(axis)] = end;
-      return ir::slice(x, start, limit);
-    };
+    const ir::Value given = c_.tpu_cache ? to_rows(cache) : cache;
     AttentionResult result;
     if (c_.mla) {
-      Dims held = cache_dims;
-      if (c_.tpu_cache) held = row_cache(cache_dims, c_.cache_dtype);
-      const ir::Value padded = ir::pad(cache, ir::scalar(main, c_.cache_dtype, 0), {0, 0, 0},
-                                       {0, 0, held.back() - head});
       result =
           mla_attention(target, part(q, 2, 0, c_.value_dim), part(q, 2, c_.value_dim, c_.head_dim),
                         part(rows, 1, 0, c_.value_dim), part(rows, 1, c_.value_dim, c_.head_dim),
-                        ir::reshape(padded, held), batch, {.scale = c_.options.scale});
-      result.cache = part(ir::reshape(result.cache, padded.dims()), 2, 0, head);
+                        given, batch, {.scale = c_.options.scale});
     } else {
       const ir::Value pairs = ir::reshape(rows, {tokens_, c_.kv_heads, 2, c_.head_dim});
       const Dims dims = {tokens_, c_.kv_heads, c_.head_dim};
-      Dims held = cache_dims;
-      if (c_.tpu_cache) held = row_cache(cache_dims, c_.cache_dtype);
-      result = ragged_paged_attention(target, q, ir::reshape(part(pairs, 2, 0, 1), dims),
-                                      ir::reshape(part(pairs, 2, 1, 2), dims),
-                                      ir::reshape(cache, held), batch, options);
-      result.cache = ir::reshape(result.cache, cache_dims);
+      result =
+          ragged_paged_attention(target, q, ir::reshape(part(pairs, 2, 0, 1), dims),
+                                 ir::reshape(part(pairs, 2, 1, 2), dims), given, batch, options);
     }
+    if (c_.tpu_cache) result.cache = from_rows(result.cache, cache_dims);
     main.alias(cache, 1);
     main.set_results({result.output, result.cache});
     module.verify();
@@ -396,6 +438,27 @@ std::vector<Case> cases() {
        .tpu_cache = true,
        .dtype = bf16,
        .cache_dtype = bf16},
+      {.name = "tpu_cache_int8",
+       .q_heads = 6,
+       .kv_heads = 2,
+       .head_dim = 64,
+       .value_dim = 64,
+       .page_size = 80,  // more than a head has lanes: the scales take two groups
+       .pages = 3,
+       .q_lens = {9, 1, 90},
+       .kv_lens = {9, 200, 130},
+       .tpu_cache = true,
+       .cache_dtype = DType::kS8},
+      {.name = "mla_tpu_cache_int8",
+       .q_heads = 4,
+       .kv_heads = 1,
+       .head_dim = 80,
+       .value_dim = 64,
+       .q_lens = {9, 1},
+       .kv_lens = {12, 20},
+       .mla = true,
+       .tpu_cache = true,
+       .cache_dtype = DType::kS8},
       {.name = "mla_bf16",
        .q_heads = 16,
        .kv_heads = 1,

@@ -79,7 +79,7 @@ class TpuKernelsTest : public testing::Test {
 
   // A program with `calls` calls of the operator; its text.
   static std::string program(const std::shared_ptr<TpuKernels>& kernels, int64_t head_dim,
-                             int calls = 1, DType cache_dtype = DType::kBF16) {
+                             int calls = 1, DType cache_dtype = DType::kBF16, bool rows = false) {
     ir::Module module;
     ir::Function& f = module.add_function();
     const auto argument = [&f](DType dtype, Dims dims) {
@@ -87,7 +87,8 @@ class TpuKernelsTest : public testing::Test {
     };
     const ir::Value q = argument(DType::kBF16, {5, 4, head_dim});
     const ir::Value kv = argument(DType::kBF16, {5, 2, head_dim});
-    ir::Value cache = argument(cache_dtype, {6, 4, 4, cache_elements(cache_dtype, head_dim)});
+    const Dims plain = {6, 4, 4, cache_elements(cache_dtype, head_dim)};
+    ir::Value cache = argument(cache_dtype, rows ? row_cache(plain, cache_dtype) : plain);
     const RaggedBatch batch{argument(DType::kS32, {2}), argument(DType::kS32, {6}),
                             argument(DType::kS32, {3}), argument(DType::kS32, {3})};
     Target target;
@@ -205,6 +206,33 @@ TEST_F(TpuKernelsTest, PartsOfSequencesAreJoinedByTheirWeights) {
     const double expected = 3 * both / (both + std::exp(sinks[i / 128 % 2]));
     ASSERT_NEAR(out[i], expected, 0.01 * expected) << i;
   }
+}
+
+TEST_F(TpuKernelsTest, RowsOfEveryTypeHaveAKernel) {
+  install(kWrites);
+  for (const DType dtype : {DType::kBF16, DType::kF8E4M3FN, DType::kS8}) {
+    const std::string text = program(kernels_, 128, 2, dtype, true);
+    EXPECT_EQ(count(text, "// lowered: "), 1) << dtype_name(dtype);
+    EXPECT_EQ(count(text, "\"stablehlo.scatter\"("), 0) << dtype_name(dtype);
+  }
+  ASSERT_EQ(kernels_->choices().size(), 1);
+  EXPECT_TRUE(kernels_->used());
+  EXPECT_EQ(row_cache({6, 4, 4, 132}, DType::kS8), Dims({6, 2, 4, 512})) << "scales behind a page";
+}
+
+TEST_F(TpuKernelsTest, CachesThatTheWheelsKernelsLackAreOfRows) {
+  const Dims cache = {6, 16, 4, 128};
+  const auto wants = [](const Dims& dims, DType dtype, bool divided = false, bool sinks = false) {
+    return wants_row_cache(dims, dtype, divided, sinks);
+  };
+  EXPECT_FALSE(wants(cache, DType::kBF16));
+  EXPECT_FALSE(wants(cache, DType::kF8E4M3FN));
+  EXPECT_TRUE(wants(cache, DType::kS8));
+  EXPECT_TRUE(wants(cache, DType::kBF16, true));
+  EXPECT_TRUE(wants(cache, DType::kBF16, false, true));
+  EXPECT_FALSE(wants({6, 16, 4, 64}, DType::kBF16, false, true));
+  EXPECT_TRUE(wants({6, 16, 2, 64}, DType::kBF16)) << "one head of 64 fills half a word";
+  EXPECT_TRUE(wants({6, 16, 6, 128}, DType::kF8E4M3FN));
 }
 
 TEST_F(TpuKernelsTest, PartsThatTheKernelLacksAreNamed) {

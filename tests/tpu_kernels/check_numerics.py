@@ -17,6 +17,7 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import kernels  # noqa: E402
 import numpy as np  # noqa: E402
+import row_caches  # noqa: E402
 from jax.experimental.pallas import tpu as pltpu  # noqa: E402
 
 PAGE, PER, PAGES = 16, 8, 48
@@ -56,12 +57,30 @@ CASES = {
     "rows, 4 parts, soft cap": dict(batch=MIXED, head_dim=128, soft_cap=2.0, parts=4),
     "rows, 1 parts, sinks and window": dict(batch=MIXED, head_dim=128, sinks=True, window=20, parts=1),
     "rows, 2 parts, sinks": dict(batch=MIXED, head_dim=64, sinks=True, parts=2),
+} | {
+    f"rows of {dtype}, {parts} parts, heads of {dim}": dict(batch=MIXED, head_dim=dim, cache_dtype=dtype, parts=parts)
+    for dtype in ("i8", "f8E4M3FN")
+    for dim, parts in ((64, 1), (128, 1), (128, 4), (256, 2))
+} | {
+    f"rows of {dtype}, {parts} parts, latent attention": dict(
+        batch=MIXED, rank=256, head_dim=380, kv_heads=1, cache_dtype=dtype, parts=parts)
+    for dtype in ("i8", "f8E4M3FN")
+    for parts in (1, 4)
+} | {
+    "rows of i8, decode": dict(batch=DECODE, head_dim=128, cache_dtype="i8", parts=1),
+    "rows of i8, prefill": dict(batch=PREFILL, head_dim=128, cache_dtype="i8", parts=1),
+    "rows of i8, one KV head": dict(batch=MIXED, head_dim=128, kv_heads=1, cache_dtype="i8", parts=2),
+    "rows of i8, window and soft cap": dict(
+        batch=MIXED, head_dim=128, kv_heads=3, cache_dtype="i8", window=20, soft_cap=2.0, parts=1),
+    "rows of i8, long blocks": dict(batch=[(600, 1), (300, 40)], head_dim=64, cache_dtype="i8", page=128, parts=1),
+    "rows of i8, long blocks in parts": dict(batch=[(600, 1), (300, 40)], head_dim=128, cache_dtype="i8", page=256, parts=2),
 }
 
 
 def key_of(
-    batch, head_dim, kv_heads=2, window=0, soft_cap=0.0, sinks=False, cache_dtype="bf16", chip="v5e", rank=0, parts=0
-):
+    batch, head_dim, kv_heads=2, window=0, soft_cap=0.0, sinks=False, cache_dtype="bf16", chip="v5e", rank=0, parts=0,
+    page=PAGE,
+):  # fmt: skip
     tokens = sum(new for _, new in batch) + 3  # padding
     key = {
         "kernel": "mla_attention" if rank else "ragged_paged_attention", "rank": rank,
@@ -71,7 +90,7 @@ def key_of(
         "window": window, "soft_cap": soft_cap, "sinks": sinks, "flops": 0, "bytes": 0,
     }  # fmt: skip
     # Of rows, a device of `parts` has a stretch of each page, and the joining counts the sinks.
-    return key | ({"parts": parts, "page_size": PAGE // parts, "sinks": sinks and parts == 1} if parts else {})
+    return key | ({"parts": parts, "page_size": page // parts, "sinks": sinks and parts == 1} if parts else {})
 
 
 def inputs_of(key, batch, rng, sinks):
@@ -86,14 +105,21 @@ def inputs_of(key, batch, rng, sinks):
         return rng.standard_normal(dims).astype(jnp.bfloat16)
 
     t, dim = key["tokens"], key["head_dim"]
-    if key["rank"]:
+    if "parts" in key:
+        heads = 1 if key["rank"] else 2 * kv
+        rows = [numbers(t, dim)] if key["rank"] else [numbers(t, kv, dim), numbers(t, kv, dim)]
+        page = key["page_size"] * key["parts"]
+        cache = row_caches.random_numbers(rng, key["cache_dtype"], key["pages"], page, heads, dim)
+    elif key["rank"]:
         row = -(-dim // 128) * 128
         rows, cache = [numbers(t, dim)], numbers(key["pages"], PAGE // 2, 2, row)
         cache[..., dim:] = 0
     else:
         rows, cache = [numbers(t, kv, dim), numbers(t, kv, dim)], numbers(key["pages"], PAGE, 2 * kv, dim)
     table = rng.permutation(key["pages"])[: n * PER].astype(np.int32)
-    values = [numbers(t, key["q_heads"], dim), *rows, cache.astype(kernels.DTYPES[key["cache_dtype"]]), lens, table, cu,
+    if "parts" not in key:
+        cache = cache.astype(kernels.DTYPES[key["cache_dtype"]])
+    values = [numbers(t, key["q_heads"], dim), *rows, cache, lens, table, cu,
               np.array([decodes, decodes, len(batch)], np.int32)]  # fmt: skip
     if sinks:
         values.append(rng.standard_normal(key["q_heads"]).astype(np.float32))
@@ -114,10 +140,12 @@ def attention(key, batch, q, *rest, sinks=False):
         key_of_head = lambda held, h: held[:, 2 * (h // group)]  # noqa: E731
         value_of_head = lambda held, h: held[:, 2 * (h // group) + 1]  # noqa: E731
     cache = np.array(cache)
-    view = cache.reshape(cache.shape[0], PAGE, rows.shape[1], -1)[..., : q.shape[2]]
+    page_size = key["page_size"] * key.get("parts", 1)
+    view = cache.reshape(cache.shape[0], page_size, rows.shape[1], -1)[..., : q.shape[2]]
+    rows = row_caches.held(rows, key["cache_dtype"])
     out = np.zeros((*q.shape[:2], key["rank"] or q.shape[2]))
     for s, (length, new) in enumerate(batch):
-        at = [(table[s * PER + p // PAGE], p % PAGE) for p in range(length)]
+        at = [(table[s * PER + p // page_size], p % page_size) for p in range(length)]
         for i in range(new):
             page, slot = at[length - new + i]
             view[page, slot] = rows[cu[s] + i].astype(cache.dtype)
@@ -146,26 +174,25 @@ def copy_neighbours(key, batch, table, cache, expected):
 
 
 def by_rows(key, q, *rest):
-    """What each of the devices computes of a cache of rows, joined in float64, and the cache."""
-    parts, own = key["parts"], key["page_size"]
-    rows = 1 if key["rank"] else 2
-    new, cache, lists, sinks = rest[:rows], np.asarray(rest[rows]), rest[rows + 1 : rows + 5], rest[rows + 5 :]
+    """What each of the devices computes of a cache of rows, joined in float64, and the cache's numbers."""
+    parts, own, shared = key["parts"], key["page_size"], bool(key["rank"])
+    rows = 1 if shared else 2
+    new, cache, lists, sinks = rest[:rows], rest[rows], rest[rows + 1 : rows + 5], rest[rows + 5 :]
     function, arguments = kernels.build(key)
-    inner = arguments[rows + 1].shape
-    whole = cache.reshape(cache.shape[0], PAGE, -1)
-    made = []
+    made, caches = [], []
     for i in range(parts):
-        held = whole[:, i * own : (i + 1) * own].reshape(inner)
+        held = row_caches.packed(cache[:, i * own : (i + 1) * own], key["cache_dtype"], arguments[rows + 1].shape, shared)
         more = ([np.int32(i)] if parts > 1 else []) + (list(sinks) if key["sinks"] else [])
-        made.append(jax.jit(function)(*map(jnp.asarray, (q, *new, held, *lists, *more))))
-    joined = np.concatenate([np.asarray(m[-1]).reshape(whole.shape[0], own, -1) for m in made], axis=1)
+        made.append([np.asarray(x) for x in jax.jit(function)(*map(jnp.asarray, (q, *new, held, *lists, *more)))])
+        caches.append(row_caches.unpacked(made[-1][-1], key["cache_dtype"], own, *cache.shape[2:], shared))
+    cache = np.concatenate(caches, axis=1)
     if parts == 1:
-        return made[0][0], joined.reshape(cache.shape)
-    outputs, logs = (np.stack([np.asarray(m[i], np.float64) for m in made]) for i in (0, 1))
+        return made[0][0], cache
+    outputs, logs = (np.stack([m[i].astype(np.float64) for m in made]) for i in (0, 1))
     best = np.maximum(logs.max(0), sinks[0] if sinks else -np.inf)
     weights = np.exp(logs - best)
     total = weights.sum(0) + (np.exp(sinks[0] - best) if sinks else 0)
-    return (outputs * weights[..., None]).sum(0) / total[..., None], joined.reshape(cache.shape)
+    return (outputs * weights[..., None]).sum(0) / total[..., None], cache
 
 
 def check(name, case, rng):
@@ -182,7 +209,7 @@ def check(name, case, rng):
     error = (np.abs(np.asarray(out, np.float64) - expected) / (1 + np.abs(expected))).max()
     if key["rank"] and "parts" not in key:
         copy_neighbours(key, case["batch"], values[4], np.asarray(cache), expected_cache)
-    same = np.array_equal(np.asarray(cache, np.float32), expected_cache.astype(np.float32))
+    same = np.allclose(np.asarray(cache, np.float32), expected_cache.astype(np.float32), rtol=1e-6, atol=0)
     good = error < BOUND and same
     print(f"{'ok ' if good else 'OFF'} {name}: largest difference {error:.4f} (bound {BOUND}), "
           f"cache {'equal' if same else 'DIFFERS'}, {time.time() - started:.1f} s", flush=True)

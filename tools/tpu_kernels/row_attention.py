@@ -1,64 +1,22 @@
-"""Attention over a paged cache whose rows hold all heads of a position: the kernels that the wheel lacks.
+"""Attention over a paged cache whose rows hold all heads of a position (row_cache.py): what the wheel's kernels lack.
 
-It takes keys and values as the operator's cache on TPU has them (see RowCache in the operator's header): a page is
-[groups, r, row], r rows sharing words of 32 bits, and a row is that of one position, heads one after another, of each
-its key and then its value; or one head whose key begins with its value. New rows are written by the program around the
-kernel, which reads whole pages.
-
-Where sequences are divided among `parts` devices, the output comes with the logarithm of the sum of its weights, by
-which the outputs of all devices are joined.
+New rows are written first, by a kernel of their own; this one reads whole pages. Where sequences are divided among
+`parts` devices, the output comes with the logarithm of the sum of its weights, by which the outputs of all devices are
+joined.
 """
 
-import dataclasses
 import functools
 
-import jax
 import jax.numpy as jnp
-from chips import DTYPES, check_smem, fitted, power_of_2, scoped_vmem, shape
+import row_cache
+from chips import DTYPES, Refused, check_smem, fitted, power_of_2, scoped_vmem, shape
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from row_cache import LANES, by
 
-LANES = 128
 NOTHING = -1e30  # a logarithm of no weight
 UNSEEN = -2e30  # a score: exp(UNSEEN - NOTHING) is 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    kv_heads: int
-    group: int  # query heads of a KV head, padded
-    head: int  # lanes that a KV head has of a row
-    key: int  # of which the first are met by queries
-    value: int  # and so many are the value
-    value_at: int  # from here
-    row: int
-    own: int  # slots of a page that this device has
-    parts: int
-    packed: int  # rows that share a word
-    pages: int  # of a sequence
-    window: int
-    soft_cap: float
-    scale: float
-    cache: jnp.dtype
-    sinks: bool
-
-    @property
-    def page(self):
-        return self.own * self.parts
-
-    @property
-    def groups(self):
-        return self.own // self.packed
-
-    @property
-    def out(self):
-        return self.value + (LANES if self.parts > 1 else 0)
-
-
-def by(x, n):
-    """x // n, for x that are not negative."""
-    return x >> (n.bit_length() - 1) if n & (n - 1) == 0 else lax.div(x, jnp.full_like(x, n))
 
 
 def kernel(z, queries, block, decodes, lens, table, starts, bounds, q_hbm, cache_hbm, *rest):
@@ -70,7 +28,10 @@ def kernel(z, queries, block, decodes, lens, table, starts, bounds, q_hbm, cache
         sinks, *rest = rest
     if not decodes:
         rest = rest[1:]  # the output so far, which this call goes on with
-    out_hbm, kv, q, out, best, total, acc, written, kv_sems, q_sems, out_sems = rest
+    out_hbm, kv, *rest = rest
+    if z.scales:
+        scales, *rest = rest
+    q, out, best, total, acc, written, kv_sems, q_sems, out_sems = rest
     begin, end, index = bounds[0], bounds[1], bounds[2]
     last = lens.shape[0] - 1
     rows, columns = queries * z.group, block * z.own
@@ -98,7 +59,11 @@ def kernel(z, queries, block, decodes, lens, table, starts, bounds, q_hbm, cache
 
     def each_page(s, b, p, slot, act):
         def one(i, _):
-            act(pltpu.make_async_copy(cache_hbm.at[table[s * z.pages + p + i]], kv.at[slot, i], kv_sems.at[slot]))
+            page = cache_hbm.at[table[s * z.pages + p + i]]
+            act(pltpu.make_async_copy(page.at[pl.ds(0, z.groups)], kv.at[slot, i], kv_sems.at[slot]))
+            if z.scales:
+                behind = page.at[pl.ds(z.groups, z.scales)]
+                act(pltpu.make_async_copy(behind, scales.at[slot, i], kv_sems.at[slot]))
             return _
 
         lax.fori_loop(0, jnp.minimum(block, pages_seen(s, b)[1] - p), one, 0)
@@ -127,9 +92,13 @@ def kernel(z, queries, block, decodes, lens, table, starts, bounds, q_hbm, cache
     def words(slot):
         return kv.bitcast(jnp.uint32).at[slot].reshape(block * z.groups, z.row)
 
+    def pages_until(s, b):
+        """Where what was fetched and belongs to the sequence ends."""
+        return jnp.minimum(lens[s], pages_seen(s, b)[1] * z.page)
+
     def clear_behind(s, b, p, slot):
         """What was not fetched or lies behind the sequence's end may be anything, and 0 * NaN is no 0."""
-        until = jnp.minimum(lens[s], pages_seen(s, b)[1] * z.page)
+        until = pages_until(s, b)
 
         @pl.when((p + block) * z.page > until)
         def _():
@@ -143,6 +112,40 @@ def kernel(z, queries, block, decodes, lens, table, starts, bounds, q_hbm, cache
             held = words(slot)
             for lane in range(0, z.row, LANES):
                 held[:, lane : lane + LANES] = held[:, lane : lane + LANES] & mask
+
+    def numbers(words, lane, size):
+        """[columns, size] of the cache's elements, those of int8 without their scale."""
+        elements = pltpu.bitcast(words[:, lane : lane + size], z.cache)
+        if z.quantized:
+            elements = elements.astype(jnp.float32)
+        return elements.astype(jnp.bfloat16)
+
+    def scale_of_rows(words):
+        """[columns, 1]: the last word of each row, where one head has it there."""
+        ends = pltpu.bitcast(words[:, z.row - LANES :], jnp.int8).astype(jnp.int32)
+        bits = jnp.zeros((columns, 1), jnp.int32)
+        for i in range(4):
+            lane = LANES - 4 + i
+            bits |= (ends[:, lane : lane + 1] & 255) << (8 * i)
+        return lax.bitcast_convert_type(bits, jnp.float32)
+
+    def scaled(x, s, b, p, slot, lane):
+        """x [rows, columns] times the scale of each column, which begin at `lane` of their groups."""
+        tile = lane // LANES * LANES
+        held = scales.bitcast(jnp.float32).at[slot].reshape(block * z.scales, z.row)[:, tile : tile + LANES]
+        at = lax.broadcasted_iota(jnp.int32, (1, LANES), 1)
+        together = LANES // z.width
+        pieces = []
+        for c in range(columns // LANES):
+            factors = jnp.zeros((1, LANES), jnp.float32)
+            for i in range(together):
+                part = held[c * together + i : c * together + i + 1]
+                part = pltpu.roll(part, (i * z.width + tile - lane) % LANES, 1)
+                factors = jnp.where(by(at, z.width) == i, part, factors)
+            column = at + c * LANES
+            seen = positions(p, column, by(column, z.own)) < pages_until(s, b)
+            pieces.append(x[:, c * LANES : (c + 1) * LANES] * jnp.where(seen, factors, 0.0))
+        return jnp.concatenate(pieces, axis=1)
 
     def start_rows():
         for h in range(z.kv_heads):
@@ -168,8 +171,12 @@ def kernel(z, queries, block, decodes, lens, table, starts, bounds, q_hbm, cache
             # As f32 the heads of a token fill whole registers, and tokens lie one behind another.
             asked = q[q_slot, h].astype(jnp.float32).reshape(rows, z.key).astype(jnp.bfloat16)
             lane = h * z.head
-            keys = pltpu.bitcast(held[:, lane : lane + z.key], z.cache).astype(jnp.bfloat16)
+            keys = numbers(held, lane, z.key)
+            if z.quantized and z.shared:
+                keys = (keys.astype(jnp.float32) * scale_of_rows(held)).astype(jnp.bfloat16)
             scores = lax.dot_general(asked, keys, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
+            if z.scales:
+                scores = scaled(scores, s, b, p, slot, h * 2 * z.dim)
             scores *= z.scale
             if z.soft_cap:
                 scores = z.soft_cap * jnp.tanh(scores / z.soft_cap)
@@ -180,8 +187,9 @@ def kernel(z, queries, block, decodes, lens, table, starts, bounds, q_hbm, cache
             kept = jnp.exp(before - now)
             best[h] = now
             total[h] = kept * total[h] + jnp.sum(weights, axis=1, keepdims=True)
-            lane += z.value_at
-            values = pltpu.bitcast(held[:, lane : lane + z.value], z.cache).astype(jnp.bfloat16)
+            if z.scales:
+                weights = scaled(weights, s, b, p, slot, h * 2 * z.dim + z.dim)
+            values = keys[:, : z.value] if z.value_at == 0 else numbers(held, lane + z.value_at, z.value)
             acc[h] = kept[:, :1] * acc[h] + lax.dot_general(
                 weights.astype(jnp.bfloat16), values, (((1,), (0,)), ((), ())), preferred_element_type=jnp.float32)  # fmt: skip
 
@@ -244,7 +252,9 @@ def kernel(z, queries, block, decodes, lens, table, starts, bounds, q_hbm, cache
 def vmem_estimate(z, queries, block):
     rows, columns = queries * z.group, block * z.own
     element = jnp.dtype(z.cache).itemsize
-    held = 2 * columns * z.row * element + columns * z.head * (element + 2)
+    held = 2 * block * (z.groups + z.scales) * z.row * 4 + columns * z.head * (element + 2)
+    if z.quantized:
+        held += columns * z.head * 4
     running = z.kv_heads * rows * (2 * LANES + z.value) * 4
     blocks = 2 * z.kv_heads * rows * (z.key * 2 + z.out * 4)
     return held + running + blocks + 4 * rows * columns * 4 + rows * (z.key * 6 + z.value * 4)
@@ -256,7 +266,7 @@ def attention_call(z, queries, block, decodes):
     any_space = pl.BlockSpec(memory_space=pl.ANY)
 
     def call(scalars, q, cache, sinks, output):
-        inputs = [q, cache]
+        inputs = [q, row_cache.in_hbm(cache)]
         specs = [any_space, any_space]
         if z.sinks:
             inputs.append(sinks)
@@ -268,6 +278,7 @@ def attention_call(z, queries, block, decodes):
             specs.append(any_space)
         scratch = [
             pltpu.VMEM((2, block, z.groups, z.packed, z.row), z.cache),
+            *([pltpu.VMEM((2, block, z.scales, z.packed, z.row), z.cache)] if z.scales else []),
             pltpu.VMEM((2, z.kv_heads, queries, z.group, z.key), jnp.bfloat16),
             pltpu.VMEM((2, z.kv_heads, queries, z.group, z.out), jnp.float32),
             pltpu.VMEM((z.kv_heads, rows, LANES), jnp.float32),
@@ -292,62 +303,38 @@ def attention_call(z, queries, block, decodes):
     return call
 
 
-def write(z, rows, cache, kv_lens, page_indices, cu_q_lens, distribution, index):
-    """The new rows [tokens, row] where they belong; those of other devices are left out."""
-    token = jnp.arange(rows.shape[0], dtype=jnp.int32)
-    known = jnp.arange(kv_lens.shape[0]) < distribution[2]
-    before = jnp.sum((token[:, None] >= cu_q_lens[None, 1:]) & known[None], axis=1, dtype=jnp.int32)
-    s = jnp.minimum(before, kv_lens.shape[0] - 1)
-    position = kv_lens[s] - cu_q_lens[s + 1] + token
-    slot = position % z.page - index * z.own
-    here = (before < distribution[2]) & (slot >= 0) & (slot < z.own)
-    page = jnp.where(here, page_indices[s * z.pages + position // z.page], cache.shape[0])
-    return cache.at[page, slot // z.packed, slot % z.packed].set(rows, mode="drop", unique_indices=True)
-
-
-def sizes_of(key, group):
-    dim, rank = key["head_dim"], key.get("rank", 0)
-    row = -(-dim // LANES) * LANES
-    if rank:
-        lanes = dict(head=row, key=row, value=rank, value_at=0, row=row)
-    elif dim % LANES == 0:
-        lanes = dict(head=2 * dim, key=dim, value=dim, value_at=dim, row=2 * dim * key["kv_heads"])
-    else:  # 64: a key and its value share the lanes, and zeros in the query leave the value out
-        lanes = dict(head=2 * dim, key=2 * dim, value=2 * dim, value_at=0, row=2 * dim * key["kv_heads"])
-    cache = DTYPES[key["cache_dtype"]]
-    return Sizes(
-        kv_heads=key["kv_heads"], group=group, own=key["page_size"], parts=key["parts"],
-        packed=4 // jnp.dtype(cache).itemsize, pages=key["pages_per_sequence"], window=key.get("window", 0),
-        soft_cap=key.get("soft_cap", 0), scale=key["scale"], cache=cache, sinks=key.get("sinks", False), **lanes,
-    )  # fmt: skip
-
-
 def build(key):
     """(function, shapes of its arguments); see the headers of the operators."""
     t, heads, kv_heads, dim = (key[k] for k in ("tokens", "q_heads", "kv_heads", "head_dim"))
     n, per, rank = key["sequences"], key["pages_per_sequence"], key.get("rank", 0)
     real_group = heads // kv_heads
     group = max(8, power_of_2(2 * real_group - 1))
-    z = sizes_of(key, group)
+    z = row_cache.sizes_of(key, group)
     check_smem(4 * (n * per + 2 * n + 16))
     what = f"attention of {heads} heads of {dim} over {kv_heads}"
-    block = max(1, min(512 // z.own, per))
+    together = max(1, LANES // z.own) if z.scales else 1  # pages whose scales fill all lanes
+    if z.scales and (z.own % z.width or LANES % z.width):
+        raise Refused(f"{z.own} tokens of a block of int8 on a device; the kernel takes 4, 8, 16, 32, 64 or multiples of "
+                      f"{LANES}")
 
-    def estimate(queries, pages):
-        return vmem_estimate(z, queries, pages)
+    def call_for(queries, decodes):
+        def estimate(queries, units):
+            return vmem_estimate(z, queries, units * together)
 
-    decode = attention_call(z, *fitted(estimate, 1, block, what), decodes=True)
-    mixed = attention_call(z, *fitted(estimate, power_of_2(max(1, min(256 // group, t))), block, what), decodes=False)
+        units = -(-max(1, min(512 // z.own, per)) // together)
+        queries, units = fitted(estimate, queries, units, what)
+        return attention_call(z, queries, units * together, decodes)
+
+    decode = call_for(1, decodes=True)
+    mixed = call_for(power_of_2(max(1, min(256 // group, t))), decodes=False)
     rows_given = 1 if rank else 2
 
     def function(q, *rest):
         new, (cache, kv_lens, page_indices, cu_q_lens, distribution, *rest) = rest[:rows_given], rest[rows_given:]
         index = rest.pop(0) if z.parts > 1 else jnp.int32(0)
         sinks = rest.pop(0) if z.sinks else None
-        rows = new[0] if rank else jnp.stack(new, axis=2).reshape(t, z.row)
-        rows = jnp.pad(rows, ((0, 0), (0, z.row - rows.shape[1])))
-        cache = write(z, rows.astype(z.cache), cache, kv_lens, page_indices, cu_q_lens, distribution, index)
-
+        lists = (kv_lens, page_indices, cu_q_lens)
+        cache = row_cache.write(z, (*lists, jnp.stack([jnp.int32(0), distribution[2], index])), new, cache)
         q = jnp.pad(q.reshape(t, kv_heads, real_group, dim), ((0, 0), (0, 0), (0, group - real_group), (0, z.key - dim)))
         q = jnp.transpose(q, (1, 0, 2, 3))
         if z.sinks:
@@ -356,7 +343,7 @@ def build(key):
         out = None
         for call, begin, end in ((decode, 0, distribution[0]), (mixed, distribution[0], distribution[2])):
             bounds = jnp.stack([jnp.int32(begin), end, index])
-            out = call((kv_lens, page_indices, cu_q_lens, bounds), q, cache, sinks, out)
+            out = call((*lists, bounds), q, cache, sinks, out)
 
         def written(begin, end):
             part = jnp.transpose(out[:, :, :real_group, begin:end], (1, 0, 2, 3)).reshape(t, heads, end - begin)
@@ -371,7 +358,7 @@ def build(key):
     dtype = DTYPES[key["dtype"]]
     new = [shape(dtype, t, dim)] if rank else 2 * [shape(dtype, t, kv_heads, dim)]
     arguments = [
-        shape(dtype, t, heads, dim), *new, shape(z.cache, key["pages"], z.groups, z.packed, z.row),
+        shape(dtype, t, heads, dim), *new, shape(z.cache, key["pages"], z.groups + z.scales, z.packed, z.row),
         shape(jnp.int32, n), shape(jnp.int32, n * per), shape(jnp.int32, n + 1), shape(jnp.int32, 3),
     ]  # fmt: skip
     if z.parts > 1:

@@ -49,6 +49,10 @@ class Sizes:
         return self.own // self.packed
 
     @property
+    def folds(self):
+        return self.row // LANES
+
+    @property
     def quantized(self):
         return self.cache == jnp.int8
 
@@ -88,8 +92,8 @@ def by(x, n):
     return x >> (n.bit_length() - 1) if n & (n - 1) == 0 else lax.div(x, jnp.full_like(x, n))
 
 
-def encoded(z, new, dtype=jnp.uint32):
-    """Rows as the cache's elements, each in a word of its own, [tokens, row]; and of int8 the scales beside them."""
+def encoded(z, new):
+    """Rows as the cache's elements, each in a word of its own, [tokens * folds, 1, 128]; of int8 scales beside them."""
     tokens = new[0].shape[0]
     heads = new[0][:, None] if z.shared else jnp.stack(new, axis=2).reshape(tokens, -1, z.dim)
     scales = None
@@ -101,18 +105,18 @@ def encoded(z, new, dtype=jnp.uint32):
         scales = jnp.where(some, most * (1.0 / 127), 0)
         heads = jnp.round(x * inverse).astype(jnp.int8)
         if z.shared:
-            ends = lax.bitcast_convert_type(scales[:, :, 0], jnp.int8)[:, None, :]
+            ends = lax.bitcast_convert_type(scales[:, :, 0], jnp.int8)
             heads = jnp.concatenate([heads[:, :, : z.row - 4], ends], axis=2)
             scales = None
     elif z.cache == jnp.float8_e4m3fn:
         heads = jnp.clip(heads.astype(jnp.float32), -448, 448).astype(z.cache)
-    bits = lax.bitcast_convert_type(heads, jnp.uint8 if z.packed == 4 else jnp.uint16).astype(dtype)
+    bits = lax.bitcast_convert_type(heads, jnp.uint8 if z.packed == 4 else jnp.uint16).astype(jnp.uint32)
     rows = bits.reshape(tokens, 1, -1)
     rows = jnp.pad(rows, ((0, 0), (0, 0), (0, z.row - rows.shape[2])))
     if scales is None:
-        return (rows,)
+        return (rows.reshape(-1, 1, LANES),)
     lanes = jnp.broadcast_to(lax.bitcast_convert_type(scales, jnp.uint32), (tokens, scales.shape[1], z.dim))
-    return rows, lanes.reshape(tokens, 1, z.row)
+    return rows.reshape(-1, 1, LANES), lanes.reshape(-1, 1, LANES)
 
 
 def kernel(z, at_once, lens, table, starts, bounds, *rest):
@@ -146,39 +150,41 @@ def kernel(z, at_once, lens, table, starts, bounds, *rest):
             act_on(pltpu.make_async_copy(*((vmem, hbm) if writing else (hbm, vmem)), semaphore))
         if not writing:
             for source, target in zip(new_hbm, new):
-                count = high - low
+                count = (high - low) * z.folds
                 act_on(pltpu.make_async_copy(
-                    source.at[pl.ds(token, count)], target.at[i, pl.ds(low, count)], semaphore))  # fmt: skip
+                    source.at[pl.ds(token * z.folds, count)], target.at[i, pl.ds(low * z.folds, count)],
+                    semaphore))  # fmt: skip
 
     def change(i):
         low, high, _ = slots(items[i, 0], items[i, 1])
         bits = 32 // z.packed
         words = held.bitcast(jnp.uint32).at[i].reshape(z.groups, z.row)
-        rows = new[0].at[i].reshape(z.own, z.row)
+        rows = new[0].at[i].reshape(z.own * z.folds, LANES)
         group = lax.broadcasted_iota(jnp.int32, (z.groups, LANES), 0)
-        for lane in range(0, z.row, LANES):
-            lanes = pl.ds(lane, LANES)
+        for fold in range(z.folds):
+            lanes = pl.ds(fold * LANES, LANES)
             word, mask = jnp.zeros((z.groups, LANES), jnp.uint32), jnp.zeros((z.groups, LANES), jnp.uint32)
             for j in range(z.packed):
                 slot = group * z.packed + j
-                ones = jnp.uint32(((1 << bits) - 1) << (bits * j))
-                mask |= jnp.where((slot >= low) & (slot < high), ones, jnp.uint32(0))
-                word |= rows[pl.ds(j, z.groups, z.packed), lanes] << jnp.uint32(bits * j)
+                given = (slot >= low) & (slot < high)
+                row = jnp.where(given, rows[pl.ds(j * z.folds + fold, z.groups, z.packed * z.folds)], jnp.uint32(0))
+                word |= row << jnp.uint32(bits * j)
+                mask |= jnp.where(given, jnp.uint32(((1 << bits) - 1) << (bits * j)), jnp.uint32(0))
             words[:, lanes] = (word & mask) | (words[:, lanes] & ~mask)
 
     def change_scales(i):
         low, high, _ = slots(items[i, 0], items[i, 1])
         words = scale_held[0].bitcast(jnp.uint32).at[i].reshape(z.scales, z.row)
-        rows = new[1].at[i].reshape(z.own, z.row)
+        rows = new[1].at[i].reshape(z.own * z.folds, LANES)
         slot = lax.broadcasted_iota(jnp.int32, (z.width, LANES), 0)
         lane = lax.broadcasted_iota(jnp.int32, (z.width, LANES), 1) & (min(z.dim, LANES) - 1)
         for g in range(z.scales):
             first = g * z.width
             here = (slot == lane) & (slot + first >= low) & (slot + first < high)
             some = jnp.sum(here.astype(jnp.float32), axis=0, keepdims=True) > 0
-            for at in range(0, z.row, LANES):
-                lanes = pl.ds(at, LANES)
-                given = pltpu.bitcast(rows[pl.ds(first, z.width), lanes], jnp.float32)
+            for fold in range(z.folds):
+                lanes = pl.ds(fold * LANES, LANES)
+                given = pltpu.bitcast(rows[pl.ds(first * z.folds + fold, z.width, z.folds)], jnp.float32)
                 made = jnp.sum(jnp.where(here, given, 0.0), axis=0, keepdims=True)
                 words[g : g + 1, lanes] = jnp.where(some, pltpu.bitcast(made, jnp.uint32), words[g : g + 1, lanes])
 
@@ -221,13 +227,18 @@ def kernel(z, at_once, lens, table, starts, bounds, *rest):
     lax.while_loop(lambda state: state[0] < end, batch, (jnp.int32(0), lax.div(old(0), z.page)))
 
 
+def in_hbm(cache):
+    """A small cache would be put into VMEM as a whole and back, which is more than is read and written of it."""
+    return pltpu.with_memory_space_constraint(cache, pltpu.HBM)
+
+
 def write(z, scalars, new, cache):
     """The cache with the new rows, keys and values [tokens, ...], where they belong on this device."""
     rows = encoded(z, new)
     page_bytes = z.own * z.row * (4 * len(rows) + jnp.dtype(z.cache).itemsize) + z.scales * z.row * 4
     at_once = max(1, min(MOST_AT_ONCE, power_of_2(vmem_bytes() // 4 // page_bytes)))
     any_space = pl.BlockSpec(memory_space=pl.ANY)
-    scratch = [pltpu.VMEM((at_once, z.own, 1, z.row), jnp.uint32) for _ in rows]
+    scratch = [pltpu.VMEM((at_once, z.own * z.folds, 1, LANES), jnp.uint32) for _ in rows]
     scratch.append(pltpu.VMEM((at_once, z.groups, z.packed, z.row), z.cache))
     if z.scales:
         scratch.append(pltpu.VMEM((at_once, z.scales, z.packed, z.row), z.cache))
@@ -244,4 +255,4 @@ def write(z, scalars, new, cache):
             dimension_semantics=("arbitrary",), vmem_limit_bytes=scoped_vmem(at_once * page_bytes)
         ),
         name="row-write",
-    )(*scalars, *rows, cache)  # fmt: skip
+    )(*scalars, *rows, in_hbm(cache))  # fmt: skip

@@ -16,7 +16,7 @@ namespace {
 
 EnginePlan plan_of(const AotRequest& request, const nn::DecoderSpec& spec, int64_t devices) {
   constexpr int64_t kNoLimit = INT64_MAX / 4;  // whether it fits is seen later
-  EnginePlan plan = plan_engine(spec, request.engine, kNoLimit, devices);
+  EnginePlan plan = plan_engine(spec, request.engine, kNoLimit, devices, kernels::Platform::kTpu);
   plan.shape.layers = request.layers;
   if (request.layers == nn::Layers::kScanned) {
     std::vector<int64_t>& blocks = plan.shape.group_blocks;

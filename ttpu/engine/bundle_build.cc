@@ -45,7 +45,8 @@ struct Place {
 
 Place on_device(const BundleRequest& request, const nn::DecoderSpec& spec) {
   Place place;
-  place.plan = plan_engine(spec, request.engine, cache_budget(request.engine));
+  place.plan = plan_engine(spec, request.engine, cache_budget(request.engine), 0,
+                           platform_named(request.engine.device));
   const int64_t count = place.plan.layout.mesh().num_devices();
   const pjrt::Client client = make_client(request.engine.device, count);
   place.target = target_of(client, request.engine.custom_calls);
@@ -64,7 +65,8 @@ constexpr int64_t kNoLimit = INT64_MAX / 4;
 // What weights leave of the memory of `count` devices.
 int64_t budget_ahead(const BundleRequest& request, const Source& source, int64_t count) {
   if (request.engine.num_blocks > 0) return kNoLimit;
-  const EnginePlan plan = plan_engine(source.spec, request.engine, kNoLimit, count);
+  const EnginePlan plan =
+      plan_engine(source.spec, request.engine, kNoLimit, count, kernels::Platform::kTpu);
   const DType dtype = request.engine.dtype;
   kernels::Target target;
   target.platform = kernels::Platform::kTpu;
@@ -93,8 +95,8 @@ Place ahead(const BundleRequest& request, const Source& source) {
   for (const pjrt::TopologyDevice& device : topology.devices()) kinds.push_back(device.kind);
   Place place;
   const auto count = static_cast<int64_t>(kinds.size());
-  place.plan =
-      plan_engine(source.spec, request.engine, budget_ahead(request, source, count), count);
+  place.plan = plan_engine(source.spec, request.engine, budget_ahead(request, source, count), count,
+                           kernels::Platform::kTpu);
   place.target.platform = kernels::Platform::kTpu;
   if (request.engine.custom_calls) {
     place.target.tpu =

@@ -5,23 +5,19 @@
 #include <tuple>
 
 #include "ttpu/base/error.h"
+#include "ttpu/engine/cache_shape.h"
 
 namespace ttpu::engine {
 namespace {
-
-// Of one block of one layer.
-int64_t block_bytes(const nn::LayerSpec& layer, const CapacityRequest& request) {
-  Dims dims = {request.block_size};
-  for (const int64_t dim : nn::cache_dims(layer, request.cache_dtype)) dims.push_back(dim);
-  return Shape(request.cache_dtype, dims).byte_size();
-}
 
 int64_t total_bytes(const nn::DecoderSpec& spec, const std::vector<KvGroup>& groups,
                     const CapacityRequest& request) {
   int64_t bytes = 0;
   for (const nn::LayerSpec& layer : spec.layers) {
+    const int64_t of_block = block_bytes(layer, request.block_size, request.cache_dtype,
+                                         request.layout, request.platform);
     for (const KvGroup& group : groups) {
-      if (group.window == window_of(layer)) bytes += group.blocks * block_bytes(layer, request);
+      if (group.window == window_of(layer)) bytes += group.blocks * of_block;
     }
   }
   return bytes;

@@ -21,6 +21,8 @@ struct CapacityRequest {
   int64_t num_blocks = 0;   // of groups without a window; 0: as many as are useful and fit
   int64_t cache_bytes = 0;  // at most
   DType cache_dtype = DType::kBF16;
+  parallel::Layout layout = {};  // of one replica: how its devices have parts of a block
+  kernels::Platform platform = kernels::Platform::kCpu;
 };
 
 // The blocks of each group of layers: enough for all sequences at full length, less where memory is

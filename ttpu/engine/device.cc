@@ -46,6 +46,10 @@ pjrt::Client make_client(const std::string& device, int64_t num_devices) {
   return client;
 }
 
+kernels::Platform platform_named(const std::string& device) {
+  return device == "tpu" ? kernels::Platform::kTpu : kernels::Platform::kCpu;
+}
+
 kernels::Target target_of(const pjrt::Client& client, bool custom_calls) {
   kernels::Target target;
   const std::string platform = client.platform_name();

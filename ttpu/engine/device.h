@@ -14,6 +14,8 @@ namespace ttpu::engine {
 // `device` is a plugin's name or path. The CPU plugin makes as many devices as are asked for; of
 // another, throws kFailedPrecondition when it has fewer, those of other processes included.
 pjrt::Client make_client(const std::string& device, int64_t num_devices = 1);
+// Of a plugin by its name; what one by its path is for is not known before it is loaded, and kCpu.
+kernels::Platform platform_named(const std::string& device);
 // What programs for this client may call; with `custom_calls` false, no kernels of ours.
 kernels::Target target_of(const pjrt::Client& client, bool custom_calls);
 

@@ -4,7 +4,9 @@
 #include <numeric>
 
 #include "ttpu/base/error.h"
+#include "ttpu/engine/cache_shape.h"
 #include "ttpu/engine/capacity.h"
+#include "ttpu/engine/device.h"
 #include "ttpu/io/config.h"
 #include "ttpu/models/registry.h"
 
@@ -25,9 +27,9 @@ int64_t DraftModel::cache_bytes(const std::filesystem::path& path,
                                 const DraftModelOptions& options) {
   int64_t bytes = 0;
   for (const nn::LayerSpec& layer : spec_of(path).layers) {
-    Dims dims = {options.max_num_seqs * blocks_of_slot(options), options.block_size};
-    for (const int64_t dim : nn::cache_dims(layer, options.cache_dtype)) dims.push_back(dim);
-    bytes += Shape(options.cache_dtype, dims).byte_size();
+    bytes += options.max_num_seqs * blocks_of_slot(options) *
+             block_bytes(layer, options.block_size, options.cache_dtype, {},
+                         platform_named(options.runner.device));
   }
   return bytes;
 }

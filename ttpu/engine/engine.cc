@@ -54,11 +54,12 @@ Engine::Engine(const std::filesystem::path& path, const EngineOptions& options,
   const std::filesystem::path draft_path = draft_path_of(options);
   int64_t memory = cache_budget(options);
   if (options.control != nullptr) memory = agree_on_model(path, draft_path, memory);
-  EnginePlan plan = bundle ? bundle->plan(spec, options_) : plan_engine(spec, options, memory);
+  EnginePlan plan = bundle ? bundle->plan(spec, options_)
+                           : plan_engine(spec, options, memory, 0, platform_named(options.device));
   const DraftModelOptions planned = draft_options(spec, plan);
   if (!draft_path.empty() && !bundle) {
     const int64_t bytes = DraftModel::cache_bytes(draft_path, planned);
-    plan = plan_engine(spec, options, memory - bytes);
+    plan = plan_engine(spec, options, memory - bytes, 0, platform_named(options.device));
   }
   require(draft_path.empty() || plan.layout.one_device(),
           "[engine] a draft model guesses on one device, here are {}",

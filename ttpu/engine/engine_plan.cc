@@ -44,7 +44,7 @@ int64_t cache_budget(const EngineOptions& options) {
 }
 
 EnginePlan plan_engine(const nn::DecoderSpec& spec, const EngineOptions& given, int64_t cache_bytes,
-                       int64_t num_devices) {
+                       int64_t num_devices, kernels::Platform platform) {
   check_options(spec, given);
   EnginePlan plan;
   plan.options = given;
@@ -64,7 +64,8 @@ EnginePlan plan_engine(const nn::DecoderSpec& spec, const EngineOptions& given, 
   plan.groups =
       plan_cache(spec, {options.max_model_len, options.max_num_seqs, options.max_num_batched_tokens,
                         options.block_size, options.num_blocks,
-                        cache_bytes / copies_of_cache(plan.layout, spec), plan.shape.cache_dtype});
+                        cache_bytes / copies_of_cache(plan.layout, spec), plan.shape.cache_dtype,
+                        plan.layout, platform});
   plan.shape.slots = options.max_num_seqs;
   plan.shape.block_size = options.block_size;
   plan.shape.blocks_per_sequence =

@@ -20,10 +20,12 @@ struct EnginePlan {
 };
 
 // `cache_bytes`: what the caches of all devices may take together, if options.num_blocks does not
-// say how large they are. `num_devices`: see choose_layout. Throws kInvalidArgument for an option
-// outside of its range, kResourceExhausted when not even one sequence fits.
+// say how large they are. `num_devices`: see choose_layout. `platform`: for which blocks are
+// counted. Throws kInvalidArgument for an option outside of its range, kResourceExhausted when not
+// even one sequence fits.
 EnginePlan plan_engine(const nn::DecoderSpec& spec, const EngineOptions& options,
-                       int64_t cache_bytes, int64_t num_devices = 0);
+                       int64_t cache_bytes, int64_t num_devices = 0,
+                       kernels::Platform platform = kernels::Platform::kCpu);
 
 // What the caches may take of the memory that this machine has left.
 int64_t cache_budget(const EngineOptions& options);

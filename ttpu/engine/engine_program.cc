@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ttpu/base/error.h"
+#include "ttpu/engine/cache_shape.h"
 #include "ttpu/ir/ir.h"
 #include "ttpu/kernels/sampling/sampling.h"
 #include "ttpu/parallel/collectives.h"
@@ -166,23 +167,10 @@ Caches caches_of(const nn::DecoderSpec& spec, const EngineShape& shape,
                  kernels::Platform platform) {
   Caches caches;
   const auto add = [&](const nn::LayerSpec& layer, int64_t blocks) {
-    Dims dims = {blocks, shape.block_size};
-    for (const int64_t dim : nn::cache_dims(layer, shape.cache_dtype)) dims.push_back(dim);
-    parallel::Placement placement = nn::cache_placement(layout, layer);
-    for (size_t i = 1; i < dims.size(); ++i) {
-      require(dims[i] % placement[i].parts == 0,
-              "[engine] a block of {} tokens does not divide among {} devices; raise --block-size",
-              shape.block_size, placement[i].parts);
-      dims[i] /= placement[i].parts;
-    }
-    const bool divided = placement[1].parts > 1;
-    if (platform == kernels::Platform::kTpu && (divided || nn::is_latent(layer))) {
-      const Dims rows = kernels::row_cache(dims, shape.cache_dtype);
-      if (rows != dims) placement = {placement[0], placement[1], {}, placement[2]};
-      dims = rows;
-    }
-    caches.shapes.emplace_back(shape.cache_dtype, dims);
-    caches.placements.push_back(placement);
+    CacheShape made =
+        cache_shape(layer, blocks, shape.block_size, shape.cache_dtype, layout, platform);
+    caches.shapes.emplace_back(shape.cache_dtype, std::move(made.dims));
+    caches.placements.push_back(std::move(made.placement));
   };
   if (shape.layers == nn::Layers::kScanned) {
     const int64_t blocks = shape.group_blocks.at(0);

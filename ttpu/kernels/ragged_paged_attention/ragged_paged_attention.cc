@@ -9,14 +9,6 @@ namespace {
 
 constexpr const char* kOp = "ragged_paged_attention";
 
-// Whether the cache is as row_cache() has it.
-bool in_rows(ir::Value cache, int64_t kv_heads, int64_t head_dim) {
-  const Dims plain = {cache.dim(0), cache.dim(1) * cache.dim(2), 2 * kv_heads,
-                      cache_elements(cache.dtype(), head_dim)};
-  const Dims rows = row_cache(plain, cache.dtype());
-  return rows != plain && cache.dims() == rows;
-}
-
 void check(ir::Value q, ir::Value k, ir::Value v, ir::Value cache, const RaggedBatch& batch,
            const AttentionOptions& options) {
   require(q.rank() == 3 && k.rank() == 3 && cache.rank() == 4,
@@ -32,10 +24,10 @@ void check(ir::Value q, ir::Value k, ir::Value v, ir::Value cache, const RaggedB
           "[{}] k is {} and v {}; q is {}", kOp, k.shape().to_string(), v.shape().to_string(),
           q.shape().to_string());
   const int64_t head = cache_elements(cache.dtype(), q.dim(2));
-  require(
-      (cache.dim(2) == 2 * kv_heads && cache.dim(3) == head) || in_rows(cache, kv_heads, q.dim(2)),
-      "[{}] cache is {}, expected [pages, page_size, {}, {}]", kOp, cache.shape().to_string(),
-      2 * kv_heads, head);
+  require((cache.dim(2) == 2 * kv_heads && cache.dim(3) == head) ||
+              is_row_cache(cache, kv_heads, q.dim(2)),
+          "[{}] cache is {}, expected [pages, page_size, {}, {}]", kOp, cache.shape().to_string(),
+          2 * kv_heads, head);
   require(!options.sliding_window || *options.sliding_window > 0,
           "[{}] the sliding window is {}, expected 1 or more", kOp,
           options.sliding_window.value_or(0));
@@ -52,7 +44,8 @@ AttentionResult ragged_paged_attention(const Target& target, ir::Value q, ir::Va
                                        ir::Value cache, const RaggedBatch& batch,
                                        const AttentionOptions& options) {
   check(q, k, v, cache, batch, options);
-  const CacheLayout layout{k.dim(1), k.dim(2), v.dim(2), false, in_rows(cache, k.dim(1), k.dim(2))};
+  const CacheLayout layout{k.dim(1), k.dim(2), v.dim(2), false,
+                           is_row_cache(cache, k.dim(1), k.dim(2))};
   return paged_attention(target, q, {k, v}, cache, layout, batch, options);
 }
 

@@ -56,8 +56,15 @@ int64_t cache_elements(DType cache_dtype, int64_t size);
 // A cache [pages, page_size, ...] as TPU's kernel of rows has it: [pages, page_size / r, r, row].
 // All that a position has is one row, padded to whole lanes of 128, and the r rows that share a
 // word of 32 bits stand beside each other. Unchanged where r does not divide the page, or several
-// heads do not fill whole lanes.
+// heads do not fill whole lanes. The scales of several heads in int8 stand behind the page's rows
+// instead of behind the heads, in words of f32: that of a head at slot i in word i of the head's
+// own lanes, or i % w of a further row of words, where one takes w = min(head_dim, 128) slots.
 Dims row_cache(const Dims& cache, DType dtype);
+
+// Whether that kernel is TPU's for a device's cache [pages, page_size, ...] rather than those of
+// tpu-inference: for pages that are divided, int8, sinks with heads that are not of 64, and heads
+// that do not fill words.
+bool wants_row_cache(const Dims& cache, DType dtype, bool divided, bool sinks);
 
 struct AttentionResult {
   ir::Value output;  // [tokens, q_heads, head_dim of the values], dtype of q; 0 for padding

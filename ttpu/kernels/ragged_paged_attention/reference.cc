@@ -44,18 +44,55 @@ int64_t cache_elements(DType cache_dtype, int64_t size) {
   }
 }
 
+namespace {
+
+constexpr int64_t kLanes = 128;
+constexpr int64_t kSmallHead = 64;
+
+// Rows of words that hold the scales of so many slots.
+int64_t scale_groups(int64_t slots, int64_t head_dim) {
+  const int64_t width = std::min(head_dim, kLanes);
+  return (slots + width - 1) / width;
+}
+
+// Whether scales stand behind the rows of a cache of rows.
+bool has_scale_groups(DType dtype, bool one_head) { return dtype == DType::kS8 && !one_head; }
+
+}  // namespace
+
 Dims row_cache(const Dims& cache, DType dtype) {
-  constexpr int64_t kLanes = 128;
   const int64_t together = std::max<int64_t>(1, 32 / bit_width(dtype));
-  int64_t row = 1;
-  for (size_t axis = 2; axis < cache.size(); ++axis) row *= cache[axis];
   const bool one_head = cache.size() == 3;
+  const bool scales = has_scale_groups(dtype, one_head);
+  const int64_t size = cache.back() - (scales ? cache_elements(dtype, 0) : 0);
+  const int64_t row = one_head ? size : cache.at(2) * size;
   if (cache.at(1) % together != 0 || (!one_head && row % kLanes != 0)) return cache;
-  return {cache[0], cache[1] / together, together, (row + kLanes - 1) / kLanes * kLanes};
+  const int64_t behind = scales ? scale_groups(cache[1], size) : 0;
+  return {cache[0], cache[1] / together + behind, together, (row + kLanes - 1) / kLanes * kLanes};
+}
+
+bool wants_row_cache(const Dims& cache, DType dtype, bool divided, bool sinks) {
+  if (cache.size() == 3 || divided || dtype == DType::kS8) return true;
+  const bool small = cache.at(3) == kSmallHead;
+  return (sinks && !small) || cache.at(2) / (small ? 2 : 1) % (32 / bit_width(dtype)) != 0;
 }
 
 int64_t slots_of_page(ir::Value cache, const CacheLayout& layout) {
-  return layout.rows ? cache.dim(1) * cache.dim(2) : cache.dim(1);
+  if (!layout.rows) return cache.dim(1);
+  const int64_t together = cache.dim(2);
+  int64_t groups = cache.dim(1);
+  if (has_scale_groups(cache.dtype(), layout.shared)) {
+    const auto whole = [&] { return groups + scale_groups(groups * together, layout.key_dim); };
+    while (groups > 0 && whole() > cache.dim(1)) --groups;
+  }
+  return groups * together;
+}
+
+bool is_row_cache(ir::Value cache, int64_t kv_heads, int64_t head_dim) {
+  const int64_t slots = slots_of_page(cache, {kv_heads, head_dim, head_dim, false, true});
+  const Dims plain = {cache.dim(0), slots, 2 * kv_heads, cache_elements(cache.dtype(), head_dim)};
+  const Dims rows = row_cache(plain, cache.dtype());
+  return slots > 0 && rows != plain && cache.dims() == rows;
 }
 
 namespace reference {
@@ -106,39 +143,92 @@ Value page_rows(const RaggedBatch& batch, Value sequence) {
   return sequences == 1 ? table : ir::take(table, sequence, 0);
 }
 
-// Rows [tokens, heads, size] as a cache of this type holds them: [tokens, width].
-Value encode(Value rows, DType dtype) {
-  const Dims flat = {rows.dim(0), rows.dim(1) * cache_elements(dtype, rows.dim(2))};
+// Rows [tokens, heads, size] as elements of a cache, and the scales [tokens, heads, 1] of int8.
+struct Encoded {
+  Value elements;
+  std::optional<Value> scales = {};
+};
+
+Encoded encode(Value rows, DType dtype) {
   if (dtype == DType::kF8E4M3FN) {
     const Value x = ir::convert(rows, DType::kF32);
     const Value most = ir::full(x.function(), x.shape(), 448);
-    return ir::reshape(ir::convert(ir::clamp(-most, x, most), dtype), flat);
+    return {ir::convert(ir::clamp(-most, x, most), dtype)};
   }
-  if (dtype != DType::kS8) return ir::reshape(ir::convert(rows, dtype), flat);
+  if (dtype != DType::kS8) return {ir::convert(rows, dtype)};
   const Value x = ir::convert(rows, DType::kF32);
   const Value most = ir::reduce_max(ir::abs(x), {2}, true);
   const auto like = [&](double value) { return ir::full(x.function(), most.shape(), value); };
   const Value some = ir::compare(most, like(1e-30), ComparisonDirection::kGt);
   const Value inverse = ir::select(some, like(127) / most, like(0));
-  const Value scale = ir::select(some, most * (1.0 / 127), like(0));
-  const Value bytes = ir::convert(ir::round_nearest_even(x * inverse), dtype);
-  return ir::reshape(ir::concatenate({bytes, ir::reshape(ir::bitcast_convert(scale, dtype),
-                                                         {rows.dim(0), rows.dim(1), 4})},
-                                     2),
-                     flat);
+  return {ir::convert(ir::round_nearest_even(x * inverse), dtype),
+          ir::select(some, most * (1.0 / 127), like(0))};
+}
+
+// Scales [.., 1] as the bytes [.., 4] of each.
+Value bytes_of(Value scales) {
+  Dims bytes = scales.dims();
+  bytes.back() = sizeof(float);
+  return ir::reshape(ir::bitcast_convert(scales, DType::kS8), bytes);
+}
+
+// Elements [.., heads, size] and scales [.., heads] as numbers.
+Value numbers_of(Value elements, Value scales, DType dtype) {
+  const Value numbers = ir::convert(elements, DType::kF32);
+  const Value each = ir::expand_dims(scales, numbers.rank() - 1);
+  return ir::convert(numbers * ir::broadcast_to(each, numbers.dims()), dtype);
+}
+
+Value part_of(Value x, int64_t axis, int64_t begin, int64_t end) {
+  Dims from(x.dims().size(), 0);
+  Dims to = x.dims();
+  from[static_cast<size_t>(axis)] = begin;
+  to[static_cast<size_t>(axis)] = end;
+  return ir::slice(x, from, to);
 }
 
 // Elements of the cache [.., heads, cache_elements(size)] as numbers [.., heads, size].
 Value decode(Value elements, int64_t size, DType dtype) {
   if (elements.dtype() != DType::kS8) return ir::convert(elements, dtype);
-  Dims begin(elements.dims().size(), 0);
-  Dims end = elements.dims();
-  end.back() = size;
-  const Value numbers = ir::convert(ir::slice(elements, begin, end), DType::kF32);
-  begin.back() = size;
-  const Value bits = ir::slice(elements, begin, elements.dims());
-  const Value scale = ir::expand_dims(ir::bitcast_convert(bits, DType::kF32), numbers.rank() - 1);
-  return ir::convert(numbers * ir::broadcast_to(scale, numbers.dims()), dtype);
+  const int64_t axis = elements.rank() - 1;
+  const Value bits = part_of(elements, axis, size, elements.dim(-1));
+  return numbers_of(part_of(elements, axis, 0, size), ir::bitcast_convert(bits, DType::kF32),
+                    dtype);
+}
+
+// Pages [contexts, pages, groups, r, row] of int8 whose scales stand behind the rows, as numbers
+// [contexts, pages * slots, heads, size].
+Value decode_rows(Value pages, int64_t slots, int64_t heads, int64_t size, DType dtype) {
+  const int64_t contexts = pages.dim(0), count = pages.dim(1), groups = slots / pages.dim(3);
+  const int64_t width = std::min(size, kLanes), behind = pages.dim(2) - groups;
+  const Value elements =
+      ir::reshape(part_of(pages, 2, 0, groups), {contexts, count * slots, heads, size});
+  const Value bytes = ir::transpose(part_of(pages, 2, groups, groups + behind), {0, 1, 2, 4, 3});
+  Value scales =
+      ir::reshape(ir::bitcast_convert(bytes, DType::kF32), {contexts, count, behind, heads, size});
+  scales = ir::transpose(part_of(scales, 4, 0, width), {0, 1, 2, 4, 3});
+  scales = ir::reshape(scales, {contexts, count, behind * width, heads});
+  scales = ir::reshape(part_of(scales, 2, 0, slots), {contexts, count * slots, heads});
+  return numbers_of(elements, scales, dtype);
+}
+
+// The scales [tokens, heads, 1] of heads of `size` behind the rows of their pages.
+Value write_scales(Value scales, Value cache, int64_t slots, int64_t size, Value page, Value slot) {
+  const int64_t tokens = scales.dim(0), heads = scales.dim(1);
+  const Dims grid = {tokens, heads};
+  const auto of_all = [&](Value x) { return ir::broadcast_in_dim(x, grid, {0}); };
+  const Value width = index_full(slot, {tokens}, std::min(size, kLanes));
+  const Value group = ir::divide(slot, width) + static_cast<double>(slots / cache.dim(2));
+  const Value head = ir::iota(slot.function(), Shape(DType::kS32, grid), 1);
+  const Value lane = head * static_cast<double>(size) + of_all(ir::remainder(slot, width));
+  ir::Values place = {of_all(page), of_all(group), lane};
+  for (Value& index : place) index = ir::expand_dims(index, 2);
+  return ir::scatter({cache}, ir::concatenate(place, 2), {bytes_of(scales)},
+                     {.update_window_dims = {2},
+                      .inserted_window_dims = {0, 1, 3},
+                      .scatter_dims_to_operand_dims = {0, 1, 3},
+                      .index_vector_dim = 2},
+                     [](const ir::Values& v) -> ir::Values { return {v[1]}; })[0];
 }
 
 // In the cache's own shape: a flat one has another layout on TPU, so that all of it would be
@@ -179,13 +269,21 @@ Value write_rows(Value rows, Value cache, const CacheLayout& layout, const Ragge
   for (int64_t axis = 1; axis + fixed <= cache.rank(); ++axis) window.push_back(axis);
   Dims indexed;
   for (int64_t axis = 0; axis < fixed; ++axis) indexed.push_back(axis);
-  return ir::scatter({cache}, ir::concatenate(place, 1),
-                     {ir::reshape(encode(rows, cache.dtype()), dims)},
-                     {.update_window_dims = window,
-                      .inserted_window_dims = indexed,
-                      .scatter_dims_to_operand_dims = indexed,
-                      .index_vector_dim = 1},
-                     [](const ir::Values& v) -> ir::Values { return {v[1]}; })[0];
+  const Encoded encoded = encode(rows, cache.dtype());
+  const bool apart = layout.rows && has_scale_groups(cache.dtype(), layout.shared);
+  Value elements = encoded.elements;
+  if (encoded.scales && !apart) {
+    elements = ir::concatenate({elements, bytes_of(*encoded.scales)}, -1);
+  }
+  const Value written =
+      ir::scatter({cache}, ir::concatenate(place, 1), {ir::reshape(elements, dims)},
+                  {.update_window_dims = window,
+                   .inserted_window_dims = indexed,
+                   .scatter_dims_to_operand_dims = indexed,
+                   .index_vector_dim = 1},
+                  [](const ir::Values& v) -> ir::Values { return {v[1]}; })[0];
+  if (!apart) return written;
+  return write_scales(*encoded.scales, written, own_size, layout.key_dim, target, slot);
 }
 
 struct Block {
@@ -255,9 +353,14 @@ Value attend(const Block& block, Value cache, const CacheLayout& layout,
   const int64_t heads_in_row = layout.shared ? 1 : 2 * kv_heads;
   const int64_t width = heads_in_row * layout.key_dim;
   Value rows = ir::take(cache, block.pages, 0);
-  rows = ir::reshape(
-      rows, {contexts, context, heads_in_row, cache_elements(cache.dtype(), layout.key_dim)});
-  rows = ir::reshape(decode(rows, layout.key_dim, dtype), {contexts, context, width});
+  if (layout.rows && has_scale_groups(cache.dtype(), layout.shared)) {
+    rows = decode_rows(rows, own_size, heads_in_row, layout.key_dim, dtype);
+  } else {
+    const int64_t head = cache_elements(cache.dtype(), layout.key_dim);
+    rows =
+        decode(ir::reshape(rows, {contexts, context, heads_in_row, head}), layout.key_dim, dtype);
+  }
+  rows = ir::reshape(rows, {contexts, context, width});
   // What lies behind the end may be anything, and 0 * NaN is no 0.
   const Value length = ir::slice(block.length, {0}, {contexts});
   const Value used =

@@ -17,6 +17,9 @@ struct CacheLayout {
 // Positions of a page that are in the cache, which may be a part of the page's.
 int64_t slots_of_page(ir::Value cache, const CacheLayout& layout);
 
+// Whether a cache of several heads is as row_cache() has it.
+bool is_row_cache(ir::Value cache, int64_t kv_heads, int64_t head_dim);
+
 // What is written at the tokens' positions.
 struct NewRows {
   ir::Value keys;                        // [tokens, kv_heads, key_dim]; MLA: [tokens, width]

@@ -21,7 +21,12 @@ std::string reason_against(ir::Value q, ir::Value cache, const CacheLayout& layo
   if (q.dtype() != DType::kBF16) {
     return fmt::format("queries of {}; the kernel is for bf16", dtype_name(q.dtype()));
   }
-  if (cache.dtype() == DType::kS8) return "the kernel has no int8 cache with a scale for each head";
+  if (cache.dtype() == DType::kS8) {
+    return fmt::format(
+        "an int8 cache with blocks of {} tokens and {} key heads of {} on a device; "
+        "the kernel is for blocks of multiples of 4 and heads that fill lanes of 128",
+        cache.dim(1), layout.kv_heads, q.dim(2));
+  }
   if (cache.dtype() != DType::kBF16 && cache.dtype() != DType::kF8E4M3FN) {
     return fmt::format("a cache of {}; the kernel is for bf16 and fp8", dtype_name(cache.dtype()));
   }

@@ -17,7 +17,7 @@ constexpr int64_t kLanes = 128;
 std::string reason_against(ir::Value q, ir::Value cache, const CacheLayout& layout,
                            const AttentionOptions& options) {
   if (!options.causal) return "the kernel is for attention to what stands before";
-  if (q.dtype() != DType::kBF16 || cache.dtype() != DType::kBF16) {
+  if (q.dtype() != DType::kBF16 || cache.dtype() == DType::kF32) {
     return fmt::format("queries of {} and a cache of {}; the kernel is for bf16",
                        dtype_name(q.dtype()), dtype_name(cache.dtype()));
   }
