@@ -47,7 +47,8 @@ CASES = {
     for shape, batch in (("decode", DECODE), ("prefill", PREFILL), ("mixed", MIXED))
     for dim, parts in ((64, 2), (128, 1), (128, 4), (256, 2))
 } | {
-    f"rows, {parts} parts, latent attention, {shape}": dict(batch=batch, rank=256, head_dim=320, kv_heads=1, parts=parts)
+    f"rows, {parts} parts, latent attention, {shape}": dict(
+        batch=batch, rank=256, head_dim=320, kv_heads=1, parts=parts)
     for shape, batch in (("decode", DECODE), ("prefill", PREFILL), ("mixed", MIXED))
     for parts in (1, 2, 4)
 } | {
@@ -73,7 +74,8 @@ CASES = {
     "rows of i8, window and soft cap": dict(
         batch=MIXED, head_dim=128, kv_heads=3, cache_dtype="i8", window=20, soft_cap=2.0, parts=1),
     "rows of i8, long blocks": dict(batch=[(600, 1), (300, 40)], head_dim=64, cache_dtype="i8", page=128, parts=1),
-    "rows of i8, long blocks in parts": dict(batch=[(600, 1), (300, 40)], head_dim=128, cache_dtype="i8", page=256, parts=2),
+    "rows of i8, long blocks in parts": dict(
+        batch=[(600, 1), (300, 40)], head_dim=128, cache_dtype="i8", page=256, parts=2),
 }
 
 
@@ -181,7 +183,8 @@ def by_rows(key, q, *rest):
     function, arguments = kernels.build(key)
     made, caches = [], []
     for i in range(parts):
-        held = row_caches.packed(cache[:, i * own : (i + 1) * own], key["cache_dtype"], arguments[rows + 1].shape, shared)
+        held = cache[:, i * own : (i + 1) * own]
+        held = row_caches.packed(held, key["cache_dtype"], arguments[rows + 1].shape, shared)
         more = ([np.int32(i)] if parts > 1 else []) + (list(sinks) if key["sinks"] else [])
         made.append([np.asarray(x) for x in jax.jit(function)(*map(jnp.asarray, (q, *new, held, *lists, *more)))])
         caches.append(row_caches.unpacked(made[-1][-1], key["cache_dtype"], own, *cache.shape[2:], shared))

@@ -190,8 +190,9 @@ def kernel(z, queries, block, decodes, lens, table, starts, bounds, q_hbm, cache
             if z.scales:
                 weights = scaled(weights, s, b, p, slot, h * 2 * z.dim + z.dim)
             values = keys[:, : z.value] if z.value_at == 0 else numbers(held, lane + z.value_at, z.value)
-            acc[h] = kept[:, :1] * acc[h] + lax.dot_general(
-                weights.astype(jnp.bfloat16), values, (((1,), (0,)), ((), ())), preferred_element_type=jnp.float32)  # fmt: skip
+            weights = weights.astype(jnp.bfloat16)
+            seen_values = lax.dot_general(weights, values, (((1,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+            acc[h] = kept[:, :1] * acc[h] + seen_values
 
     def finish(s, b, slot):
         wait_for_output(slot)
@@ -314,8 +315,8 @@ def build(key):
     what = f"attention of {heads} heads of {dim} over {kv_heads}"
     together = max(1, LANES // z.own) if z.scales else 1  # pages whose scales fill all lanes
     if z.scales and (z.own % z.width or LANES % z.width):
-        raise Refused(f"{z.own} tokens of a block of int8 on a device; the kernel takes 4, 8, 16, 32, 64 or multiples of "
-                      f"{LANES}")
+        raise Refused(f"{z.own} tokens of a block of int8 on a device; the kernel takes 4, 8, 16, 32, 64 or multiples "
+                      f"of {LANES}")
 
     def call_for(queries, decodes):
         def estimate(queries, units):
@@ -335,8 +336,8 @@ def build(key):
         sinks = rest.pop(0) if z.sinks else None
         lists = (kv_lens, page_indices, cu_q_lens)
         cache = row_cache.write(z, (*lists, jnp.stack([jnp.int32(0), distribution[2], index])), new, cache)
-        q = jnp.pad(q.reshape(t, kv_heads, real_group, dim), ((0, 0), (0, 0), (0, group - real_group), (0, z.key - dim)))
-        q = jnp.transpose(q, (1, 0, 2, 3))
+        q = jnp.transpose(q.reshape(t, kv_heads, real_group, dim), (1, 0, 2, 3))
+        q = jnp.pad(q, ((0, 0), (0, 0), (0, group - real_group), (0, z.key - dim)))
         if z.sinks:
             sinks = jnp.pad(sinks.reshape(kv_heads, real_group), ((0, 0), (0, group - real_group)))
             sinks = jnp.broadcast_to(sinks[:, :, None], (kv_heads, group, LANES))

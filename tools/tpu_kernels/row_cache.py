@@ -1,9 +1,9 @@
 """How a cache of rows holds keys and values, and the kernel that writes new ones into it.
 
-A page is [groups + scales, r, row] (see row_cache in the operator's header): r rows share words of 32 bits, and a row is
-that of one position, heads one after another, of each its key and then its value; or one head whose key begins with its
-value. Of int8, words of f32 stand behind the groups: the scale of a key or a value at slot i is in the lane i of its own
-lanes, or i % width in a further group, where fewer than slots are `width`. The one head's is the last word of its row.
+A page is [groups + scales, r, row] (see row_cache in the operator's header): r rows share words of 32 bits, and a row
+is that of one position, heads one after another, of each its key and then its value; or one head whose key begins with
+its value. Of int8, words of f32 stand behind the groups: the scale of a key or a value at slot i is word i of its own
+lanes, or i % width of a further group where there are more slots. The one head's is the last word of its row.
 """
 
 import dataclasses

@@ -43,7 +43,7 @@ struct AttentionOptions {
   std::optional<ir::Value> sinks = {};         // [q_heads]: a logit without a value, as GPT-OSS
   bool causal = true;                          // false: every position of the sequence is seen
   std::optional<Rotary> rotary = {};           // turns q and k first
-  std::optional<ContextParts> context = {};    // by the reference alone, whatever the target
+  std::optional<ContextParts> context = {};    // on CPU by the reference alone
 };
 
 // The elements that a cache of this type takes for a key or a value of `size` numbers (the last
