@@ -40,7 +40,8 @@ std::string last_line(std::string text) {
 
 std::optional<std::string> tpu_kernel_tool() {
   const fs::path tool = tool_folder() / "tool";
-  if (!fs::exists(tool / "lower.py")) return std::nullopt;
+  // One without the kernels of our own is older than what is asked of it here.
+  if (!fs::exists(tool / "lower.py") || !fs::exists(tool / "row_attention.py")) return std::nullopt;
   std::set<fs::path> parts;
   for (const auto& entry : fs::directory_iterator(tool)) {
     if (entry.path().extension() == ".py") parts.insert(entry.path());
@@ -89,7 +90,9 @@ const TpuKernels::Lowered& TpuKernels::lowered(const std::string& key, const std
   Lowered& result = known_[name];
   const auto tool = tpu_kernel_tool();
   if (!tool) {
-    result.reason = "the tool that lowers kernels is not installed; `make tpu-kernels` does that";
+    result.reason =
+        "the tool that lowers kernels is not installed, or an older one; `make tpu-kernels` does "
+        "that";
     return result;
   }
   const fs::path kept = cache_dir() / "tpu-kernels" / (*tool + "-" + name + ".mlir");

@@ -22,7 +22,7 @@ struct KernelChoice {
 };
 std::string to_string(const KernelChoice& choice);
 
-// The digest of the tool's parts; nothing when it is not installed.
+// The digest of the tool's parts; nothing when it is not installed, or an older one is.
 std::optional<std::string> tpu_kernel_tool();
 
 class TpuKernels {
