@@ -218,7 +218,8 @@ Value write_scales(Value scales, Value cache, int64_t slots, int64_t size, Value
   const Dims grid = {tokens, heads};
   const auto of_all = [&](Value x) { return ir::broadcast_in_dim(x, grid, {0}); };
   const Value width = index_full(slot, {tokens}, std::min(size, kLanes));
-  const Value group = ir::divide(slot, width) + static_cast<double>(slots / cache.dim(2));
+  const int64_t groups = slots / cache.dim(2);  // of the elements, before those of the scales
+  const Value group = ir::divide(slot, width) + static_cast<double>(groups);
   const Value head = ir::iota(slot.function(), Shape(DType::kS32, grid), 1);
   const Value lane = head * static_cast<double>(size) + of_all(ir::remainder(slot, width));
   ir::Values place = {of_all(page), of_all(group), lane};

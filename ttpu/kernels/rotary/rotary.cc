@@ -31,7 +31,7 @@ ir::Value turned_by_product(ir::Value x, ir::Value cos, ir::Value sin) {
   const Shape square(DType::kS32, {size, size});
   const ir::Value apart =
       ir::abs(ir::iota(x.function(), square, 0) - ir::iota(x.function(), square, 1));
-  const ir::Value half = ir::full(x.function(), square, static_cast<double>(size / 2));
+  const ir::Value half = ir::full(x.function(), square, static_cast<double>(size) / 2);
   const ir::Value places =
       ir::convert(ir::compare(apart, half, ir::ComparisonDirection::kEq), x.dtype());
   const ir::Value other = ir::dot_general(x, places, {{}, {}, {2}, {0}}, DType::kF32);
