@@ -162,9 +162,8 @@ ir::Value Context::tensor(const std::string& name, const Dims& dims, const Axes&
 ir::Value Context::tensor(WeightDecl decl) { return of_turn(declare(std::move(decl)).value); }
 
 int64_t Context::least_tokens() const {
-  // Fewer rows than fill a TPU's matrix unit twice do not pay. On CPU, where several devices serve
-  // to try programs, two halves of one row do.
-  return target_.platform == kernels::Platform::kTpu ? 256 : 2;
+  // On CPU, where several devices serve to try programs, two halves of one row pay.
+  return target_.platform == kernels::Platform::kTpu ? kLeastTokensOnTpu : 2;
 }
 
 void Context::divide_tokens(int64_t tokens) {

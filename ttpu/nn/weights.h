@@ -83,6 +83,9 @@ parallel::Placement argument_placement(const WeightDecl& decl, const parallel::M
 // Of a weight of several stages, that of one.
 WeightDecl of_stage(const WeightDecl& decl, int64_t stage);
 
+// Fewer rows than fill the matrix unit of a TPU twice do not pay as a part of a step.
+inline constexpr int64_t kLeastTokensOnTpu = 256;
+
 // What the layers of one program share while it is built.
 class Context {
  public:

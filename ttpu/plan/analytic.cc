@@ -8,11 +8,12 @@
 
 #include <fmt/ranges.h>
 
+#include "ttpu/nn/weights.h"
+
 namespace ttpu::plan {
 namespace {
 
 constexpr int64_t kLongestChunk = 2048;
-constexpr int64_t kLeastTokens = 256;  // nn::Context::least_tokens, on TPU
 
 double as_double(int64_t value) { return static_cast<double>(value); }
 
@@ -33,7 +34,7 @@ bool divides_positions(const Candidate& candidate) {
 // Collectives run beside the products of so many tokens: nn::Context::divide_tokens.
 bool overlaps(const Candidate& candidate, double tokens) {
   return candidate.strategy.ends_with("sequence") && candidate.tensor > 1 &&
-         tokens / as_double(candidate.tensor) >= kLeastTokens;
+         tokens / as_double(candidate.tensor) >= nn::kLeastTokensOnTpu;
 }
 
 // How many parts the cache of a layer is divided into.
@@ -176,7 +177,7 @@ double Workload::linear_bytes() const {
 int64_t Workload::chunks() const { return (input_len + chunk() - 1) / chunk(); }
 
 int64_t Candidate::microbatches(int64_t tokens) const {
-  return tokens % stages == 0 && tokens / stages >= kLeastTokens ? stages : 1;
+  return tokens % stages == 0 && tokens / stages >= nn::kLeastTokensOnTpu ? stages : 1;
 }
 
 std::string Candidate::mesh() const {

@@ -81,7 +81,7 @@ double Slice::ici_bandwidth(int64_t group) const {
   const double link = chip.ici_bandwidth / chip.links;
   int64_t links = 0;
   for (const int64_t dim : shape) {
-    if (dim > 1) links += dim % chip.wraps_at == 0 ? 2 : 1;
+    if (dim > 1) links += chip.is_ring(dim) ? 2 : 1;
   }
   links = std::max<int64_t>(links, 1);
   if (group < devices()) links = std::min<int64_t>(links, group <= 2 * chip.devices ? 1 : 2);

@@ -33,6 +33,9 @@ struct Chip {
   int links = 0;             // of a chip: two for each dimension of the largest slice
   int wraps_at = 0;          // a dimension that this divides is a ring, not a line
   int devices = 1;           // of a chip
+
+  // A dimension of a slice; else it is a line.
+  bool is_ring(int64_t dim) const { return dim % wraps_at == 0; }
 };
 
 // "About a microsecond a hop": J. Austin et al., "How to Scale Your Model" (2025), chapter on TPUs.

@@ -104,12 +104,7 @@ std::pair<int64_t, int64_t> parse_pair(std::string_view message) {
 // IotaReplicaGroupListProto { num_replica_groups = 1, num_devices_per_group = 2,
 // iota_reshape_dims = 3, iota_transpose_perm = 4 }
 DeviceGroups parse_iota_groups(std::string_view message) {
-  const std::vector<int64_t> dims = integers_of(message, 3);
-  std::vector<int64_t> order = integers_of(message, 4);
-  for (auto i = static_cast<int64_t>(order.size()); order.size() < dims.size(); ++i) {
-    order.push_back(i);
-  }
-  return iota_groups(dims, order, integer_of(message, 2, 1));
+  return iota_groups(integers_of(message, 3), integers_of(message, 4), integer_of(message, 2, 1));
 }
 
 // Groups as axes of a mesh: MeshAxesReplicaGroupListProto { mesh = 1 { axes = 1 { size = 2 } },
@@ -228,8 +223,6 @@ void read_schedule(std::string_view message, HloModule* module) {
   }
 }
 
-}  // namespace
-
 // Of HloModuleConfigProto { static_device_assignment = 15: DeviceAssignmentProto {
 // computation_devices = 3 { replica_device_ids = 1 } } }, where there is one replica.
 std::vector<int64_t> assigned_devices(std::string_view config) {
@@ -245,6 +238,8 @@ std::vector<int64_t> assigned_devices(std::string_view config) {
   }
   return devices;
 }
+
+}  // namespace
 
 HloModule parse_hlo(std::string_view bytes) {
   // HloModuleProtoWithConfig has the module as field 1, where HloModuleProto has its name, the

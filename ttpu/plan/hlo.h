@@ -44,9 +44,9 @@ struct HloContraction {
 
 using DeviceGroups = std::vector<std::vector<int64_t>>;
 
-// The numbers from 0 in an array of `dims`, its dimensions reordered, cut into groups of `size`.
-// Throws kDataLoss where that makes no groups.
-DeviceGroups iota_groups(const std::vector<int64_t>& dims, const std::vector<int64_t>& order,
+// The numbers from 0 in an array of `dims`, its dimensions reordered (those that `order` leaves out
+// stay), cut into groups of `size`. Throws kDataLoss where that makes no groups.
+DeviceGroups iota_groups(const std::vector<int64_t>& dims, std::vector<int64_t> order,
                          int64_t size);
 // Devices of a mesh of such axes that differ along `axes` alone.
 DeviceGroups mesh_groups(const std::vector<int64_t>& sizes, const std::vector<int64_t>& axes);

@@ -12,8 +12,11 @@ constexpr int64_t kMostDevices = 1 << 16;
 
 }  // namespace
 
-DeviceGroups iota_groups(const std::vector<int64_t>& dims, const std::vector<int64_t>& order,
+DeviceGroups iota_groups(const std::vector<int64_t>& dims, std::vector<int64_t> order,
                          int64_t size) {
+  for (auto i = static_cast<int64_t>(order.size()); order.size() < dims.size(); ++i) {
+    order.push_back(i);
+  }
   int64_t count = 1;
   bool valid = size >= 1 && order.size() == dims.size();
   for (const int64_t dim : dims) {

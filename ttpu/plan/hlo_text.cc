@@ -217,9 +217,6 @@ DeviceGroups read_iota(std::string_view text) {
   const std::vector<int64_t> dims = integers(text.substr(arrow, transposed - arrow));
   std::vector<int64_t> order;
   if (transposed != std::string_view::npos) order = integers(text.substr(transposed));
-  for (auto i = static_cast<int64_t>(order.size()); order.size() < dims.size(); ++i) {
-    order.push_back(i);
-  }
   return iota_groups(dims, order, shape[1]);
 }
 

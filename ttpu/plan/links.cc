@@ -77,7 +77,7 @@ void Links::send(int64_t from, int64_t to, double bytes, Traffic* traffic) const
         place = (place + (up ? 1 : size - 1)) % size;
       }
     };
-    const bool ring = size % slice_.chip.wraps_at == 0;
+    const bool ring = slice_.chip.is_ring(size);
     const int64_t back = size - ahead;
     const bool up = ring ? ahead < back : first + ahead < size;
     if (ring && ahead == back) {
