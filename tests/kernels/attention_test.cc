@@ -500,6 +500,11 @@ TEST(Attention, ShapesThatDoNotFitAreRefused) {
   EXPECT_THROW(ragged_paged_attention({}, q, kv, kv, cache, batch, {.sinks = f32({3})}), Error);
 }
 
+ir::Value random_argument(TestProgram& program, std::mt19937& rng, const Dims& dims) {
+  const int64_t count = Shape(DType::kF32, dims).num_elements();
+  return program.argument(random_floats(count, rng), DType::kF32, dims);
+}
+
 // Both outcomes of one batch whose q and k are turned: inside the operator or before it.
 TEST(Attention, RotaryInsideIsRotaryBefore) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
@@ -507,10 +512,7 @@ TEST(Attention, RotaryInsideIsRotaryBefore) {
       for (const int64_t rot : {64, 40, 6}) {
         TestProgram program;
         std::mt19937 rng(static_cast<uint32_t>(rot));
-        const auto floats = [&](Dims dims) {
-          const Shape shape(DType::kF32, dims);
-          return program.argument(random_floats(shape.num_elements(), rng), DType::kF32, dims);
-        };
+        const auto floats = [&](const Dims& dims) { return random_argument(program, rng, dims); };
         const auto ints = [&](const Ints& values) {
           return program.argument(values, DType::kS32, {static_cast<int64_t>(values.size())});
         };
@@ -568,10 +570,7 @@ TEST(Rotary, AProductTurnsAsSlicesDo) {
   for (const int64_t heads : {1, 2, 7}) {
     TestProgram program;
     std::mt19937 rng(static_cast<uint32_t>(heads));
-    const auto floats = [&](Dims dims) {
-      const Shape shape(DType::kF32, dims);
-      return program.argument(random_floats(shape.num_elements(), rng), DType::kF32, dims);
-    };
+    const auto floats = [&](const Dims& dims) { return random_argument(program, rng, dims); };
     const ir::Value x = ir::convert(floats({9, heads, 64}), DType::kBF16);
     const ir::Value cos = floats({9, 32}), sin = floats({9, 32});
     const auto turned = [&](Platform platform) {

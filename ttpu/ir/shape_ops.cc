@@ -197,6 +197,15 @@ Value dynamic_update_slice(Value x, Value update, const Values& starts) {
   return x.function().append(OpKind::kDynamicUpdateSlice, std::move(operands)).result();
 }
 
+Value slice_in_dim(Value x, int64_t axis, int64_t begin, int64_t end) {
+  const auto dim = static_cast<size_t>(normalize_axis("slice_in_dim", axis, x.rank()));
+  Dims start(x.dims().size(), 0);
+  Dims limit = x.dims();
+  start[dim] = begin;
+  limit[dim] = end;
+  return slice(x, std::move(start), std::move(limit));
+}
+
 Value concatenate(const Values& values, int64_t axis) {
   require(!values.empty(), "[concatenate] no values given");
   const int64_t dim = normalize_axis("concatenate", axis, values[0].rank());

@@ -16,10 +16,6 @@ ir::Value split_heads(ir::Value x, int64_t heads) {
   return ir::reshape(x, {x.dim(0), heads, x.dim(1) / heads});
 }
 
-ir::Value columns(ir::Value x, int64_t begin, int64_t end) {
-  return ir::slice(x, {0, begin}, {x.dim(0), end});
-}
-
 // What a device has of the heads.
 struct Heads {
   int64_t units = 0;  // into which all query heads may be divided
@@ -72,9 +68,9 @@ Projections fused_projection(Context& context, const AttentionSpec& spec, const 
     const ir::Value all = product();
     const int64_t own_q = heads.q * spec.head_dim;
     const int64_t own_kv = heads.kv * spec.head_dim;
-    return {split_heads(columns(all, 0, own_q), heads.q),
-            split_heads(columns(all, own_q, own_q + own_kv), heads.kv),
-            split_heads(columns(all, own_q + own_kv, own_q + 2 * own_kv), heads.kv)};
+    return {split_heads(ir::slice_in_dim(all, 1, 0, own_q), heads.q),
+            split_heads(ir::slice_in_dim(all, 1, own_q, own_q + own_kv), heads.kv),
+            split_heads(ir::slice_in_dim(all, 1, own_q + own_kv, own_q + 2 * own_kv), heads.kv)};
   }
   // Each head's q, k and v stand together.
   const ir::Value joined = product();
@@ -260,8 +256,8 @@ LayerResult attention(Context& context, const MlaSpec& spec, ir::Value own_x, ir
                                {"lora", "embed"}},
                               x);
   const NormSpec kv_norm{NormKind::kRms, named("kv_a_layernorm"), spec.kv_lora_rank, spec.epsilon};
-  const ir::Value latent = norm(context, kv_norm, columns(kv, 0, spec.kv_lora_rank));
-  const ir::Value k_rope = columns(kv, spec.kv_lora_rank, kv.dim(1));
+  const ir::Value latent = norm(context, kv_norm, ir::slice_in_dim(kv, 1, 0, spec.kv_lora_rank));
+  const ir::Value k_rope = ir::slice_in_dim(kv, 1, spec.kv_lora_rank, kv.dim(1));
 
   const RotaryTable& table = tables.get(spec.rope);
   const auto style =

@@ -29,16 +29,14 @@ using RowsFunction = std::function<ir::Values(const ir::Values& rows)>;
 // a ring each its own way, it is computed of each alone: one sets out while the other is not ready.
 ir::Values by_halves(const Context& context, const ir::Values& rows, const RowsFunction& function) {
   if (!context.ring()) return function(rows);
-  const int64_t all = rows[0].dim(0);
-  const auto part = [&](int64_t begin, int64_t end) {
-    ir::Values slices;
-    for (const ir::Value& value : rows) {
-      slices.push_back(ir::slice(value, {begin, 0}, {end, value.dim(1)}));
-    }
-    return function(slices);
-  };
-  ir::Values results = part(0, all / 2);
-  const ir::Values second = part(all / 2, all);
+  ir::Values one_way, other_way;
+  for (const ir::Value value : rows) {
+    const auto [one, other] = parallel::Ring::halves(value);
+    one_way.push_back(one);
+    other_way.push_back(other);
+  }
+  ir::Values results = function(one_way);
+  const ir::Values second = function(other_way);
   for (size_t i = 0; i < results.size(); ++i) {
     results[i] = ir::concatenate({results[i], second[i]}, 0);
   }

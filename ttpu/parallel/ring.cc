@@ -14,14 +14,6 @@ constexpr int64_t kDirections[] = {1, -1};
 
 int64_t modulo(int64_t a, int64_t n) { return (a % n + n) % n; }
 
-ir::Value rows_of(ir::Value x, int64_t begin, int64_t end) {
-  Dims first(static_cast<size_t>(x.rank()), 0);
-  Dims last = x.dims();
-  first[0] = begin;
-  last[0] = end;
-  return ir::slice(x, first, last);
-}
-
 ir::Values starts_at(ir::Value row, int rank) {
   ir::Values starts(static_cast<size_t>(rank), ir::scalar_like(row, 0));
   starts[0] = row;
@@ -37,6 +29,14 @@ std::pair<int64_t, int64_t> half(int64_t rows, int64_t direction) {
 
 Ring::Ring(const Mesh& mesh, const Division& division) : mesh_(mesh), division_(division) {
   require(!division.whole(), "[parallel] a ring needs at least two parts");
+}
+
+std::pair<ir::Value, ir::Value> Ring::halves(ir::Value own) {
+  const auto of = [&](int64_t direction) {
+    const auto [begin, end] = half(own.dim(0), direction);
+    return ir::slice_in_dim(own, 0, begin, end);
+  };
+  return {of(1), of(-1)};
 }
 
 ir::Value Ring::send(ir::Value x, int64_t direction) const {
@@ -79,7 +79,7 @@ ir::Values Ring::gather(ir::Value own, const Products& products) const {
   ir::Values results;
   for (const int64_t direction : kDirections) {
     const auto [begin, end] = half(rows, direction);
-    const ir::Values halves = passing(rows_of(own, begin, end), direction);
+    const ir::Values halves = passing(ir::slice_in_dim(own, 0, begin, end), direction);
     for (int64_t k = 0; k < division_.parts; ++k) {
       const ir::Values made = products(halves[static_cast<size_t>(k)]);
       if (results.empty()) {
@@ -123,7 +123,7 @@ ir::Value Ring::gather_sum_scatter(ir::Value own, const Product& product) const 
   ir::Values sums;
   for (const int64_t direction : kDirections) {
     const auto [begin, end] = half(own.dim(0), direction);
-    const ir::Values halves = passing(rows_of(own, begin, end), direction);
+    const ir::Values halves = passing(ir::slice_in_dim(own, 0, begin, end), direction);
     // The half of the device k places on is that of the device parts - k places back.
     sums.push_back(sum(
         [&](int64_t k) {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <functional>
+#include <utility>
 
 #include "ttpu/ir/value.h"
 #include "ttpu/parallel/mesh.h"
@@ -21,6 +22,8 @@ class Ring {
 
   Ring(const Mesh& mesh, const Division& division);
 
+  // The rows of a part that travel one way and the other.
+  static std::pair<ir::Value, ir::Value> halves(ir::Value own);
   // products(the rows of all parts, in order), given the device's own rows.
   ir::Values gather(ir::Value own, const Products& products) const;
   // Of the sum over devices of product(x), the device's own rows. x: the rows of all parts.

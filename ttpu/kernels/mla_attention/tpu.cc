@@ -36,25 +36,11 @@ std::optional<AttentionResult> tpu_latent_attention(TpuKernels& kernels, ir::Val
   const int64_t page_size = cache.dim(1) * cache.dim(2);
   const double row_bytes = static_cast<double>(cache.dim(3)) * bit_width(cache.dtype()) / 8;
   const double flops = 2 * static_cast<double>(q.dim(1) * (q.dim(2) + rank));
-  ir::TextBody work = attention_work(
-      {flops, row_bytes, q.dim(0), cache.dim(0) * page_size, page_size, std::nullopt, 2}, batch);
-  const ir::TextBody::Update& cached = work.updates.at(0);
-  const Json key = {{"kernel", kOp},
-                    {"chip", kernels.chip()},
-                    {"tokens", q.dim(0)},
-                    {"q_heads", q.dim(1)},
-                    {"kv_heads", 1},
-                    {"head_dim", q.dim(2)},
-                    {"rank", rank},
-                    {"pages", cache.dim(0)},
-                    {"page_size", page_size},
-                    {"sequences", batch.kv_lens.dim(0)},
-                    {"pages_per_sequence", batch.page_indices.dim(0) / batch.kv_lens.dim(0)},
-                    {"dtype", dtype_name(q.dtype())},
-                    {"cache_dtype", dtype_name(cache.dtype())},
-                    {"scale", options.scale},
-                    {"flops", static_cast<int64_t>(work.flops)},
-                    {"bytes", static_cast<int64_t>(cached.read_bytes + cached.written_bytes)}};
+  const AttentionSizes sizes{flops,     row_bytes,    q.dim(0), cache.dim(0) * page_size,
+                             page_size, std::nullopt, 2};
+  ir::TextBody work = attention_work(sizes, batch);
+  Json key = attention_key(kernels, kOp, q, cache.dtype(), sizes, batch, options.scale, work);
+  key.update({{"kv_heads", 1}, {"rank", rank}});
   const Shape output(q.dtype(), {q.dim(0), q.dim(1), rank});
   const ir::Values made = call_tpu_attention(
       kernels, key,

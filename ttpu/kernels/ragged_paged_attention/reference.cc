@@ -46,7 +46,6 @@ int64_t cache_elements(DType cache_dtype, int64_t size) {
 
 namespace {
 
-constexpr int64_t kLanes = 128;
 constexpr int64_t kSmallHead = 64;
 
 // Rows of words that hold the scales of so many slots.
@@ -179,20 +178,11 @@ Value numbers_of(Value elements, Value scales, DType dtype) {
   return ir::convert(numbers * ir::broadcast_to(each, numbers.dims()), dtype);
 }
 
-Value part_of(Value x, int64_t axis, int64_t begin, int64_t end) {
-  Dims from(x.dims().size(), 0);
-  Dims to = x.dims();
-  from[static_cast<size_t>(axis)] = begin;
-  to[static_cast<size_t>(axis)] = end;
-  return ir::slice(x, from, to);
-}
-
 // Elements of the cache [.., heads, cache_elements(size)] as numbers [.., heads, size].
 Value decode(Value elements, int64_t size, DType dtype) {
   if (elements.dtype() != DType::kS8) return ir::convert(elements, dtype);
-  const int64_t axis = elements.rank() - 1;
-  const Value bits = part_of(elements, axis, size, elements.dim(-1));
-  return numbers_of(part_of(elements, axis, 0, size), ir::bitcast_convert(bits, DType::kF32),
+  const Value bits = ir::slice_in_dim(elements, -1, size, elements.dim(-1));
+  return numbers_of(ir::slice_in_dim(elements, -1, 0, size), ir::bitcast_convert(bits, DType::kF32),
                     dtype);
 }
 
@@ -202,13 +192,14 @@ Value decode_rows(Value pages, int64_t slots, int64_t heads, int64_t size, DType
   const int64_t contexts = pages.dim(0), count = pages.dim(1), groups = slots / pages.dim(3);
   const int64_t width = std::min(size, kLanes), behind = pages.dim(2) - groups;
   const Value elements =
-      ir::reshape(part_of(pages, 2, 0, groups), {contexts, count * slots, heads, size});
-  const Value bytes = ir::transpose(part_of(pages, 2, groups, groups + behind), {0, 1, 2, 4, 3});
+      ir::reshape(ir::slice_in_dim(pages, 2, 0, groups), {contexts, count * slots, heads, size});
+  const Value bytes =
+      ir::transpose(ir::slice_in_dim(pages, 2, groups, groups + behind), {0, 1, 2, 4, 3});
   Value scales =
       ir::reshape(ir::bitcast_convert(bytes, DType::kF32), {contexts, count, behind, heads, size});
-  scales = ir::transpose(part_of(scales, 4, 0, width), {0, 1, 2, 4, 3});
+  scales = ir::transpose(ir::slice_in_dim(scales, 4, 0, width), {0, 1, 2, 4, 3});
   scales = ir::reshape(scales, {contexts, count, behind * width, heads});
-  scales = ir::reshape(part_of(scales, 2, 0, slots), {contexts, count * slots, heads});
+  scales = ir::reshape(ir::slice_in_dim(scales, 2, 0, slots), {contexts, count * slots, heads});
   return numbers_of(elements, scales, dtype);
 }
 

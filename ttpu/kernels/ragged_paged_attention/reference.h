@@ -5,6 +5,8 @@
 
 namespace ttpu::kernels {
 
+inline constexpr int64_t kLanes = 128;  // of a TPU's register
+
 // How one position of the cache (a row of some width) holds keys and values, in numbers.
 struct CacheLayout {
   int64_t kv_heads = 1;

@@ -85,6 +85,27 @@ ir::TextBody attention_work(const AttentionSizes& sizes, const RaggedBatch& batc
   return work;
 }
 
+Json attention_key(const TpuKernels& kernels, const char* op, ir::Value q, DType cache,
+                   const AttentionSizes& sizes, const RaggedBatch& batch, double scale,
+                   const ir::TextBody& work) {
+  const int64_t sequences = batch.kv_lens.dim(0);
+  const ir::TextBody::Update& cached = work.updates.at(0);
+  return {{"kernel", op},
+          {"chip", kernels.chip()},
+          {"tokens", q.dim(0)},
+          {"q_heads", q.dim(1)},
+          {"head_dim", q.dim(2)},
+          {"pages", sizes.slots / sizes.page_size},
+          {"page_size", sizes.page_size},
+          {"sequences", sequences},
+          {"pages_per_sequence", batch.page_indices.dim(0) / sequences},
+          {"dtype", dtype_name(q.dtype())},
+          {"cache_dtype", dtype_name(cache)},
+          {"scale", scale},
+          {"flops", static_cast<int64_t>(work.flops)},
+          {"bytes", static_cast<int64_t>(cached.read_bytes + cached.written_bytes)}};
+}
+
 ir::Values call_tpu_attention(TpuKernels& kernels, const Json& key, const ir::Values& operands,
                               const std::vector<Shape>& results, ir::TextBody work) {
   std::vector<Shape> shapes;
@@ -102,33 +123,18 @@ std::optional<AttentionResult> tpu_attention(TpuKernels& kernels, ir::Value q, c
     kernels.note_reference(kOp, reason);
     return std::nullopt;
   }
-  const int64_t sequences = batch.kv_lens.dim(0);
-  const int64_t pages = batch.page_indices.dim(0) / sequences;
   const auto row_bytes =
       static_cast<double>(cache.dim(2) * cache.dim(3)) * bit_width(cache.dtype()) / 8;
   const double flops = 4 * static_cast<double>(q.dim(1) * q.dim(2));
-  ir::TextBody work = attention_work({flops, row_bytes, q.dim(0), cache.dim(0) * cache.dim(1),
-                                      cache.dim(1), options.sliding_window, 3},
-                                     batch);
-  const ir::TextBody::Update& cached = work.updates.at(0);
-  const Json key = {{"kernel", kOp},
-                    {"chip", kernels.chip()},
-                    {"tokens", q.dim(0)},
-                    {"q_heads", q.dim(1)},
-                    {"kv_heads", layout.kv_heads},
-                    {"head_dim", q.dim(2)},
-                    {"pages", cache.dim(0)},
-                    {"page_size", cache.dim(1)},
-                    {"sequences", sequences},
-                    {"pages_per_sequence", pages},
-                    {"dtype", dtype_name(q.dtype())},
-                    {"cache_dtype", dtype_name(cache.dtype())},
-                    {"scale", options.scale},
-                    {"window", options.sliding_window.value_or(0)},
-                    {"soft_cap", options.soft_cap.value_or(0)},
-                    {"sinks", options.sinks.has_value()},
-                    {"flops", static_cast<int64_t>(work.flops)},
-                    {"bytes", static_cast<int64_t>(cached.read_bytes + cached.written_bytes)}};
+  const AttentionSizes sizes{
+      flops, row_bytes, q.dim(0), cache.dim(0) * cache.dim(1), cache.dim(1), options.sliding_window,
+      3};
+  ir::TextBody work = attention_work(sizes, batch);
+  Json key = attention_key(kernels, kOp, q, cache.dtype(), sizes, batch, options.scale, work);
+  key.update({{"kv_heads", layout.kv_heads},
+              {"window", options.sliding_window.value_or(0)},
+              {"soft_cap", options.soft_cap.value_or(0)},
+              {"sinks", options.sinks.has_value()}});
   ir::Values operands = {q,
                          rows.keys,
                          *rows.values,

@@ -29,6 +29,11 @@ struct AttentionSizes {
 };
 ir::TextBody attention_work(const AttentionSizes& sizes, const RaggedBatch& batch);
 
+// What the keys of all of these kernels tell (tools/tpu_kernels/kernels.py). `work` as above.
+Json attention_key(const TpuKernels& kernels, const char* op, ir::Value q, DType cache,
+                   const AttentionSizes& sizes, const RaggedBatch& batch, double scale,
+                   const ir::TextBody& work);
+
 // Calls the kernel of `key`; without results there is none.
 ir::Values call_tpu_attention(TpuKernels& kernels, const Json& key, const ir::Values& operands,
                               const std::vector<Shape>& results, ir::TextBody work);

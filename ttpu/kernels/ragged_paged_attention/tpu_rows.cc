@@ -11,8 +11,6 @@
 namespace ttpu::kernels {
 namespace {
 
-constexpr int64_t kLanes = 128;
-
 // Why the kernel cannot be asked for; empty when it can.
 std::string reason_against(ir::Value q, ir::Value cache, const CacheLayout& layout,
                            const AttentionOptions& options) {
@@ -63,36 +61,23 @@ std::optional<AttentionResult> tpu_row_attention(TpuKernels& kernels, ir::Value 
   const bool divided = options.context.has_value();
   const int64_t parts = divided ? options.context->parts : 1;
   const int64_t slots = slots_of_page(cache, layout);
-  const int64_t sequences = batch.kv_lens.dim(0);
   const double row_bytes = static_cast<double>(cache.dim(3)) * bit_width(cache.dtype()) / 8;
   const auto flops = static_cast<double>(2 * q.dim(1) * (layout.key_dim + layout.value_dim));
   const size_t place = rows.values ? 3 : 2;
-  ir::TextBody work =
-      attention_work({flops, row_bytes, q.dim(0), cache.dim(0) * slots, slots,
-                      options.sliding_window, place, divided ? size_t{2} : size_t{1}, parts},
-                     batch);
-  const ir::TextBody::Update& cached = work.updates.at(0);
+  const AttentionSizes sizes{flops,    row_bytes,
+                             q.dim(0), cache.dim(0) * slots,
+                             slots,    options.sliding_window,
+                             place,    divided ? size_t{2} : size_t{1},
+                             parts};
+  ir::TextBody work = attention_work(sizes, batch);
   const bool sinks = options.sinks && !divided;
-  const Json key = {{"kernel", op},
-                    {"chip", kernels.chip()},
-                    {"parts", parts},
-                    {"tokens", q.dim(0)},
-                    {"q_heads", q.dim(1)},
-                    {"kv_heads", layout.kv_heads},
-                    {"head_dim", layout.key_dim},
-                    {"rank", layout.shared ? layout.value_dim : 0},
-                    {"pages", cache.dim(0)},
-                    {"page_size", slots},
-                    {"sequences", sequences},
-                    {"pages_per_sequence", batch.page_indices.dim(0) / sequences},
-                    {"dtype", dtype_name(q.dtype())},
-                    {"cache_dtype", dtype_name(cache.dtype())},
-                    {"scale", options.scale},
-                    {"window", options.sliding_window.value_or(0)},
-                    {"soft_cap", options.soft_cap.value_or(0)},
-                    {"sinks", sinks},
-                    {"flops", static_cast<int64_t>(work.flops)},
-                    {"bytes", static_cast<int64_t>(cached.read_bytes + cached.written_bytes)}};
+  Json key = attention_key(kernels, op, q, cache.dtype(), sizes, batch, options.scale, work);
+  key.update({{"parts", parts},
+              {"kv_heads", layout.kv_heads},
+              {"rank", layout.shared ? layout.value_dim : 0},
+              {"window", options.sliding_window.value_or(0)},
+              {"soft_cap", options.soft_cap.value_or(0)},
+              {"sinks", sinks}});
   ir::Values operands = {q, rows.keys};
   if (rows.values) operands.push_back(*rows.values);
   operands.insert(operands.end(),

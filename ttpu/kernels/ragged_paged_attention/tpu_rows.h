@@ -1,5 +1,5 @@
 // The Mosaic kernel of our own (tools/tpu_kernels/row_attention.py), for what those of
-// tpu-inference do not do: sequences that are divided among devices.
+// tpu-inference do not do: see wants_row_cache().
 #pragma once
 
 #include <optional>
