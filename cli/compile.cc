@@ -1,4 +1,4 @@
-// ttpu compile MODEL --topology v5e:2x2
+// ttpu compile MODEL --topology v5e:2x2, or h100:8
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
@@ -21,6 +21,7 @@
 #include "ttpu/engine/engine_plan.h"
 #include "ttpu/io/hub.h"
 #include "ttpu/models/registry.h"
+#include "ttpu/plan/gpus.h"
 #include "ttpu/plan/planner.h"
 
 namespace ttpu::cli {
@@ -88,6 +89,12 @@ void compile_here(const CompileFlags& flags) {
 
 // For a program that does not fit: what to do instead.
 std::string advice(const CompileFlags& flags) {
+  constexpr const char* kSmaller =
+      "Or lower --max-num-seqs, --max-model-len or --max-num-batched-tokens.";
+  if (const plan::Gpu* gpu = plan::gpu_of_topology(flags.topology)) {
+    return fmt::format("\nTake more devices ({}:{}). {}", gpu->chip.name,
+                       2 * plan::gpus_of_topology(flags.topology), kSmaller);
+  }
   const Json config = read_config(flags.model);
   const plan::ModelFacts facts = plan::facts_of(models::decoder_from_config(config));
   const engine::EngineOptions& engine = flags.engine;
@@ -101,10 +108,8 @@ std::string advice(const CompileFlags& flags) {
   work.prefill_tokens = engine.max_num_batched_tokens;
   work.element_bytes = bit_width(parse_dtype(flags.dtype)) / 8.0;
   work.quantization = planned_quantization(config, engine.quantization, flags.weights, facts);
-  return fmt::format(
-      "\nBy formulas these would do: {}. Or lower --max-num-seqs, --max-model-len or "
-      "--max-num-batched-tokens.",
-      plan::slices_that_fit(facts, work));
+  return fmt::format("\nBy formulas these would do: {}. {}", plan::slices_that_fit(facts, work),
+                     kSmaller);
 }
 
 plan::ProgramReport compile_in_child(const CompileFlags& flags, const std::string& phase) {
@@ -158,7 +163,7 @@ plan::ProgramReport compile_in_child(const CompileFlags& flags, const std::strin
   }
 }
 
-// One program in another process: the TPU compiler keeps the memory it took.
+// One program in another process: the compiler keeps the memory it took.
 std::string compile_text_in_child(const CompileFlags& flags, const std::string& program,
                                   const std::string& text, const std::vector<int>& devices) {
   const std::filesystem::path folder =
@@ -210,8 +215,8 @@ void compile(const CompileFlags& flags) {
   if (!flags.output.empty()) return compile_bundle(flags);
   if (!flags.child.empty()) return compile_here(flags);
   require(!flags.topology.empty(),
-          "[compile] no --topology was given; give one such as v5e:2x2, or -o DIR to compile for "
-          "--device");
+          "[compile] no --topology was given; give one such as v5e:2x2 or h100:8, or -o DIR to "
+          "compile for --device");
   std::vector<plan::ProgramReport> reports;
   for (const char* phase : {"prefill", "decode"}) {
     reports.push_back(compile_in_child(flags, phase));
@@ -232,12 +237,16 @@ void add_compile_command(CLI::App& app) {
   using ttpu::cli::CompileFlags;
   auto flags = std::make_shared<CompileFlags>();
   CLI::App* command = app.add_subcommand(
-      "compile", "Compile a model for TPUs that need not be here; show memory, cost and the limit");
+      "compile",
+      "Compile a model for TPUs or GPUs that need not be here; show memory, cost, the limit");
   command
       ->add_option("model", flags->model,
                    "A folder with config.json, a config's .json file, a .gguf file, or a hub id")
       ->required();
-  command->add_option("--topology", flags->topology, "v5e:2x2, v6e:2x2, v5p:2x2x1, tpu7x:2x2x1");
+  command->add_option(
+      "--topology", flags->topology,
+      "v5e:2x2, v6e:2x2, v5p:2x2x1, tpu7x:2x2x1; a100, h100, h200 or b200, eight of "
+      "them as h100:8");
   command->add_option("-o,--output", flags->output,
                       "Compile all programs of the engine into this folder, a bundle for `ttpu "
                       "serve --bundle`");
@@ -287,7 +296,7 @@ void add_compile_command(CLI::App& app) {
   command->add_option("--save-hlo", flags->save_hlo,
                       "Put the scheduled programs into this folder; `ttpu plan --hlo` reads them");
   command->add_option("--xla-flags", flags->xla_flags,
-                      "Flags of the TPU compiler: \"--xla_a=true --xla_b=3\"");
+                      "Flags of the compiler: \"--xla_a=true --xla_b=3\"");
   command->add_flag("--json", flags->json, "Print JSON");
   command->add_option("--first-layers", flags->first_layers)->group("");  // of the child alone
   command->add_option("--child-text", flags->child_text)->group("");

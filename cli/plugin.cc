@@ -1,6 +1,7 @@
 // ttpu plugin install NAME... | list [--json]
 #include "ttpu/pjrt/plugin.h"
 
+#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <string>
@@ -8,6 +9,7 @@
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "cli/commands.h"
 #include "ttpu/base/json.h"
@@ -15,13 +17,23 @@
 
 namespace {
 
-void install(const std::vector<std::string>& names) {
+void announce(const ttpu::pjrt::Wheel& wheel) {
+  std::cerr << fmt::format("{} {} ...\n", wheel.name, wheel.version) << std::flush;
+}
+
+void install(const std::vector<std::string>& names, bool compile_only) {
   for (const std::string& name : names)
     ttpu::pjrt::pinned_plugin(name);  // all are known before any is fetched
   for (const std::string& name : names) {
     const ttpu::pjrt::Wheel& wheel = ttpu::pjrt::pinned_plugin(name);
-    std::cerr << fmt::format("{} {} ...\n", wheel.name, wheel.version) << std::flush;
-    std::cout << ttpu::pjrt::install_plugin(wheel).string() << "\n";
+    announce(wheel);
+    const std::filesystem::path library = ttpu::pjrt::install_plugin(wheel);
+    for (const ttpu::pjrt::Wheel& part : wheel.parts) {
+      if (compile_only && part.kind == "run") continue;
+      announce(part);
+      ttpu::pjrt::install_part(wheel, part);
+    }
+    std::cout << library.string() << "\n";
   }
 }
 
@@ -36,6 +48,9 @@ ttpu::Json to_json(const ttpu::pjrt::PluginInfo& info) {
   }
   json["api_version"] = fmt::format("{}.{}", info.api_major, info.api_minor);
   json["stablehlo_version"] = info.stablehlo_version;
+  if (const auto missing = ttpu::pjrt::missing_parts(info.location.path); !missing.empty()) {
+    json["missing"] = missing;
+  }
   return json;
 }
 
@@ -59,6 +74,10 @@ void list(bool as_json) {
     std::cout << fmt::format(kRow, info.location.name, api, good ? info.stablehlo_version : "-",
                              info.location.source, info.location.path.string());
     if (!good) std::cout << "  " << info.problem << "\n";
+    if (const auto missing = ttpu::pjrt::missing_parts(info.location.path); !missing.empty()) {
+      std::cout << fmt::format("  without {}; `ttpu plugin install {}` brings them\n",
+                               fmt::join(missing, ", "), info.location.name);
+    }
   }
 }
 
@@ -72,7 +91,11 @@ void add_plugin_command(CLI::App& app) {
       plugin->add_subcommand("install", "Download pinned plugins into TTPU's cache");
   auto names = std::make_shared<std::vector<std::string>>();
   install_command->add_option("names", *names, "cpu, cpu-0.81, tpu or cuda")->required();
-  install_command->callback([names] { install(*names); });
+  auto compile_only = std::make_shared<bool>(false);
+  install_command->add_flag("--compile-only", *compile_only,
+                            "Of cuda, what `ttpu compile --topology` needs (0.3 GB), without the 2 "
+                            "GB of libraries that only running on a GPU takes");
+  install_command->callback([names, compile_only] { install(*names, *compile_only); });
 
   CLI::App* list_command = plugin->add_subcommand("list", "Show the plugins that were found");
   auto as_json = std::make_shared<bool>(false);

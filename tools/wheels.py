@@ -154,6 +154,8 @@ def headers(wheel: dict, cache: pathlib.Path) -> pathlib.Path:
 def plugin(wheel: dict, cache: pathlib.Path) -> pathlib.Path:
     target = cache / "plugins" / f"{wheel['id']}-{wheel['version']}"
     members = [member for member in wheel["members"] if member.endswith(".so")]
+    if wheel.get("parts"):
+        raise WheelError(f"'{wheel['id']}' has parts; run `ttpu plugin install {wheel['id']}`")
     if not members:
         raise WheelError(f"the wheel '{wheel['id']}' has no plugin")
     extract(wheel, members, lambda member: member.rsplit("/", 1)[-1], target, cache)

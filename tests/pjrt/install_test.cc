@@ -70,6 +70,50 @@ TEST_F(InstallTest, AWheelInTheCacheIsEnough) {
   EXPECT_EQ(fs::last_write_time(library), written);
 }
 
+// A plugin's other wheels, where the plugin looks for them.
+TEST_F(InstallTest, PartsLieBesideThePluginAsInTheirWheels) {
+  Wheel plugin = make_wheel();
+  const SubprocessResult python =
+      run_subprocess({"python3", "-c",
+                      "import sys, zipfile, hashlib\n"
+                      "with zipfile.ZipFile(sys.argv[1], 'w') as z:\n"
+                      "    z.writestr('vendor/bin/tool', '#!/bin/sh\\necho works')\n"
+                      "    z.writestr('vendor/lib/libmore.so', 'a library')\n"
+                      "print(hashlib.sha256(open(sys.argv[1], 'rb').read()).hexdigest(), end='')",
+                      (root_ / "cache/wheels/more-2.0-py3-none-any.whl").string()});
+  ASSERT_EQ(python.exit_code, 0) << python.errors;
+  plugin.parts.push_back({"more",
+                          "more",
+                          "2.0",
+                          python.output,
+                          "3.11",
+                          "any",
+                          {"vendor/bin/tool", "vendor/lib/libmore.so"},
+                          "run"});
+  const Wheel& part = plugin.parts[0];
+  EXPECT_FALSE(is_installed(plugin, part));
+  const fs::path library = install_plugin(plugin);
+  EXPECT_EQ(library, plugins() / "some-1.0/some_plugin/lib.so");
+  install_part(plugin, part);
+  EXPECT_TRUE(is_installed(plugin, part));
+  const SubprocessResult tool = run_subprocess({(plugins() / "some-1.0/vendor/bin/tool").string()});
+  EXPECT_EQ(tool.output, "works\n");
+  fs::remove(root_ / "cache/wheels/more-2.0-py3-none-any.whl");
+  install_part(plugin, part);  // a second time nothing is needed
+  fs::remove(plugins() / "some-1.0/vendor/lib/libmore.so");
+  EXPECT_FALSE(is_installed(plugin, part));
+  EXPECT_EQ(error_of([&] { install_part(plugin, part); }).code(), Code::kUnavailable);
+}
+
+TEST_F(InstallTest, APartOfAnotherHashIsRefused) {
+  Wheel plugin = make_wheel();
+  plugin.parts.push_back(plugin);
+  plugin.parts[0].members = {"vendor/lib/other.so"};
+  plugin.parts[0].sha256 = std::string(64, '0');
+  install_plugin(plugin);
+  EXPECT_EQ(error_of([&] { install_part(plugin, plugin.parts[0]); }).code(), Code::kDataLoss);
+}
+
 TEST_F(InstallTest, OfflineWithoutTheWheelSaysWhereItBelongs) {
   const Error error = error_of([] { install_plugin(pinned_plugin("cpu")); });
   EXPECT_EQ(error.code(), Code::kUnavailable);
@@ -146,7 +190,13 @@ TEST(PinnedWheels, EveryOneHasAHashAndAMember) {
   for (const Wheel& wheel : pinned_wheels()) {
     EXPECT_EQ(wheel.sha256.size(), 64u) << wheel.id;
     EXPECT_FALSE(wheel.members.empty()) << wheel.id;
+    for (const Wheel& part : wheel.parts) {
+      EXPECT_EQ(part.sha256.size(), 64u) << part.name;
+      EXPECT_FALSE(part.members.empty()) << part.name;
+      EXPECT_TRUE(part.kind == "compile" || part.kind == "run") << part.name;
+    }
   }
+  EXPECT_FALSE(pinned_plugin("cuda").parts.empty());
   EXPECT_EQ(error_of([] { pinned_plugin("npu"); }).code(), Code::kInvalidArgument);
 }
 

@@ -10,13 +10,15 @@
 #include "ttpu/engine/weight_loader.h"
 #include "ttpu/models/registry.h"
 #include "ttpu/pjrt/topology.h"
+#include "ttpu/plan/gpus.h"
 
 namespace ttpu::engine {
 namespace {
 
 EnginePlan plan_of(const AotRequest& request, const nn::DecoderSpec& spec, int64_t devices) {
   constexpr int64_t kNoLimit = INT64_MAX / 4;  // whether it fits is seen later
-  EnginePlan plan = plan_engine(spec, request.engine, kNoLimit, devices, kernels::Platform::kTpu);
+  EnginePlan plan =
+      plan_engine(spec, request.engine, kNoLimit, devices, platform_of_topology(request.topology));
   plan.shape.layers = request.layers;
   if (request.layers == nn::Layers::kScanned) {
     std::vector<int64_t>& blocks = plan.shape.group_blocks;
@@ -93,12 +95,31 @@ void add_cost(const EngineProgram& program, plan::ProgramReport* report) {
   report->cache_written_bytes = cost.cache_written_bytes;
 }
 
+// Empty where the plugin has none.
+pjrt::Options cost_analysis(const pjrt::Executable& executable) {
+  try {
+    return executable.cost_analysis();
+  } catch (const Error& error) {
+    if (error.code() != Code::kUnimplemented) throw;
+    return {};
+  }
+}
+
 double property(const pjrt::Options& properties, const std::string& name) {
   const auto found = properties.find(name);
   if (found == properties.end()) return -1;
   if (const auto* value = std::get_if<float>(&found->second)) return static_cast<double>(*value);
   if (const auto* value = std::get_if<int64_t>(&found->second)) return static_cast<double>(*value);
   return -1;
+}
+
+// Of TPU programs: the reader knows their schedules alone.
+void add_schedule(const pjrt::Executable& executable, plan::ProgramReport* report) {
+  report->schedule =
+      plan::schedule_cost(executable.optimized_program(), plan::parse_slice(report->topology));
+  report->ici_bytes = report->schedule.ici_bytes;
+  report->compiler_cycles = report->schedule.cycles;
+  report->uncounted_loops = std::max(report->uncounted_loops, report->schedule.uncounted_loops);
 }
 
 // What the compiler says of the program it made.
@@ -114,26 +135,20 @@ void add_compiled(const pjrt::Executable& executable, plan::ProgramReport* repor
   report->free_bytes = report->hbm_bytes - report->total_bytes;
   report->temporary_traffic_bytes = 2.0 * static_cast<double>(stats.temporaries);
   report->peak_bytes = stats.peak;
-  report->schedule =
-      plan::schedule_cost(executable.optimized_program(), plan::parse_slice(report->topology));
-  report->ici_bytes = report->schedule.ici_bytes;
-  report->compiler_cycles = report->schedule.cycles;
-  report->uncounted_loops = std::max(report->uncounted_loops, report->schedule.uncounted_loops);
-  const pjrt::Options properties = executable.cost_analysis();
+  if (plan::gpu_of_topology(report->topology) == nullptr) {
+    add_schedule(executable, report);
+  }
+  const pjrt::Options properties = cost_analysis(executable);
   report->compiler_flops = property(properties, "flops");
   report->compiler_bytes = property(properties, "bytes accessed");
 }
 
 plan::ProgramReport compile_with(const AotRequest& request, const nn::DecoderSpec& spec,
-                                 const pjrt::Topology& topology,
-                                 const std::shared_ptr<kernels::TpuKernels>& tpu_kernels) {
-  const plan::Chip& chip = plan::chip_of_topology(request.topology);
+                                 const pjrt::Topology& topology, const kernels::Target& target) {
+  const plan::Chip& chip = plan::device_of_topology(request.topology);
   const auto devices = topology.devices();
   const EnginePlan plan = plan_of(request, spec, static_cast<int64_t>(devices.size()));
   const Bucket bucket = bucket_of(plan, request.phase);
-  kernels::Target target;
-  target.platform = kernels::Platform::kTpu;
-  target.tpu = tpu_kernels;
   const DType dtype = request.engine.dtype;
   const WeightOptions weights{dtype, request.engine.expand_weights, request.engine.quantization};
   EngineProgram program =
@@ -150,7 +165,7 @@ plan::ProgramReport compile_with(const AotRequest& request, const nn::DecoderSpe
   report.max_model_len = plan.options.max_model_len;
   report.layers = request.layers == nn::Layers::kScanned ? "scanned" : "unrolled";
   report.hbm_bytes = chip.hbm_bytes;
-  if (tpu_kernels) report.kernels = tpu_kernels->choices();
+  if (target.tpu) report.kernels = target.tpu->choices();
   add_arguments(program, plan.layout, &report);
   require_fit(report);
   add_cost(program, &report);
@@ -175,8 +190,34 @@ plan::ProgramReport compile_with(const AotRequest& request, const nn::DecoderSpe
 
 }  // namespace
 
+kernels::Platform platform_of_topology(const std::string& name) {
+  return plan::gpu_of_topology(name) != nullptr ? kernels::Platform::kCuda
+                                                : kernels::Platform::kTpu;
+}
+
+std::string plugin_of_topology(const std::string& name) {
+  return platform_of_topology(name) == kernels::Platform::kCuda ? "cuda" : "tpu";
+}
+
+kernels::Target target_of_topology(const std::string& name, bool custom_calls) {
+  kernels::Target target;
+  target.platform = platform_of_topology(name);
+  if (custom_calls && target.platform == kernels::Platform::kTpu) {
+    target.tpu = std::make_shared<kernels::TpuKernels>(plan::chip_of_topology(name).name);
+  }
+  return target;
+}
+
 pjrt::Topology create_topology(const std::string& name) {
-  plan::chip_of_topology(name);  // refuses what is not CHIP:SHAPE before anything is loaded
+  plan::device_of_topology(name);  // refuses an unknown name before anything is loaded
+  if (const plan::Gpu* gpu = plan::gpu_of_topology(name)) {
+    const int64_t count = plan::gpus_of_topology(name);
+    const auto plugin = pjrt::load_plugin(pjrt::find_plugin("cuda"));
+    // Partitions, hosts of each, devices of each.
+    return pjrt::Topology::create(
+        plugin, gpu->kind,
+        {{"target_config", plan::target_config(*gpu)}, {"topology", fmt::format("1x1x{}", count)}});
+  }
   const auto plugin = pjrt::load_plugin(pjrt::find_plugin("tpu"));
   try {
     return pjrt::Topology::create(plugin, name);
@@ -194,15 +235,13 @@ plan::ProgramReport compile_ahead(const AotRequest& request) {
     spec.layers.resize(static_cast<size_t>(request.first_layers));
   }
   const pjrt::Topology topology = create_topology(request.topology);
-  if (!request.engine.custom_calls) return compile_with(request, spec, topology, nullptr);
-  const auto tpu_kernels =
-      std::make_shared<kernels::TpuKernels>(plan::chip_of_topology(request.topology).name);
+  const kernels::Target target = target_of_topology(request.topology, request.engine.custom_calls);
   try {
-    return compile_with(request, spec, topology, tpu_kernels);
+    return compile_with(request, spec, topology, target);
   } catch (const Error& error) {
-    if (!tpu_kernels->take_back(error.what())) throw;
+    if (target.tpu == nullptr || !target.tpu->take_back(error.what())) throw;
   }
-  return compile_with(request, spec, topology, tpu_kernels);
+  return compile_with(request, spec, topology, target);
 }
 
 }  // namespace ttpu::engine

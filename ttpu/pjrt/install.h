@@ -10,14 +10,18 @@ namespace ttpu::pjrt {
 
 // One pinned wheel of wheels.json.
 struct Wheel {
-  std::string id;    // "cpu", "tpu"
+  std::string id;    // "cpu", "tpu", "cuda"
   std::string name;  // of the project in the package registry
   std::string version;
   std::string sha256;  // of the wheel file, in hexadecimal
   std::string python_version;
   std::string platform;
   std::vector<std::string> members;  // files to unpack; the first of a plugin is its library
-  std::string kind;                  // "plugin" or "headers"
+  std::string
+      kind;  // "plugin", "headers"; of a part "compile" or "run": what cannot be done without
+  // Wheels with libraries and programs that the plugin needs, and looks for where they lie beside
+  // it in a Python environment: all keep the folders that they have in their wheels.
+  std::vector<Wheel> parts = {};
 };
 const std::vector<Wheel>& pinned_wheels();
 // Throws kInvalidArgument and lists the ids of plugins.
@@ -31,6 +35,12 @@ std::filesystem::path installed_path(const Wheel& wheel);
 // there. Returns installed_path. On any failure nothing is left behind. Throws kUnavailable (no
 // download), kDataLoss (another hash, a broken archive), kResourceExhausted (disk full).
 std::filesystem::path install_plugin(const Wheel& wheel);
+
+// The same for one of the plugin's parts; the plugin is installed first.
+void install_part(const Wheel& plugin, const Wheel& part);
+bool is_installed(const Wheel& plugin, const Wheel& part);
+// The names of those that `path`, the library of a plugin of TTPU's cache, lacks.
+std::vector<std::string> missing_parts(const std::filesystem::path& path);
 
 // The steps, for tests: check `file` against the wheel's hash; unpack its libraries into
 // `folder`, which appears whole or not at all.

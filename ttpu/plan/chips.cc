@@ -6,6 +6,7 @@
 #include <fmt/ranges.h>
 
 #include "ttpu/base/error.h"
+#include "ttpu/plan/gpus.h"
 
 namespace ttpu::plan {
 namespace {
@@ -53,11 +54,14 @@ const Chip& chip_of_topology(std::string_view topology) {
     if (chip.name == name) return chip;
     known += known.empty() ? chip.name : ", " + chip.name;
   }
+  require(gpu_of_topology(topology) == nullptr,
+          "[topology] \"{}\" is a GPU, and what programs cost is known here for TPUs alone ({}); "
+          "`ttpu compile` compiles for GPUs and tells their memory",
+          topology, known);
   fail(Code::kInvalidArgument,
-       "[topology] \"{}\" names no TPU that is known here; write CHIP:SHAPE with one of the chips "
-       "{}, "
-       "such as v5e:2x2 or v5p:2x2x1",
-       topology, known);
+       "[topology] \"{}\" names no TPU and no GPU that is known here; write CHIP:SHAPE with one of "
+       "the chips {}, such as v5e:2x2 or v5p:2x2x1, or GPU:NUMBER with one of {}, such as h100:8",
+       topology, known, fmt::join(gpu_names(), ", "));
 }
 
 const Chip* chip_of_kind(std::string_view kind) {

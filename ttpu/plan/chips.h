@@ -52,7 +52,7 @@ struct Compute {
 
 const std::vector<Chip>& chips();
 
-// The chip of a topology's name. Throws kInvalidArgument and lists the names that are known.
+// The TPU of a topology's name. Throws kInvalidArgument, for GPUs too, and lists the known names.
 const Chip& chip_of_topology(std::string_view topology);
 
 // That of a device as PJRT names its kind ("TPU v5 lite"); null for what is not known.

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <functional>
 
+#include "ttpu/plan/gpus.h"
 #include "ttpu/plan/json_fields.h"
 
 namespace ttpu::plan {
@@ -82,9 +83,15 @@ Cell traffic(double ProgramReport::*field) {
   return [field](const ProgramReport& report) { return bytes(report.*field); };
 }
 
-const std::vector<std::pair<const char*, Cell>>& rows() {
+struct TableRow {
+  const char* label;
+  Cell cell;
+  bool of_schedule = false;  // needs the schedule to have been read
+};
+
+const std::vector<TableRow>& rows() {
   using R = ProgramReport;
-  static const std::vector<std::pair<const char*, Cell>> kRows = {
+  static const std::vector<TableRow> kRows = {
       {"HBM of a device", nullptr},
       {"  weights", memory(&R::weight_bytes)},
       {"  cache", memory(&R::cache_bytes)},
@@ -106,25 +113,28 @@ const std::vector<std::pair<const char*, Cell>>& rows() {
       {"  bytes (compiler)",
        [](const R& r) { return r.compiler_bytes < 0 ? "not given" : bytes(r.compiler_bytes); }},
       {"  cycles (compiler)",
-       [](const R& r) { return r.compiler_cycles == 0 ? "not given" : count(r.compiler_cycles); }},
-      {"  sent to others", traffic(&R::ici_bytes)},
+       [](const R& r) { return r.compiler_cycles == 0 ? "not given" : count(r.compiler_cycles); },
+       true},
+      {"  sent to others", traffic(&R::ici_bytes), true},
       {"Least time", nullptr},
       {"  compute", [](const R& r) { return seconds(r.estimate.compute_seconds); }},
       {"  HBM", [](const R& r) { return seconds(r.estimate.hbm_seconds); }},
-      {"  interconnect", [](const R& r) { return seconds(r.estimate.interconnect_seconds); }},
+      {"  interconnect", [](const R& r) { return seconds(r.estimate.interconnect_seconds); }, true},
       {"  step", [](const R& r) { return seconds(r.estimate.seconds); }},
       {"  bound", [](const R& r) { return r.estimate.bound; }},
       {"  tokens/s", [](const R& r) { return fmt::format("{:.0f}", r.tokens_per_second); }},
-      {"As scheduled", nullptr},
-      {"  estimate", [](const R& r) { return seconds(r.schedule.seconds); }},
-      {"  waits for copies", [](const R& r) { return seconds(r.schedule.exposed_copy_seconds); }},
+      {"As scheduled", nullptr, true},
+      {"  estimate", [](const R& r) { return seconds(r.schedule.seconds); }, true},
+      {"  waits for copies", [](const R& r) { return seconds(r.schedule.exposed_copy_seconds); },
+       true},
       {"  waits for others",
-       [](const R& r) { return seconds(r.schedule.exposed_collective_seconds); }},
-      {"  flops", [](const R& r) { return count(r.schedule.flops); }},
-      {"  of 8 bits", [](const R& r) { return count(r.schedule.int8_ops + r.schedule.fp8_flops); }},
-      {"  HBM bytes", [](const R& r) { return bytes(r.schedule.hbm_bytes); }},
-      {"  limit", [](const R& r) { return seconds(r.schedule.limit_seconds); }},
-      {"  bound", [](const R& r) { return r.schedule.bound; }},
+       [](const R& r) { return seconds(r.schedule.exposed_collective_seconds); }, true},
+      {"  flops", [](const R& r) { return count(r.schedule.flops); }, true},
+      {"  of 8 bits", [](const R& r) { return count(r.schedule.int8_ops + r.schedule.fp8_flops); },
+       true},
+      {"  HBM bytes", [](const R& r) { return bytes(r.schedule.hbm_bytes); }, true},
+      {"  limit", [](const R& r) { return seconds(r.schedule.limit_seconds); }, true},
+      {"  bound", [](const R& r) { return r.schedule.bound; }, true},
       {"Compiled in", [](const R& r) { return fmt::format("{:.1f} s", r.compile_seconds); }},
   };
   return kRows;
@@ -173,12 +183,20 @@ std::string to_table(const std::vector<ProgramReport>& reports) {
     table += fmt::format("{:>16}", fmt::format("{}, {}", report.tokens, report.sequences));
   }
   table += "\n";
-  for (const auto& [label, cell] : rows()) {
+  const bool scheduled = gpu_of_topology(first.topology) == nullptr;
+  for (const auto& [label, cell, of_schedule] : rows()) {
+    if (of_schedule && !scheduled) continue;
     table += fmt::format("{:<22}", label);
     for (const ProgramReport& report : reports) {
       if (cell) table += fmt::format("{:>16}", cell(report));
     }
     table += "\n";
+  }
+  if (!scheduled) {
+    table +=
+        "The least time is that of the program's own flops and bytes at the device's peaks. How "
+        "the "
+        "compiler scheduled it, and what it sends to other devices, is priced for TPUs alone.\n";
   }
   for (const ProgramReport& report : reports) {
     if (report.uncounted_loops == 0) continue;

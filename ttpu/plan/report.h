@@ -50,7 +50,7 @@ struct ProgramReport {
   double compiler_flops = -1;
   double compiler_bytes = -1;
   double compiler_cycles = 0;  // see ScheduleCost; 0 when it gives none
-  ScheduleCost schedule;
+  ScheduleCost schedule;       // of TPU programs; else all zero, as ici_bytes
 
   StepEstimate estimate;
   double tokens_per_second = 0;
