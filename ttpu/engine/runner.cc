@@ -106,9 +106,7 @@ Runner::Runner(const nn::DecoderSpec& spec, const std::filesystem::path& weights
 namespace {
 
 bool same_order(const std::vector<nn::WeightDecl>& a, const std::vector<nn::WeightDecl>& b) {
-  return std::ranges::equal(a, b, [](const nn::WeightDecl& one, const nn::WeightDecl& other) {
-    return one.names == other.names && one.row_offset == other.row_offset;
-  });
+  return std::ranges::equal(a, b, nn::same_weight);
 }
 
 }  // namespace

@@ -26,6 +26,7 @@ Piece piece_of(int64_t index, int64_t size, int64_t local, int64_t offset) {
 }
 
 Part part_of_device(const nn::WeightDecl& decl, const parallel::Mesh& mesh, int64_t device) {
+  if (decl.places > 0) device = parallel::device_after(mesh, decl.ring, decl.places, device);
   Part part;
   const size_t rank = decl.dims.size();
   const size_t rows = rank > 1 ? rank - 2 : 0;

@@ -3,43 +3,14 @@
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
 #include "ttpu/kernels/rotary/rotary.h"
+#include "ttpu/nn/heads.h"
 #include "ttpu/parallel/collectives.h"
 
 namespace ttpu::nn {
 namespace {
 
-struct Projections {
-  ir::Value q, k, v;  // [tokens, heads, head_dim]
-};
-
 ir::Value split_heads(ir::Value x, int64_t heads) {
   return ir::reshape(x, {x.dim(0), heads, x.dim(1) / heads});
-}
-
-// What a device has of the heads.
-struct Heads {
-  int64_t units = 0;  // into which all query heads may be divided
-  parallel::Division q_division, kv_division;
-  int64_t q = 0, kv = 0;
-  // The cache's positions are divided among devices with the same KV heads.
-  parallel::Division context;
-  // Query heads that those devices have apart from each other and attend with together.
-  parallel::Division apart;
-};
-
-Heads divide_heads(const parallel::Layout& layout, int64_t heads, int64_t kv_heads) {
-  Heads result;
-  result.kv_division = layout.division("kv_heads", kv_heads);
-  // Finer than KV heads only where a device has one of them.
-  result.units = result.kv_division.parts == kv_heads ? heads : kv_heads;
-  result.q_division = layout.division("heads", result.units);
-  result.q = heads / result.q_division.parts;
-  result.kv = kv_heads / result.kv_division.parts;
-  result.context = without(layout.mesh(), layout.division("context"), result.kv_division);
-  if (!result.context.whole()) {
-    result.apart = without(layout.mesh(), result.q_division, result.kv_division);
-  }
-  return result;
 }
 
 kernels::ContextParts context_parts(const Context& context, const Heads& heads,
@@ -49,61 +20,6 @@ kernels::ContextParts context_parts(const Context& context, const Heads& heads,
       heads.context.parts, parallel::part_index(function, mesh, heads.context),
       [&mesh, parts = heads.context](ir::Value x) { return parallel::sum(x, mesh, parts); },
       [&mesh, parts = heads.context](ir::Value x) { return parallel::maximum(x, mesh, parts); }};
-}
-
-Projections fused_projection(Context& context, const AttentionSpec& spec, const Heads& heads,
-                             ir::Value x) {
-  const int64_t q = spec.heads * spec.head_dim;
-  const int64_t kv = spec.kv_heads * spec.head_dim;
-  LinearSpec fused{spec.qkv,           spec.hidden,     q + 2 * kv,   spec.qkv_bias,
-                   {"heads", "embed"}, spec.transposed, {heads.units}};
-  const auto product = [&] {
-    return of_all_tokens(
-        context, x, [&](ir::Value rows) { return ir::Values{linear(context, fused, rows)}; })[0];
-  };
-  if (spec.layout == AttentionSpec::Layout::kConcatenated) {
-    fused.segments = {{q, "heads", heads.units},
-                      {kv, "kv_heads", spec.kv_heads},
-                      {kv, "kv_heads", spec.kv_heads}};
-    const ir::Value all = product();
-    const int64_t own_q = heads.q * spec.head_dim;
-    const int64_t own_kv = heads.kv * spec.head_dim;
-    return {split_heads(ir::slice_in_dim(all, 1, 0, own_q), heads.q),
-            split_heads(ir::slice_in_dim(all, 1, own_q, own_q + own_kv), heads.kv),
-            split_heads(ir::slice_in_dim(all, 1, own_q + own_kv, own_q + 2 * own_kv), heads.kv)};
-  }
-  // Each head's q, k and v stand together.
-  const ir::Value joined = product();
-  const int64_t tokens = joined.dim(0);
-  const ir::Value all = ir::reshape(joined, {tokens, heads.q, 3, spec.head_dim});
-  const auto part = [&](int64_t i) {
-    return ir::reshape(ir::slice(all, {0, 0, i, 0}, {tokens, heads.q, i + 1, spec.head_dim}),
-                       {tokens, heads.q, spec.head_dim});
-  };
-  return {part(0), part(1), part(2)};
-}
-
-Projections project(Context& context, const AttentionSpec& spec, const Heads& heads, ir::Value x) {
-  if (!spec.qkv.empty()) return fused_projection(context, spec, heads, x);
-  const int64_t q = spec.heads * spec.head_dim;
-  const int64_t kv = spec.kv_heads * spec.head_dim;
-  const auto part_of = [&](const std::string& name, int64_t rows, const char* axis, int64_t units) {
-    return LinearSpec{name, spec.hidden, rows, spec.qkv_bias, {axis, "embed"}, false, {units}};
-  };
-  const std::vector<LinearSpec> parts = {part_of(spec.q, q, "heads", heads.units),
-                                         part_of(spec.k, kv, "kv_heads", spec.kv_heads),
-                                         part_of(spec.v, kv, "kv_heads", spec.kv_heads)};
-  std::vector<kernels::WeightOperand> weights;
-  std::vector<std::optional<ir::Value>> biases;
-  for (const LinearSpec& part : parts) {
-    weights.push_back(linear_weight(context, part));
-    biases.push_back(linear_bias(context, part));
-  }
-  const ir::Values out = of_all_tokens(context, x, [&](ir::Value rows) {
-    return ir::Values(kernels::linear_group(context.target(), rows, weights, biases));
-  });
-  return {split_heads(out[0], heads.q), split_heads(out[1], heads.kv),
-          split_heads(out[2], heads.kv)};
 }
 
 ir::Value head_norm(Context& context, const AttentionSpec& spec, const NormSpec& norm_spec,
@@ -198,16 +114,7 @@ LayerResult attention(Context& context, const AttentionSpec& spec, ir::Value x, 
       inputs.batch_for(spec.sliding_window), options);
   const ir::Value output = parallel::own_part(result.output, 1, mesh, own.apart);
   const ir::Value joined = ir::reshape(output, {output.dim(0), own.q * spec.head_dim});
-  return {linear_sum(context,
-                     {spec.o,
-                      spec.heads * spec.head_dim,
-                      spec.hidden,
-                      spec.o_bias,
-                      {"embed", "heads"},
-                      spec.transposed,
-                      {0, own.units}},
-                     joined),
-          result.cache};
+  return {project_output(context, spec, own, joined), result.cache};
 }
 
 LayerResult attention(Context& context, const MlaSpec& spec, ir::Value own_x, ir::Value cache,

@@ -32,7 +32,7 @@ bool alike(const LayerTrace& a, const LayerTrace& b) {
   const auto same = [](const WeightDecl& one, const WeightDecl& other) {
     return one.dims == other.dims && one.transposed == other.transposed &&
            one.row_stride == other.row_stride && one.row_offset == other.row_offset &&
-           one.names.size() == other.names.size();
+           one.places == other.places && one.names.size() == other.names.size();
   };
   return a.program == b.program && std::ranges::equal(a.weights, b.weights, same);
 }
@@ -40,9 +40,8 @@ bool alike(const LayerTrace& a, const LayerTrace& b) {
 std::vector<std::string> names_in_all(const std::vector<LayerTrace>& traces, size_t first,
                                       size_t period, const WeightDecl& decl) {
   const std::vector<WeightDecl>& own = traces[first].weights;
-  const auto found = std::ranges::find_if(own, [&](const WeightDecl& known) {
-    return known.names == decl.names && known.row_offset == decl.row_offset;
-  });
+  const auto found =
+      std::ranges::find_if(own, [&](const WeightDecl& known) { return same_weight(known, decl); });
   const auto index = static_cast<size_t>(found - own.begin());
   std::vector<std::string> all;
   for (size_t i = first; i < traces.size(); i += period) {

@@ -17,6 +17,8 @@ kernels::WeightOperand linear_weight(Context& context, const LinearSpec& spec) {
   decl.units = spec.units;
   decl.segments = spec.segments;
   decl.quantizable = spec.quantizable;
+  decl.ring = spec.ring;
+  decl.places = spec.places;
   return context.matrix(std::move(decl));
 }
 
@@ -28,6 +30,8 @@ std::optional<ir::Value> linear_bias(Context& context, const LinearSpec& spec) {
   if (!spec.axes.empty()) decl.axes = {spec.axes[0]};
   if (!spec.units.empty()) decl.units = {spec.units[0]};
   decl.segments = spec.segments;
+  decl.ring = spec.ring;
+  decl.places = spec.places;
   return context.tensor(std::move(decl));
 }
 
@@ -50,12 +54,12 @@ bool goes_round(const Context& context, const LinearSpec& spec) {
   return context.ring() && columns_of(context, spec) == context.tokens();
 }
 
+}  // namespace
+
 ir::Value with_bias(Context& context, const LinearSpec& spec, ir::Value sum) {
   const std::optional<ir::Value> bias = linear_bias(context, spec);
   return bias ? sum + ir::convert(*bias, sum.dtype()) : sum;
 }
-
-}  // namespace
 
 ir::Value linear_sum(Context& context, const LinearSpec& spec, ir::Value x) {
   const parallel::Division division = columns_of(context, spec);

@@ -21,6 +21,8 @@ struct LinearSpec {
   Dims units = {};          // as WeightDecl has them
   std::vector<Segment> segments = {};
   bool quantizable = true;  // as WeightDecl has it
+  parallel::Division ring = {};
+  int64_t places = 0;  // as WeightDecl has them
 };
 kernels::WeightOperand linear_weight(Context& context, const LinearSpec& spec);
 std::optional<ir::Value> linear_bias(Context& context, const LinearSpec& spec);
@@ -30,6 +32,8 @@ ir::Value linear(Context& context, const LinearSpec& spec, ir::Value x,
 // Where columns are divided, x is what the device has of its features; the devices' products are
 // added, and the sum is the device's part of the tokens.
 ir::Value linear_sum(Context& context, const LinearSpec& spec, ir::Value x);
+// The bias, if it has one, of a sum of devices' products.
+ir::Value with_bias(Context& context, const LinearSpec& spec, ir::Value sum);
 
 // Between attention and MLP a device may have a part of the tokens (Context::tokens). All of them:
 ir::Value all_tokens(Context& context, ir::Value x);

@@ -2,6 +2,8 @@
 
 #include <numeric>
 
+#include <fmt/format.h>
+
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
 
@@ -54,15 +56,17 @@ void divide(const parallel::Layout& layout, WeightDecl* decl) {
 namespace {
 
 std::string argument_name(const WeightDecl& decl) {
+  const std::string name =
+      decl.places == 0 ? decl.names[0] : fmt::format("{}_of_{}_after", decl.names[0], decl.places);
   switch (decl.part) {
     case WeightDecl::Part::kScales:
-      return decl.names[0] + "_scale";
+      return name + "_scale";
     case WeightDecl::Part::kZeroPoints:
-      return decl.names[0] + "_zero_point";
+      return name + "_zero_point";
     case WeightDecl::Part::kValues:
       break;
   }
-  return decl.names[0];
+  return name;
 }
 
 }  // namespace
@@ -78,6 +82,15 @@ parallel::Placement argument_placement(const WeightDecl& decl, const parallel::M
   parallel::Placement placement = decl.placement;
   if (!decl.stages.whole()) placement.at(0) = parallel::join(mesh, decl.stages, placement.at(0));
   return placement;
+}
+
+bool same_weight(const WeightDecl& one, const WeightDecl& other) {
+  return one.names == other.names && one.row_offset == other.row_offset &&
+         one.places == other.places;
+}
+
+Context::Key Context::key_of(const WeightDecl& decl) {
+  return {decl.names.at(0), decl.row_offset, decl.places, decl.part};
 }
 
 WeightDecl of_stage(const WeightDecl& decl, int64_t stage) {
@@ -101,7 +114,7 @@ ir::Value Context::of_turn(ir::Value value) const {
 
 const Context::Entry& Context::declare(WeightDecl decl) {
   if (loop_) decl = loop_->stacked(decl);
-  const auto found = by_name_.find({decl.names.at(0), decl.row_offset, decl.part});
+  const auto found = by_name_.find(key_of(decl));
   if (found != by_name_.end()) {
     require(weights_[found->second.index].dims == decl.dims,
             "[weights] '{}' is declared as {} and as {}", decl.names[0],
@@ -128,17 +141,17 @@ const Context::Entry& Context::declare(WeightDecl decl) {
 const Context::Entry& Context::add(WeightDecl decl) {
   const ir::Value value =
       function_->add_argument(argument_shape(decl), names_arguments_ ? argument_name(decl) : "");
-  const std::tuple key(decl.names[0], decl.row_offset, decl.part);
+  const Key key = key_of(decl);
   weights_.push_back(std::move(decl));
   return by_name_.emplace(key, Entry{value, weights_.size() - 1}).first->second;
 }
 
 ir::Value Context::declare_part(size_t index, WeightDecl::Part part) {
   WeightDecl decl = weights_[index];
-  const auto found = by_name_.find({decl.names[0], decl.row_offset, part});
+  decl.part = part;
+  const auto found = by_name_.find(key_of(decl));
   if (found != by_name_.end()) return of_turn(found->second.value);
   const Quantization& quantization = *decl.quantization;
-  decl.part = part;
   decl.dtype = part == WeightDecl::Part::kScales ? quantization.scales : DType::kBF16;
   if (quantization.group == 0) {
     decl.dims.pop_back();

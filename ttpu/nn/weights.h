@@ -52,6 +52,10 @@ struct WeightDecl {
   // second row from `row_offset`.
   int64_t row_stride = 1;
   int64_t row_offset = 0;
+  // Of a weight of which a device has more parts than its own: the part of the device that is
+  // `places` after it, in the order of `ring`'s parts.
+  parallel::Division ring = {};
+  int64_t places = 0;
 
   // The form of the program's argument.
   DType dtype = DType::kF32;
@@ -71,6 +75,9 @@ struct WeightFormat {
   Encoding encoding = Encoding::kDense;
   std::optional<Quantization> quantization = {};
 };
+
+// The same numbers of the checkpoint.
+bool same_weight(const WeightDecl& one, const WeightDecl& other);
 
 // Decides the form of a declared weight: from the checkpoint, or from the wish alone when there is
 // none.
@@ -165,8 +172,10 @@ class Context {
   bool names_arguments_ = true;
   std::optional<Loop> loop_;
   std::vector<WeightDecl> weights_;
-  // By first name, row offset and part.
-  std::map<std::tuple<std::string, int64_t, WeightDecl::Part>, Entry> by_name_;
+  // By first name, row offset, places and part.
+  using Key = std::tuple<std::string, int64_t, int64_t, WeightDecl::Part>;
+  static Key key_of(const WeightDecl& decl);
+  std::map<Key, Entry> by_name_;
 };
 
 }  // namespace ttpu::nn

@@ -110,6 +110,14 @@ std::vector<Dims> groups_of(const Mesh& mesh, const Division& division) {
   return groups;
 }
 
+int64_t device_after(const Mesh& mesh, const Division& division, int64_t places, int64_t device) {
+  const auto part = static_cast<size_t>(part_of(mesh, division, device));
+  for (const Dims& group : groups_of(mesh, division)) {
+    if (group[part] == device) return group[(part + static_cast<size_t>(places)) % group.size()];
+  }
+  return device;
+}
+
 Division without(const Mesh& mesh, const Division& a, const Division& b) {
   Division result;
   for (const std::string& name : a.factors) {

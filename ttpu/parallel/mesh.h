@@ -58,6 +58,8 @@ struct Division {
 int64_t part_of(const Mesh& mesh, const Division& division, int64_t device);
 // Devices that differ in nothing but their part, each group in the order of the parts.
 std::vector<Dims> groups_of(const Mesh& mesh, const Division& division);
+// The one that is `places` after it in its group, the first coming after the last.
+int64_t device_after(const Mesh& mesh, const Division& division, int64_t places, int64_t device);
 // The factors of `a` that are not in `b`.
 Division without(const Mesh& mesh, const Division& a, const Division& b);
 // The factors of both, those of `a` first.

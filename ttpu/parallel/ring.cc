@@ -39,13 +39,13 @@ std::pair<ir::Value, ir::Value> Ring::halves(ir::Value own) {
   return {of(1), of(-1)};
 }
 
-ir::Value Ring::send(ir::Value x, int64_t direction) const {
+ir::Value Ring::send(ir::Value x, int64_t places) const {
   std::vector<std::pair<int64_t, int64_t>> pairs;
   for (const Dims& group : groups_of(mesh_, division_)) {
     const auto size = static_cast<int64_t>(group.size());
     for (int64_t i = 0; i < size; ++i) {
       pairs.emplace_back(group[static_cast<size_t>(i)],
-                         group[static_cast<size_t>(modulo(i + direction, size))]);
+                         group[static_cast<size_t>(modulo(i + places, size))]);
     }
   }
   return ir::collective_permute(x, pairs);
@@ -132,6 +132,38 @@ ir::Value Ring::gather_sum_scatter(ir::Value own, const Product& product) const 
         direction));
   }
   return ir::concatenate(sums, 0);
+}
+
+std::vector<ir::Values> Ring::trade(const ForDevice& made) const {
+  std::vector<ir::Values> received(static_cast<size_t>(division_.parts));
+  // The longest ways first: what is made for the others runs beside them.
+  for (int64_t i = division_.parts - 1; i >= 0; --i) {
+    const int64_t k = i % 2 == 0 ? i / 2 : division_.parts - (i + 1) / 2;
+    for (const ir::Value value : made(k)) {
+      received[static_cast<size_t>(k)].push_back(k == 0 ? value : send(value, k));
+    }
+  }
+  return received;
+}
+
+ir::Value Ring::in_order(const ir::Values& rows_of) const {
+  const ir::Value own = rows_of.at(0);
+  Dims dims = own.dims();
+  dims[0] *= division_.parts;
+  ir::Value all = ir::full(own.function(), {own.dtype(), dims}, 0);
+  for (int64_t k = 0; k < division_.parts; ++k) {
+    const ir::Value row = first_row(own.function(), -k, own.dim(0));
+    all =
+        ir::dynamic_update_slice(all, rows_of[static_cast<size_t>(k)], starts_at(row, own.rank()));
+  }
+  return all;
+}
+
+ir::Value Ring::rows_of(ir::Value all, int64_t places) const {
+  Dims dims = all.dims();
+  dims[0] /= division_.parts;
+  const ir::Value row = first_row(all.function(), places, dims[0]);
+  return ir::dynamic_slice(all, starts_at(row, all.rank()), dims);
 }
 
 }  // namespace ttpu::parallel

@@ -8,6 +8,7 @@
 
 #include <functional>
 #include <utility>
+#include <vector>
 
 #include "ttpu/ir/value.h"
 #include "ttpu/parallel/mesh.h"
@@ -30,6 +31,14 @@ class Ring {
   ir::Value sum_scatter(ir::Value x, const Product& product) const;
   // sum_scatter of the gathered rows, which never stand together.
   ir::Value gather_sum_scatter(ir::Value own, const Product& product) const;
+  // From each device what it made for this one, the k-th from that k places before it. `made(k)`:
+  // for the device k places after.
+  using ForDevice = std::function<ir::Values(int64_t places)>;
+  std::vector<ir::Values> trade(const ForDevice& made) const;
+  // The rows of all parts in order, given those of the devices k places before, for each k.
+  ir::Value in_order(const ir::Values& rows_of) const;
+  // Of all rows in order those of the device k places after.
+  ir::Value rows_of(ir::Value all, int64_t places) const;
 
  private:
   using Rows = std::function<ir::Value(int64_t ahead)>;
@@ -39,7 +48,8 @@ class Ring {
   ir::Values passing(ir::Value own_half, int64_t direction) const;
   // `rows(k)`: what the device adds for the one k places after it.
   ir::Value sum(const Rows& rows, int64_t direction) const;
-  ir::Value send(ir::Value x, int64_t direction) const;
+  // To the device so many places after.
+  ir::Value send(ir::Value x, int64_t places) const;
   // The first row of the part that is `places` after the device's own, where parts have `rows`.
   ir::Value first_row(ir::Function& function, int64_t places, int64_t rows) const;
 

@@ -33,6 +33,8 @@ Rules with(Rules rules, const std::string& logical_axis) {
   return rules;
 }
 
+Rules ulysses(const Rules& rules) { return with(with(rules, "tokens"), "projected_tokens"); }
+
 }  // namespace
 
 const std::vector<Strategy>& strategies() {
@@ -42,10 +44,15 @@ const std::vector<Strategy>& strategies() {
        "tensor; in long prefills norms and residual sums are divided by tokens, and what is sent "
        "travels beside the products",
        with(tensor_rules(), "tokens")},
+      {"ulysses",
+       "sequence, and every device has the attention's projections of all heads: it multiplies its "
+       "own tokens, and less is sent",
+       ulysses(tensor_rules())},
       {"context", "tensor, and the cache of KV heads that are too few divided by positions",
        with(tensor_rules(), "context")},
       {"expert", "tensor, but experts stay whole and are spread over all devices", expert_rules()},
       {"expert_sequence", "expert and sequence", with(expert_rules(), "tokens")},
+      {"expert_ulysses", "expert and ulysses", ulysses(expert_rules())},
       {"expert_context", "expert and context", with(expert_rules(), "context")},
   };
   return kStrategies;

@@ -12,8 +12,8 @@ namespace ttpu::parallel {
 
 // Logical axes of weights: "vocab", "heads", "kv_heads", "mlp" (inner dimension of a dense MLP),
 // "experts", "expert_mlp" (that of each expert). Of what is computed: "batch" (sequences), "tokens"
-// (between attention and MLP), "context" (positions of a sequence in the cache), "stages" (runs of
-// layers).
+// (between attention and MLP), "projected_tokens" (in the projections of the attention), "context"
+// (positions of a sequence in the cache), "stages" (runs of layers).
 struct Strategy {
   std::string name;
   std::string summary;

@@ -31,10 +31,15 @@ bool divides_positions(const Candidate& candidate) {
   return candidate.strategy.ends_with("context");
 }
 
+// Devices have the attention's projections of all heads.
+bool has_all_projections(const Candidate& candidate) {
+  return candidate.strategy.ends_with("ulysses");
+}
+
 // Collectives run beside the products of so many tokens: nn::Context::divide_tokens.
 bool overlaps(const Candidate& candidate, double tokens) {
-  return candidate.strategy.ends_with("sequence") && candidate.tensor > 1 &&
-         tokens / as_double(candidate.tensor) >= nn::kLeastTokensOnTpu;
+  return (candidate.strategy.ends_with("sequence") || has_all_projections(candidate)) &&
+         candidate.tensor > 1 && tokens / as_double(candidate.tensor) >= nn::kLeastTokensOnTpu;
 }
 
 // How many parts the cache of a layer is divided into.
@@ -54,9 +59,10 @@ double cache_width(const ModelFacts& facts, const Candidate& candidate, double l
   return sum;
 }
 
-// Bytes of weights of layers on a device, of all experts or of those that a step reads.
+// Bytes of weights of layers on a device, of all experts or of those that a step reads, and of so
+// many devices' parts of the attention's projections.
 double layer_weights(const ModelFacts& facts, const Workload& work, const Candidate& candidate,
-                     double reached) {
+                     double reached, double projections) {
   const double tensor = as_double(candidate.tensor);
   double kv = 0;
   double kv_weight = 0;
@@ -67,9 +73,10 @@ double layer_weights(const ModelFacts& facts, const Workload& work, const Candid
     kv_weight += share;
   }
   const double experts = divides_experts(candidate) ? tensor * as_double(candidate.data) : tensor;
-  const double linear = (facts.head_params + facts.mlp_params) / tensor +
-                        (kv_weight > 0 ? facts.kv_params * kv / kv_weight : 0) +
-                        facts.expert_params * reached / experts;
+  const double attention =
+      facts.head_params / tensor + (kv_weight > 0 ? facts.kv_params * kv / kv_weight : 0);
+  const double linear =
+      attention * projections + facts.mlp_params / tensor + facts.expert_params * reached / experts;
   return (facts.whole_params * work.element_bytes + linear * work.linear_bytes()) /
          as_double(candidate.stages);
 }
@@ -82,6 +89,26 @@ double all_reduce(const Candidate& candidate, int64_t devices, double bytes, dou
   return 2 * (n - 1) / n * bytes / candidate.slice.ici_bandwidth(devices) + n * kHopSeconds;
 }
 
+// Seconds of the all-to-alls in which heads of a device's own tokens become its own heads of all
+// tokens, and back; a quarter of a ring is the mean way.
+double exchange(const ModelFacts& facts, const Candidate& candidate, double tokens,
+                double element_bytes, double* sent) {
+  double widths = 0;  // of queries, keys, values and outputs, in all layers
+  double layers = 0;
+  for (const ModelFacts::Attention& layer : facts.attention) {
+    const double heads = layer.pair_flops / 2;  // of queries and outputs
+    widths += as_double(layer.layers) * (heads + as_double(layer.cache_width));
+    layers += as_double(layer.layers);
+  }
+  const double stages = as_double(candidate.stages);
+  const double n = as_double(candidate.tensor);
+  const double own = tokens / n * widths / stages * element_bytes;
+  *sent += own * (n - 1) / n;
+  return own * (n - 1) / n * std::max(1.0, n / 4) /
+             candidate.slice.ici_bandwidth(candidate.tensor) +
+         2 * layers / stages * n * kHopSeconds;
+}
+
 // The collectives of a round, in which each stage's layers compute `tokens`.
 double round_collectives(const ModelFacts& facts, const Candidate& candidate, double tokens,
                          double element_bytes, double* sent) {
@@ -89,11 +116,13 @@ double round_collectives(const ModelFacts& facts, const Candidate& candidate, do
   const double bytes = tokens * as_double(facts.hidden) * element_bytes;
   double seconds = 0;
   double each = 0;
+  const bool exchanges = has_all_projections(candidate) && overlaps(candidate, tokens);
   // Two all-reduces a layer (or as many pairs of reduce-scatter and all-gather), and one of the
   // parts of the attention.
-  const double count = (divides_positions(candidate) ? 3 : 2) * layers;
+  const double count = (divides_positions(candidate) ? 3 : exchanges ? 1 : 2) * layers;
   seconds += count * all_reduce(candidate, candidate.tensor, bytes, &each);
   *sent += count * each;
+  if (exchanges) seconds += exchange(facts, candidate, tokens, element_bytes, sent);
   if (divides_experts(candidate) && candidate.data > 1) {
     // Tokens of all replicas meet before the experts and part after them.
     const double all = as_double(candidate.tensor * candidate.data);
@@ -141,7 +170,10 @@ StepTime step(const ModelFacts& facts, const Workload& work, const Candidate& ca
   kind += linear;
   time.compute = compute.seconds(chip) / (tensor * stages);
   const double everyone = divides_experts(candidate) ? part * as_double(candidate.data) : part;
-  const double layers = layer_weights(facts, work, candidate, facts.reached_experts(everyone));
+  const double projections =
+      has_all_projections(candidate) && overlaps(candidate, part) ? tensor : 1;
+  const double layers =
+      layer_weights(facts, work, candidate, facts.reached_experts(everyone), projections);
   // A microbatch reads the caches of its own sequences.
   const double cache =
       microbatches * std::max(1.0, sequences / microbatches) * cache_width(facts, candidate, seen);
@@ -201,8 +233,9 @@ Analytic analyse(const ModelFacts& facts, const Workload& work, const Candidate&
   const double tensor = as_double(candidate.tensor);
   const double vocab_parts = as_double(candidate.replica_devices());
   result.parameters = facts.params();
-  result.weight_bytes = layer_weights(facts, work, candidate, 1) +
-                        facts.vocab_params / vocab_parts * work.element_bytes;
+  result.weight_bytes =
+      layer_weights(facts, work, candidate, 1, has_all_projections(candidate) ? tensor : 1) +
+      facts.vocab_params / vocab_parts * work.element_bytes;
   const double width = cache_width(facts, candidate, length);
   result.cache_bytes = as_double(batch) * width * work.element_bytes;
   result.cache_token_bytes = width * work.element_bytes / std::max(1.0, length);

@@ -374,6 +374,9 @@ std::vector<Candidate> candidates_of(const ModelFacts& facts, const Slice& slice
       };
       add("tensor");
       if (tensor > 1) add("sequence");
+      const bool latent = std::any_of(facts.attention.begin(), facts.attention.end(),
+                                      [](const auto& layer) { return layer.kv_heads == 0; });
+      if (tensor > 1 && !latent) add("ulysses");
       const bool few_kv_heads = std::any_of(
           facts.attention.begin(), facts.attention.end(),
           [&](const auto& layer) { return layer.kv_heads % tensor != 0 || layer.kv_heads == 0; });
