@@ -135,7 +135,7 @@ ir::Value project_output(Context& context, const AttentionSpec& spec, const Head
   for (size_t k = 0; k < received.size(); ++k) {
     const Part& part = parts[(parts.size() - k) % parts.size()];
     const ir::Value product =
-        kernels::linear(context.target(), received[k][0], part.weights[0], {}, DType::kF32);
+        kernels::linear(context.target(), received[k][0], part.weights[0]);
     sum = sum ? sum + product : product;
   }
   return with_bias(context, output, ir::convert(sum, attended.dtype()));

@@ -120,18 +120,20 @@ ir::Value Ring::sum_scatter(ir::Value x, const Product& product) const {
 }
 
 ir::Value Ring::gather_sum_scatter(ir::Value own, const Product& product) const {
-  ir::Values sums;
-  for (const int64_t direction : kDirections) {
-    const auto [begin, end] = half(own.dim(0), direction);
-    const ir::Values halves = passing(ir::slice_in_dim(own, 0, begin, end), direction);
-    // The half of the device k places on is that of the device parts - k places back.
-    sums.push_back(sum(
-        [&](int64_t k) {
-          return product(halves[static_cast<size_t>(modulo(-k, division_.parts))]);
-        },
-        direction));
+  const auto [first, second] = halves(own);
+  const ir::Values ahead = passing(first, 1);
+  const ir::Values behind = passing(second, -1);
+  ir::Value one;
+  ir::Value other;
+  // The half of the device k places on is that of the device parts - k places back.
+  for (int64_t k = division_.parts - 1; k >= 0; --k) {
+    const auto i = static_cast<size_t>(modulo(-k, division_.parts));
+    const ir::Value rows = k == 0 ? own : ir::concatenate({ahead[i], behind[i]}, 0);
+    const auto [a, b] = halves(product(rows));
+    one = one ? send(one, 1) + a : a;
+    other = other ? send(other, -1) + b : b;
   }
-  return ir::concatenate(sums, 0);
+  return ir::concatenate({one, other}, 0);
 }
 
 std::vector<ir::Values> Ring::trade(const ForDevice& made) const {
@@ -150,7 +152,7 @@ ir::Value Ring::in_order(const ir::Values& rows_of) const {
   const ir::Value own = rows_of.at(0);
   Dims dims = own.dims();
   dims[0] *= division_.parts;
-  ir::Value all = ir::full(own.function(), {own.dtype(), dims}, 0);
+  ir::Value all = ir::custom_call(own.function(), "AllocateBuffer", {}, {Shape{own.dtype(), dims}}, {.api_version = 1})[0];
   for (int64_t k = 0; k < division_.parts; ++k) {
     const ir::Value row = first_row(own.function(), -k, own.dim(0));
     all =
