@@ -138,6 +138,7 @@ class Peer(Entrant):
 
 def entrants(ttpu: Path, library: Path) -> list[Entrant]:
     return [Ttpu("ttpu", "TTPU", ttpu, "auto"), Ttpu("ttpu_tensor", "TTPU, `--strategy tensor`", ttpu, "tensor", ("prefill",)),
+            Ttpu("ttpu_ulysses", "TTPU, `--strategy ulysses`", ttpu, "ulysses", ("prefill",)),
             Peer("jax", "JAX", library), Peer("jax_kernels", "JAX with its kernels", library),
             Peer("tpu_inference", f"tpu-inference {TPU_INFERENCE}", library),
             Peer("tpu_inference_sampling", "tpu-inference with its sampling", library, ("decode",))]
@@ -147,7 +148,8 @@ def price(ttpu: Path, folder: Path, job: Job) -> dict:
     """The figures of a compiled program, by TTPU's reader."""
     command = [ttpu, "plan", "--hlo", folder / f"{job.program}.hlo.pb", "--topology", job.topology, "--json"]
     schedule, report = json.loads(run_child(command).stdout), read(folder / f"{job.program}.json")
-    return {"estimate_ms": schedule["estimate_seconds"] * 1e3, "limit_ms": schedule["limit_seconds"] * 1e3, "bound": schedule["bound"],
+    return {"estimate_ms": schedule["estimate_seconds"] * 1e3, "bound": schedule["bound"],
+            **{f"{limit}_ms": schedule[f"{limit}_limit"] * 1e3 for limit in ("compute", "hbm", "ici")},
             "hbm_gb": schedule["hbm_bytes"] / 1e9, "exposed_ms": schedule["exposed_collective_seconds"] * 1e3,
             "peak_gib": report["peak_bytes"] / 2**30, "compile_seconds": report["compile_seconds"],
             "without_kernel": report.get("without_kernel", [])}
@@ -221,7 +223,7 @@ def main() -> None:
     setup.add_argument("--python", help="3.12 or newer (default: python3.12, 3.13 or 3.14)")
     setup.set_defaults(call=set_up)
     one = commands.add_parser("run", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    names = ["ttpu", "ttpu_tensor", "jax", "jax_kernels", "tpu_inference", "tpu_inference_sampling"]
+    names = ["ttpu", "ttpu_tensor", "ttpu_ulysses", "jax", "jax_kernels", "tpu_inference", "tpu_inference_sampling"]
     one.add_argument("--topologies", nargs="+", default=TOPOLOGIES)
     one.add_argument("--programs", nargs="+", choices=PROGRAMS, default=PROGRAMS)
     one.add_argument("--peers", nargs="+", choices=names, default=names)

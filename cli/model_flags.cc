@@ -9,6 +9,7 @@
 #include "ttpu/engine/capacity.h"
 #include "ttpu/io/config.h"
 #include "ttpu/io/hub.h"
+#include "ttpu/parallel/strategy.h"
 
 namespace ttpu::cli {
 namespace {
@@ -30,8 +31,10 @@ void add_parallel_flags(CLI::App& command, engine::ParallelOptions* flags) {
                      "Replicas of the model, each with requests of its own");
   command.add_flag("--enable-expert-parallel,--ep", flags->enable_expert_parallel,
                    "Whole experts on different devices, instead of parts of all of them");
+  std::string names = "auto";
+  for (const parallel::Strategy& strategy : parallel::strategies()) names += ", " + strategy.name;
   command.add_option("--strategy", flags->strategy,
-                     "auto, tensor, sequence, context, expert, expert_sequence or expert_context");
+                     "How layers are divided among devices (docs/parallel.md): " + names);
 }
 
 void add_quantization_flag(CLI::App& command, std::string* quantization) {

@@ -1,7 +1,8 @@
 """Who won, and the Markdown table of a record of tpu_programs.py."""
 
 TENTH = 0.9  # less of a difference is none
-FIGURES = ("estimate_ms", "limit_ms", "hbm_gb", "exposed_ms", "peak_gib")
+LIMITS = ("compute_ms", "hbm_ms", "ici_ms")
+FIGURES = ("estimate_ms", *LIMITS, "hbm_gb", "exposed_ms", "peak_gib")
 
 
 def line(few: float, many: float, layers: tuple[int, int], whole: int) -> float:
@@ -9,15 +10,22 @@ def line(few: float, many: float, layers: tuple[int, int], whole: int) -> float:
     return few + (many - few) * (whole - layers[0]) / (layers[1] - layers[0])
 
 
+def with_limit(figures: dict) -> dict:
+    """And the largest limit: of few layers it may be another one than of all."""
+    binding = max(LIMITS, key=lambda name: figures[name])
+    layer = figures["layer"]
+    return figures | {"limit_ms": figures[binding], "layer": layer | {"limit_ms": layer[binding]} if layer else {}}
+
+
 def whole_model(runs: dict[str, dict], whole: int) -> dict:
     """The figures of the whole model, and of one more layer: `runs` has two numbers of layers, or the whole model's alone."""
     few, many = min(runs, key=int), max(runs, key=int)
     if few == many:
-        return {name: runs[many][name] for name in FIGURES} | {"layer": {}, "compile_seconds": runs[many]["compile_seconds"]}
+        return with_limit({name: runs[many][name] for name in FIGURES} | {"layer": {}, "compile_seconds": runs[many]["compile_seconds"]})
     layers = int(few), int(many)
     figures = {name: line(runs[few][name], runs[many][name], layers, whole) for name in FIGURES}
     slopes = {name: (runs[many][name] - runs[few][name]) / (layers[1] - layers[0]) for name in FIGURES}
-    return figures | {"layer": slopes, "compile_seconds": runs[many]["compile_seconds"]}
+    return with_limit(figures | {"layer": slopes, "compile_seconds": runs[many]["compile_seconds"]})
 
 
 def clearly_lower(one: dict, other: dict, figure: str) -> bool:

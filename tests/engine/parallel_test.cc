@@ -85,5 +85,15 @@ TEST_P(ParallelFamilies, SayWhatOneDeviceSays) {
 INSTANTIATE_TEST_SUITE_P(All, ParallelFamilies, testing::ValuesIn(cases()),
                          [](const auto& test) { return test.param.name(); });
 
+TEST(Ulysses, ADeviceHasTheAttentionsProjectionsOfAllHeads) {
+  const auto bytes = [](const char* strategy) {
+    return Engine(kModels / "llama", options_of({2, 1, false, strategy}, false))
+        .stats()
+        .weight_bytes;
+  };
+  const int64_t attention = 64 * 32 + 2 * 32 * 32 + 32 * 64;  // numbers of each of two layers
+  EXPECT_EQ(bytes("ulysses") - bytes("sequence"), 4 * 2 * attention / 2);
+}
+
 }  // namespace
 }  // namespace ttpu::engine

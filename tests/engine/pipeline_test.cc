@@ -62,16 +62,15 @@ TEST_P(Pipelines, SayWhatOneDeviceSays) {
 // and in many, latent attention.
 INSTANTIATE_TEST_SUITE_P(
     All, Pipelines,
-    testing::Values(Case{"llama", 4, stages(2)}, Case{"llama", 4, stages(4)},
-                    Case{"llama", 4, stages(2, 2)}, Case{"llama", 4, stages(2, 1, 2)},
-                    Case{"llama", 4, stages(2, 2, 1, "sequence")},
-                    Case{"llama", 4, stages(2, 4, 1, "context")}, Case{"qwen2", 6, stages(2)},
-                    Case{"qwen3", 4, stages(4)}, Case{"gemma2", 4, stages(2, 2)},
-                    Case{"gemma3_text", 6, stages(2)}, Case{"gpt2", 4, stages(2, 2)},
-                    Case{"gpt_neox", 4, stages(4)}, Case{"gpt_oss", 4, stages(2, 2)},
-                    Case{"mixtral", 4, stages(2, 2, 1, "expert")},
-                    Case{"mixtral", 4, stages(2, 1, 2, "expert")},
-                    Case{"deepseek_v2", 4, stages(2, 2)}),
+    testing::Values(
+        Case{"llama", 4, stages(2)}, Case{"llama", 4, stages(4)}, Case{"llama", 4, stages(2, 2)},
+        Case{"llama", 4, stages(2, 1, 2)}, Case{"llama", 4, stages(2, 2, 1, "sequence")},
+        Case{"llama", 4, stages(2, 2, 1, "ulysses")}, Case{"llama", 4, stages(2, 4, 1, "context")},
+        Case{"qwen2", 6, stages(2)}, Case{"qwen3", 4, stages(4)}, Case{"gemma2", 4, stages(2, 2)},
+        Case{"gemma3_text", 6, stages(2)}, Case{"gpt2", 4, stages(2, 2)},
+        Case{"gpt_neox", 4, stages(4)}, Case{"gpt_oss", 4, stages(2, 2)},
+        Case{"mixtral", 4, stages(2, 2, 1, "expert")},
+        Case{"mixtral", 4, stages(2, 1, 2, "expert")}, Case{"deepseek_v2", 4, stages(2, 2)}),
     [](const auto& test) { return test.param.name(); });
 
 TEST(Pipeline, PreemptionAndGuessesAreThoseOfOneDevice) {

@@ -103,8 +103,10 @@ EngineOptions options_of(const std::string& quantization, const ParallelOptions&
 TEST(QuantizedEngine, TwoDevicesSayWhatOneSays) {
   const auto expect_equal = [](const std::filesystem::path& model, const std::string& name) {
     Engine one(model, options_of(name));
-    Engine two(model, options_of(name, {2, 1, false, "tensor"}));
-    EXPECT_EQ(answers(two), answers(one)) << model << " " << name;
+    for (const char* strategy : {"tensor", "ulysses"}) {
+      Engine two(model, options_of(name, {2, 1, false, strategy}));
+      EXPECT_EQ(answers(two), answers(one)) << model << " " << name << " " << strategy;
+    }
   };
   for (const char* model : {"phi3", "mixtral"}) expect_equal(kModels / model, "int8");
   for (const char* model : {"int4", "fp8_blocks"}) {

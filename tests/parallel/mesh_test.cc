@@ -38,6 +38,15 @@ TEST(Mesh, HeadsThatAreFewerThanDevicesAreDividedByTheMajorPartOfTheAxis) {
   EXPECT_EQ(groups_of(eight.mesh(), rest), (std::vector<Dims>{{0, 1, 2, 3}, {4, 5, 6, 7}}));
 }
 
+TEST(Mesh, ThePlacesAfterADeviceGoRoundItsGroup) {
+  const Layout all = layout(2, 4, "tensor");
+  const Mesh& mesh = all.mesh();
+  EXPECT_EQ(device_after(mesh, all.division("vocab"), 1, 4), 5);
+  EXPECT_EQ(device_after(mesh, all.division("vocab"), 3, 6), 5);
+  EXPECT_EQ(device_after(mesh, all.division("batch"), 1, 6), 2);
+  EXPECT_EQ(device_after(mesh, Division(), 1, 3), 3);
+}
+
 TEST(Mesh, ExpertsAreSpreadOverAllDevices) {
   const Layout experts = layout(2, 4, "expert");
   EXPECT_EQ(experts.division("experts").parts, 8);

@@ -1,6 +1,8 @@
 // Plans by formulas, and with a compiler that says what the test wants.
 #include "ttpu/plan/planner.h"
 
+#include <set>
+
 #include <gtest/gtest.h>
 
 #include "tests/support/error_of.h"
@@ -89,6 +91,24 @@ TEST(Analytic, ASlidingWindowHoldsTheCacheSmall) {
   EXPECT_NEAR(cost.cache_bytes, whole * (0.5 + 0.5 * 4096 / 8256), whole * 1e-6);
 }
 
+TEST(Analytic, UlyssesSendsLessInAPrefillAndTakesMoreMemory) {
+  const ModelFacts llama = facts("llama-3-8b");
+  const Slice slice = parse_slice("v6e:2x2");
+  Workload work;
+  work.input_len = 2048;
+  const Analytic sequence = analyse(llama, work, {slice, 4, 1, "sequence"});
+  const Analytic ulysses = analyse(llama, work, {slice, 4, 1, "ulysses"});
+  const double projections = 32 * 4096.0 * (2 * 4096 + 2 * 1024) * 2;
+  EXPECT_NEAR(ulysses.weight_bytes - sequence.weight_bytes, 0.75 * projections, 1);
+  // In the place of a gather and a scatter of all tokens: own tokens for own heads, and back.
+  const double states = 2048.0 * 4096 * 2;
+  const double heads = 2048.0 / 4 * (2 * 4096 + 2 * 1024) * 2;
+  EXPECT_NEAR(sequence.prefill_all_reduce_bytes - ulysses.prefill_all_reduce_bytes,
+              32 * 0.75 * (2 * states - heads), 1);
+  EXPECT_EQ(ulysses.decode.hbm, sequence.decode.hbm);
+  EXPECT_EQ(ulysses.decode_all_reduce_bytes, sequence.decode_all_reduce_bytes);
+}
+
 TEST(Analytic, StagesDivideTheMemoryAndNotTheTimeOfAStep) {
   const ModelFacts llama = facts("llama-3-8b");
   const Slice slice = parse_slice("v5e:2x2");
@@ -118,13 +138,17 @@ TEST(Analytic, StagesDivideTheMemoryAndNotTheTimeOfAStep) {
 
 TEST(Plan, EveryMeshOfASliceIsLookedAt) {
   const Plan plan = make_plan(facts("llama-3-8b"), request_for("v5e:2x4"), {});
-  std::vector<std::string> meshes;
-  for (const Row& row : plan.rows) meshes.push_back(row.candidate.mesh());
-  std::sort(meshes.begin(), meshes.end());
-  EXPECT_EQ(meshes, (std::vector<std::string>{"data=2, pipe=2, tensor=2", "data=2, pipe=4",
-                                              "data=2, tensor=4", "data=4, pipe=2",
-                                              "data=4, tensor=2", "data=8", "pipe=2, tensor=4",
-                                              "pipe=4, tensor=2", "pipe=8", "tensor=8"}));
+  std::set<std::string> meshes;
+  std::set<std::string> strategies;
+  for (const Row& row : plan.rows) {
+    meshes.insert(row.candidate.mesh());
+    strategies.insert(row.candidate.strategy);
+  }
+  EXPECT_EQ(meshes,
+            (std::set<std::string>{"data=2, pipe=2, tensor=2", "data=2, pipe=4", "data=2, tensor=4",
+                                   "data=4, pipe=2", "data=4, tensor=2", "data=8",
+                                   "pipe=2, tensor=4", "pipe=4, tensor=2", "pipe=8", "tensor=8"}));
+  EXPECT_EQ(strategies, (std::set<std::string>{"sequence", "tensor", "ulysses"}));  // one device
   EXPECT_TRUE(plan.rows.front().fits());
   EXPECT_FALSE(plan.rows.back().fits());  // 16 GB of weights on one device of 16 GiB
   EXPECT_GE(plan.explanation.size(), 3U);

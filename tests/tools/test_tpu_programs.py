@@ -44,8 +44,18 @@ def test_line_goes_through_both_points():
     assert line(3, 5, (2, 4), 32) == 33
 
 
-def test_whole_model():
-    runs = {"2": figures(estimate=3) | {"compile_seconds": 1.0}, "4": figures(estimate=5) | {"compile_seconds": 2.0}}
-    found = whole_model(runs, 32)
-    assert found["estimate_ms"] == 33 and found["layer"]["estimate_ms"] == 1 and found["limit_ms"] == 8
+def run(estimate, compute, hbm):
+    return {"estimate_ms": estimate, "compute_ms": compute, "hbm_ms": hbm, "ici_ms": 0.5, "hbm_gb": 6.0, "exposed_ms": 2.0, "peak_gib": 1.0,
+            "compile_seconds": estimate / 3}
+
+
+def test_whole_model_has_the_limit_that_binds_all_layers():
+    found = whole_model({"2": run(3, 1, 4), "4": run(6, 3, 4.5)}, 32)
+    assert found["estimate_ms"] == 48 and found["layer"]["estimate_ms"] == 1.5
+    assert found["limit_ms"] == 31 and found["layer"]["limit_ms"] == 1  # compute: of two layers it was HBM
     assert found["compile_seconds"] == 2
+
+
+def test_all_layers_compiled():
+    found = whole_model({"32": run(3, 1, 4)}, 32)
+    assert found["limit_ms"] == 4 and found["layer"] == {}

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "ttpu/base/file.h"
+#include "ttpu/engine/device.h"
 #include "ttpu/engine/weight_loader.h"
 #include "ttpu/models/registry.h"
 #include "ttpu/pjrt/topology.h"
@@ -202,10 +203,8 @@ std::string plugin_of_topology(const std::string& name) {
 kernels::Target target_of_topology(const std::string& name, bool custom_calls) {
   kernels::Target target;
   target.platform = platform_of_topology(name);
-  if (custom_calls && target.platform == kernels::Platform::kTpu) {
-    target.tpu = std::make_shared<kernels::TpuKernels>(plan::chip_of_topology(name).name);
-  }
-  return target;
+  if (target.platform != kernels::Platform::kTpu) return target;
+  return tpu_target(plan::chip_of_topology(name), custom_calls);
 }
 
 pjrt::Topology create_topology(const std::string& name) {

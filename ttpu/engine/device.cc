@@ -58,10 +58,18 @@ kernels::Target target_of(const pjrt::Client& client, bool custom_calls) {
                                         : kernels::Platform::kCuda;
   target.custom_calls = custom_calls && target.platform == kernels::Platform::kCpu &&
                         kernels::register_cpu_kernels(client.plugin());
-  if (custom_calls && target.platform == kernels::Platform::kTpu) {
+  if (target.platform == kernels::Platform::kTpu) {
     const plan::Chip* chip = plan::chip_of_kind(client.devices().at(0).kind());
-    if (chip != nullptr) target.tpu = std::make_shared<kernels::TpuKernels>(chip->name);
+    if (chip != nullptr) return tpu_target(*chip, custom_calls);
   }
+  return target;
+}
+
+kernels::Target tpu_target(const plan::Chip& chip, bool custom_calls) {
+  kernels::Target target;
+  target.platform = kernels::Platform::kTpu;
+  if (custom_calls) target.tpu = std::make_shared<kernels::TpuKernels>(chip.name);
+  target.matrix_unit = chip.matrix_unit;
   return target;
 }
 

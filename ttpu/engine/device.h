@@ -8,6 +8,7 @@
 #include "ttpu/parallel/mesh.h"
 #include "ttpu/pjrt/client.h"
 #include "ttpu/pjrt/topology.h"
+#include "ttpu/plan/chips.h"
 
 namespace ttpu::engine {
 
@@ -18,6 +19,8 @@ pjrt::Client make_client(const std::string& device, int64_t num_devices = 1);
 kernels::Platform platform_named(const std::string& device);
 // What programs for this client may call; with `custom_calls` false, no kernels of ours.
 kernels::Target target_of(const pjrt::Client& client, bool custom_calls);
+// The same for a TPU that need not be here.
+kernels::Target tpu_target(const plan::Chip& chip, bool custom_calls);
 
 // The devices of a mesh, in its order: of the first of this process where they are enough, else of
 // the first of all processes by their numbers. Then each process runs its part of one program. On a

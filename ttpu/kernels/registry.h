@@ -18,6 +18,7 @@ struct Target {
   // Programs may call kernels of ours. For CPU: only where register_cpu_kernels said true.
   bool custom_calls = false;
   std::shared_ptr<TpuKernels> tpu = nullptr;  // for TPU: where kernels come from, or none
+  int64_t matrix_unit = 128;                  // of a TPU: rows that are multiplied at once
 
   bool cpu_kernels() const { return platform == Platform::kCpu && custom_calls; }
 };

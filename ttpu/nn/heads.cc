@@ -134,8 +134,7 @@ ir::Value project_output(Context& context, const AttentionSpec& spec, const Head
   ir::Value sum;
   for (size_t k = 0; k < received.size(); ++k) {
     const Part& part = parts[(parts.size() - k) % parts.size()];
-    const ir::Value product =
-        kernels::linear(context.target(), received[k][0], part.weights[0]);
+    const ir::Value product = kernels::linear(context.target(), received[k][0], part.weights[0]);
     sum = sum ? sum + product : product;
   }
   return with_bias(context, output, ir::convert(sum, attended.dtype()));

@@ -183,7 +183,10 @@ void Context::divide_tokens(int64_t tokens) {
   tokens_ = layout_.division("tokens");
   if (tokens % tokens_.parts != 0 || tokens / tokens_.parts < least_tokens()) tokens_ = {};
   ring_.reset();
-  if (!tokens_.whole()) ring_.emplace(layout_.mesh(), tokens_);
+  if (tokens_.whole()) return;
+  const bool tpu = target_.platform == kernels::Platform::kTpu;
+  ring_.emplace(layout_.mesh(), tokens_,
+                parallel::Ring::Options{tpu ? 2 * target_.matrix_unit : least_tokens(), tpu});
 }
 
 kernels::WeightOperand Context::matrix(WeightDecl decl) {

@@ -27,16 +27,25 @@ std::pair<int64_t, int64_t> half(int64_t rows, int64_t direction) {
 
 }  // namespace
 
-Ring::Ring(const Mesh& mesh, const Division& division) : mesh_(mesh), division_(division) {
+Ring::Ring(const Mesh& mesh, const Division& division, Options options)
+    : mesh_(mesh), division_(division), options_(options) {
   require(!division.whole(), "[parallel] a ring needs at least two parts");
 }
 
-std::pair<ir::Value, ir::Value> Ring::halves(ir::Value own) {
+Ring::Halves Ring::halves(ir::Value own) {
   const auto of = [&](int64_t direction) {
     const auto [begin, end] = half(own.dim(0), direction);
     return ir::slice_in_dim(own, 0, begin, end);
   };
   return {of(1), of(-1)};
+}
+
+ir::Value Ring::memory(ir::Value like, int64_t rows) const {
+  Dims dims = like.dims();
+  dims[0] = rows;
+  const Shape shape(like.dtype(), dims);
+  if (!options_.allocates) return ir::full(like.function(), shape, 0);
+  return ir::custom_call(like.function(), "AllocateBuffer", {}, {shape}, {.api_version = 1})[0];
 }
 
 ir::Value Ring::send(ir::Value x, int64_t places) const {
@@ -83,11 +92,8 @@ ir::Values Ring::gather(ir::Value own, const Products& products) const {
     for (int64_t k = 0; k < division_.parts; ++k) {
       const ir::Values made = products(halves[static_cast<size_t>(k)]);
       if (results.empty()) {
-        for (const ir::Value& value : made) {
-          Dims dims = value.dims();
-          dims[0] = rows * division_.parts;
-          results.push_back(ir::full(value.function(), {value.dtype(), dims}, 0));
-        }
+        for (const ir::Value& value : made)
+          results.push_back(memory(value, rows * division_.parts));
       }
       const ir::Value row = first_row(own.function(), -k * direction, rows);
       const ir::Value start = row + static_cast<double>(begin);
@@ -121,19 +127,25 @@ ir::Value Ring::sum_scatter(ir::Value x, const Product& product) const {
 
 ir::Value Ring::gather_sum_scatter(ir::Value own, const Product& product) const {
   const auto [first, second] = halves(own);
-  const ir::Values ahead = passing(first, 1);
-  const ir::Values behind = passing(second, -1);
-  ir::Value one;
-  ir::Value other;
+  const ir::Values forward = passing(first, 1);
+  const ir::Values backward = passing(second, -1);
   // The half of the device k places on is that of the device parts - k places back.
-  for (int64_t k = division_.parts - 1; k >= 0; --k) {
-    const auto i = static_cast<size_t>(modulo(-k, division_.parts));
-    const ir::Value rows = k == 0 ? own : ir::concatenate({ahead[i], behind[i]}, 0);
-    const auto [a, b] = halves(product(rows));
-    one = one ? send(one, 1) + a : a;
-    other = other ? send(other, -1) + b : b;
+  const auto place = [&](int64_t k) { return static_cast<size_t>(modulo(-k, division_.parts)); };
+  if (first.dim(0) < options_.few_rows) {
+    std::vector<Halves> made(forward.size());
+    for (int64_t k = division_.parts - 1; k >= 0; --k) {
+      const ir::Value rows =
+          k == 0 ? own : ir::concatenate({forward[place(k)], backward[place(k)]}, 0);
+      made[static_cast<size_t>(k)] = halves(product(rows));
+    }
+    const auto at = [&](int64_t k) { return made[static_cast<size_t>(k)]; };
+    return ir::concatenate({sum([&](int64_t k) { return at(k).first; }, 1),
+                            sum([&](int64_t k) { return at(k).second; }, -1)},
+                           0);
   }
-  return ir::concatenate({one, other}, 0);
+  return ir::concatenate({sum([&](int64_t k) { return product(forward[place(k)]); }, 1),
+                          sum([&](int64_t k) { return product(backward[place(k)]); }, -1)},
+                         0);
 }
 
 std::vector<ir::Values> Ring::trade(const ForDevice& made) const {
@@ -150,9 +162,7 @@ std::vector<ir::Values> Ring::trade(const ForDevice& made) const {
 
 ir::Value Ring::in_order(const ir::Values& rows_of) const {
   const ir::Value own = rows_of.at(0);
-  Dims dims = own.dims();
-  dims[0] *= division_.parts;
-  ir::Value all = ir::custom_call(own.function(), "AllocateBuffer", {}, {Shape{own.dtype(), dims}}, {.api_version = 1})[0];
+  ir::Value all = memory(own, own.dim(0) * division_.parts);
   for (int64_t k = 0; k < division_.parts; ++k) {
     const ir::Value row = first_row(own.function(), -k, own.dim(0));
     all =

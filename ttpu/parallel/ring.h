@@ -3,7 +3,8 @@
 // Dependent Computation via Decomposition in Large Deep Learning Models" (ASPLOS 2023).
 //
 // Rows are divided by `division`, each device having one part. Half of a part travels one way round
-// the ring and half the other way, since links carry both directions at once.
+// the ring and half the other way, since links carry both directions at once; halves that are few
+// rows are multiplied with those that came the other way at the same time.
 #pragma once
 
 #include <functional>
@@ -21,10 +22,15 @@ class Ring {
   using Product = std::function<ir::Value(ir::Value rows)>;
   using Products = std::function<ir::Values(ir::Value rows)>;
 
-  Ring(const Mesh& mesh, const Division& division);
+  struct Options {
+    int64_t few_rows = 0;    // halves of fewer are multiplied together where sums follow
+    bool allocates = false;  // the compiler gives memory without filling it
+  };
+  Ring(const Mesh& mesh, const Division& division, Options options);
 
   // The rows of a part that travel one way and the other.
-  static std::pair<ir::Value, ir::Value> halves(ir::Value own);
+  using Halves = std::pair<ir::Value, ir::Value>;
+  static Halves halves(ir::Value own);
   // products(the rows of all parts, in order), given the device's own rows.
   ir::Values gather(ir::Value own, const Products& products) const;
   // Of the sum over devices of product(x), the device's own rows. x: the rows of all parts.
@@ -48,6 +54,8 @@ class Ring {
   ir::Values passing(ir::Value own_half, int64_t direction) const;
   // `rows(k)`: what the device adds for the one k places after it.
   ir::Value sum(const Rows& rows, int64_t direction) const;
+  // What is to be written over: so many rows like those of `like`.
+  ir::Value memory(ir::Value like, int64_t rows) const;
   // To the device so many places after.
   ir::Value send(ir::Value x, int64_t places) const;
   // The first row of the part that is `places` after the device's own, where parts have `rows`.
@@ -55,6 +63,7 @@ class Ring {
 
   Mesh mesh_;
   Division division_;
+  Options options_;
 };
 
 }  // namespace ttpu::parallel

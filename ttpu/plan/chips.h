@@ -33,6 +33,7 @@ struct Chip {
   int links = 0;             // of a chip: two for each dimension of the largest slice
   int wraps_at = 0;          // a dimension that this divides is a ring, not a line
   int devices = 1;           // of a chip
+  int matrix_unit = 128;     // rows and columns
 
   // A dimension of a slice; else it is a line.
   bool is_ring(int64_t dim) const { return dim % wraps_at == 0; }
