@@ -300,7 +300,7 @@ TEST(Plan, WhatTheCompilerSaysDecides) {
     return report_of(candidate, phase == "decode" ? 0.08 : 0.4);
   };
   const Plan plan = make_plan(facts("llama-3-8b"), request, compile);
-  EXPECT_EQ(compiled.size(), 4U);
+  EXPECT_EQ(compiled.size(), 6U);
   const Row& first = plan.rows.front();
   ASSERT_TRUE(first.compiled());
   EXPECT_EQ(first.candidate.tensor, 8);  // that took least

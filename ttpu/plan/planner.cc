@@ -3,9 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <set>
 #include <tuple>
-#include <utility>
 
 #include <fmt/ranges.h>
 
@@ -406,29 +404,6 @@ std::optional<Slice> replica_slice(const Candidate& candidate) {
   return part;
 }
 
-namespace {
-
-// Those to compile. Of a mesh one strategy alone, which formulas compare well: others come after
-// all meshes.
-std::vector<Row*> best_few(const PlanRequest& request, std::vector<Row>* rows) {
-  const bool all_miss = !rows->front().missed.empty();
-  std::vector<Row*> first;
-  std::vector<Row*> second;
-  std::set<std::string> meshes;
-  for (Row& row : *rows) {
-    if (!row.fits() || (!row.missed.empty() && !all_miss)) continue;
-    const bool is_new = meshes.insert(row.candidate.slice.name + row.candidate.mesh()).second;
-    (is_new ? first : second).push_back(&row);
-  }
-  first.insert(first.end(), second.begin(), second.end());
-  if (std::cmp_less(request.compile, first.size())) {
-    first.resize(static_cast<size_t>(request.compile));
-  }
-  return first;
-}
-
-}  // namespace
-
 Plan make_plan(const ModelFacts& facts, const PlanRequest& request, const CompileProgram& compile) {
   check_request(facts, request);
   const std::vector<Slice> slices = slices_of(request.topology);
@@ -461,7 +436,12 @@ Plan make_plan(const ModelFacts& facts, const PlanRequest& request, const Compil
   rank(&plan.rows, search);
   if (!plan.rows.front().fits()) refuse(facts, request, plan.rows.front());
   if (compile) {
-    for (Row* row : best_few(request, &plan.rows)) compile_row(request, compile, row);
+    std::vector<Row*> chosen;
+    for (Row& row : plan.rows) {
+      const bool useful = row.fits() && (row.missed.empty() || !plan.rows.front().missed.empty());
+      if (useful && static_cast<int64_t>(chosen.size()) < request.compile) chosen.push_back(&row);
+    }
+    for (Row* row : chosen) compile_row(request, compile, row);
     // What was compiled stands before what was not.
     rank(&plan.rows, search);
     std::stable_partition(plan.rows.begin(), plan.rows.end(),

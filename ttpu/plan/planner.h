@@ -24,7 +24,7 @@ struct PlanRequest {
   int64_t tensor = 0;         // only so many devices share a layer; 0: any number
   int64_t stages = 0;         // only pipelines of so many stages; 0: any number
   std::string strategy = "";  // only this one; empty: all that make a difference
-  int64_t compile = 2;        // candidates
+  int64_t compile = 3;        // candidates
 };
 
 struct Row {
