@@ -9,10 +9,6 @@
 namespace ttpu::nn {
 namespace {
 
-ir::Value split_heads(ir::Value x, int64_t heads) {
-  return ir::reshape(x, {x.dim(0), heads, x.dim(1) / heads});
-}
-
 kernels::ContextParts context_parts(const Context& context, const Heads& heads,
                                     ir::Function& function) {
   const parallel::Mesh& mesh = context.layout().mesh();

@@ -6,10 +6,6 @@
 namespace ttpu::nn {
 namespace {
 
-ir::Value split_heads(ir::Value x, int64_t heads) {
-  return ir::reshape(x, {x.dim(0), heads, x.dim(1) / heads});
-}
-
 // The parts of weights of the device k places after, for each k; the own alone where heads are not
 // exchanged for tokens. Declared in this order in every program: they share the weights.
 struct Part {
@@ -101,6 +97,10 @@ Heads divide_heads(const parallel::Layout& layout, int64_t heads, int64_t kv_hea
   return result;
 }
 
+ir::Value split_heads(ir::Value x, int64_t heads) {
+  return ir::reshape(x, {x.dim(0), heads, x.dim(1) / heads});
+}
+
 Projections project(Context& context, const AttentionSpec& spec, const Heads& heads, ir::Value x) {
   if (!spec.qkv.empty()) return fused_projection(context, spec, heads, x);
   const int64_t q = spec.heads * spec.head_dim;
@@ -119,13 +119,13 @@ Projections project(Context& context, const AttentionSpec& spec, const Heads& he
 
 ir::Value project_output(Context& context, const AttentionSpec& spec, const Heads& heads,
                          ir::Value attended) {
-  LinearSpec output{spec.o,          spec.heads * spec.head_dim, spec.hidden,
-                    spec.o_bias,     {"embed", "heads"},         spec.transposed,
-                    {0, heads.units}};
+  const LinearSpec output{spec.o,          spec.heads * spec.head_dim, spec.hidden,
+                          spec.o_bias,     {"embed", "heads"},         spec.transposed,
+                          {0, heads.units}};
   if (heads.projected.whole()) return linear_sum(context, output, attended);
-  output.bias = false;  // it is added to the sum
-  const std::vector<Part> parts = parts_of(context, heads, {output});
-  output.bias = spec.o_bias;
+  LinearSpec product = output;
+  product.bias = false;  // it is added to the sum
+  const std::vector<Part> parts = parts_of(context, heads, {product});
   if (!context.ring()) return linear_sum(context, output, attended);
   const parallel::Ring& ring = *context.ring();
   const std::vector<ir::Values> received =
@@ -134,10 +134,10 @@ ir::Value project_output(Context& context, const AttentionSpec& spec, const Head
   ir::Value sum;
   for (size_t k = 0; k < received.size(); ++k) {
     const Part& part = parts[(parts.size() - k) % parts.size()];
-    const ir::Value product = kernels::linear(context.target(), received[k][0], part.weights[0]);
-    sum = sum ? sum + product : product;
+    const ir::Value own = kernels::linear(context.target(), received[k][0], part.weights[0]);
+    sum = sum ? sum + own : own;
   }
-  return with_bias(context, output, ir::convert(sum, attended.dtype()));
+  return with_bias(context, output, sum);
 }
 
 }  // namespace ttpu::nn

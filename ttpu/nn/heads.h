@@ -24,6 +24,9 @@ struct Heads {
 };
 Heads divide_heads(const parallel::Layout& layout, int64_t heads, int64_t kv_heads);
 
+// [tokens, heads * n] to [tokens, heads, n].
+ir::Value split_heads(ir::Value x, int64_t heads);
+
 // [tokens, heads, head_dim]: the device's own heads of all tokens.
 struct Projections {
   ir::Value q, k, v;

@@ -92,8 +92,9 @@ ir::Values Ring::gather(ir::Value own, const Products& products) const {
     for (int64_t k = 0; k < division_.parts; ++k) {
       const ir::Values made = products(halves[static_cast<size_t>(k)]);
       if (results.empty()) {
-        for (const ir::Value& value : made)
+        for (const ir::Value value : made) {
           results.push_back(memory(value, rows * division_.parts));
+        }
       }
       const ir::Value row = first_row(own.function(), -k * direction, rows);
       const ir::Value start = row + static_cast<double>(begin);
@@ -129,23 +130,18 @@ ir::Value Ring::gather_sum_scatter(ir::Value own, const Product& product) const 
   const auto [first, second] = halves(own);
   const ir::Values forward = passing(first, 1);
   const ir::Values backward = passing(second, -1);
-  // The half of the device k places on is that of the device parts - k places back.
-  const auto place = [&](int64_t k) { return static_cast<size_t>(modulo(-k, division_.parts)); };
-  if (first.dim(0) < options_.few_rows) {
-    std::vector<Halves> made(forward.size());
-    for (int64_t k = division_.parts - 1; k >= 0; --k) {
-      const ir::Value rows =
-          k == 0 ? own : ir::concatenate({forward[place(k)], backward[place(k)]}, 0);
-      made[static_cast<size_t>(k)] = halves(product(rows));
-    }
-    const auto at = [&](int64_t k) { return made[static_cast<size_t>(k)]; };
-    return ir::concatenate({sum([&](int64_t k) { return at(k).first; }, 1),
-                            sum([&](int64_t k) { return at(k).second; }, -1)},
-                           0);
+  const bool together = first.dim(0) < options_.few_rows;
+  std::vector<Halves> made(forward.size());
+  for (int64_t k = division_.parts - 1; k >= 0; --k) {
+    // The half of the device k places on is that of the device parts - k places back.
+    const auto at = static_cast<size_t>(modulo(-k, division_.parts));
+    const auto joined = [&] { return ir::concatenate({forward[at], backward[at]}, 0); };
+    made[static_cast<size_t>(k)] = together ? halves(product(k == 0 ? own : joined()))
+                                            : Halves{product(forward[at]), product(backward[at])};
   }
-  return ir::concatenate({sum([&](int64_t k) { return product(forward[place(k)]); }, 1),
-                          sum([&](int64_t k) { return product(backward[place(k)]); }, -1)},
-                         0);
+  const auto one = [&](int64_t k) { return made[static_cast<size_t>(k)].first; };
+  const auto other = [&](int64_t k) { return made[static_cast<size_t>(k)].second; };
+  return ir::concatenate({sum(one, 1), sum(other, -1)}, 0);
 }
 
 std::vector<ir::Values> Ring::trade(const ForDevice& made) const {
@@ -160,13 +156,13 @@ std::vector<ir::Values> Ring::trade(const ForDevice& made) const {
   return received;
 }
 
-ir::Value Ring::in_order(const ir::Values& rows_of) const {
-  const ir::Value own = rows_of.at(0);
+ir::Value Ring::in_order(const ir::Values& received) const {
+  const ir::Value own = received.at(0);
   ir::Value all = memory(own, own.dim(0) * division_.parts);
   for (int64_t k = 0; k < division_.parts; ++k) {
     const ir::Value row = first_row(own.function(), -k, own.dim(0));
     all =
-        ir::dynamic_update_slice(all, rows_of[static_cast<size_t>(k)], starts_at(row, own.rank()));
+        ir::dynamic_update_slice(all, received[static_cast<size_t>(k)], starts_at(row, own.rank()));
   }
   return all;
 }

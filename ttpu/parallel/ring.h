@@ -42,7 +42,7 @@ class Ring {
   using ForDevice = std::function<ir::Values(int64_t places)>;
   std::vector<ir::Values> trade(const ForDevice& made) const;
   // The rows of all parts in order, given those of the devices k places before, for each k.
-  ir::Value in_order(const ir::Values& rows_of) const;
+  ir::Value in_order(const ir::Values& received) const;
   // Of all rows in order those of the device k places after.
   ir::Value rows_of(ir::Value all, int64_t places) const;
 
