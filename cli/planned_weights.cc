@@ -16,7 +16,7 @@ std::optional<Quantization> planned_quantization(const Json& config,
           quantization);
   if (!quantization.empty()) return parse_quantization(quantization);
   if (!stored || weights == "bf16") return std::nullopt;
-  return stored->schemes.at(0).form(facts.hidden);
+  return stored->schemes.at(0).form(facts.hidden, facts.hidden);
 }
 
 }  // namespace ttpu::cli

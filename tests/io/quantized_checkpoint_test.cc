@@ -32,7 +32,7 @@ const Case kCases[] = {
     {"int4_zero_points", {DType::kS4, 32, true, false, DType::kBF16}},
     {"int8", {DType::kS8, 0, false, true, DType::kF32}},
     {"float8", {DType::kF8E4M3FN, 0, false, true, DType::kF32}},
-    {"fp8_blocks", {DType::kF8E4M3FN, 32, false, false, DType::kF32}},
+    {"fp8_blocks", {DType::kF8E4M3FN, 32, false, false, DType::kF32, 32}},
 };
 
 class QuantizedCheckpoint : public testing::TestWithParam<Case> {};
@@ -68,7 +68,7 @@ TEST_P(QuantizedCheckpoint, HasTheFormThatItsConfigPromises) {
   ASSERT_TRUE(config);
   const QuantScheme* scheme = config->scheme_of("model.layers.0.self_attn.q_proj");
   ASSERT_NE(scheme, nullptr);
-  EXPECT_EQ(scheme->form(64), GetParam().form);
+  EXPECT_EQ(scheme->form(64, 64), GetParam().form);
   EXPECT_EQ(quantized_of(checkpoint->at("lm_head.weight")), nullptr);
 }
 

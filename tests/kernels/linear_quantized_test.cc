@@ -13,6 +13,7 @@ namespace {
 constexpr int64_t kIn = 256;
 constexpr int64_t kOut = 24;
 constexpr int64_t kGroup = 64;
+constexpr int64_t kBlock = 8;
 
 struct Numbers {
   std::vector<int8_t> values;  // a byte each
@@ -25,11 +26,12 @@ float value_of(int8_t byte, DType dtype) {
                                    : static_cast<float>(byte);
 }
 
-Numbers make_weight(int64_t rows, DType dtype, int64_t group, bool zero_points) {
+// `block` rows share the scales of their groups.
+Numbers make_weight(int64_t rows, DType dtype, int64_t group, int64_t block, bool zero_points) {
   std::mt19937 rng(5);
   std::uniform_real_distribution<float> real(-1, 1);
   Numbers w;
-  for (int64_t i = 0; i < rows * kIn / group; ++i) {
+  for (int64_t i = 0; i < rows / block * kIn / group; ++i) {
     w.scales.push_back(f32_from_bf16(bf16_from_f32(0.01F * (1.5F + real(rng)))));
     if (zero_points) w.zero_points.push_back(std::floor(8 * real(rng)));
   }
@@ -38,7 +40,7 @@ Numbers make_weight(int64_t rows, DType dtype, int64_t group, bool zero_points) 
     int8_t byte = static_cast<int8_t>(x * (dtype == DType::kS4 ? 7.9F : 127.0F));
     if (dtype == DType::kF8E4M3FN) byte = static_cast<int8_t>(f8e4m3fn_from_f32(x * 448));
     w.values.push_back(byte);
-    const auto g = static_cast<size_t>(i / group);
+    const auto g = static_cast<size_t>(i / kIn / block * (kIn / group) + i % kIn / group);
     w.dense.push_back((value_of(byte, dtype) - (zero_points ? w.zero_points[g] : 0)) * w.scales[g]);
   }
   return w;
@@ -59,7 +61,7 @@ std::vector<uint8_t> packed(const std::vector<int8_t>& values) {
 }
 
 WeightOperand operand_of(TestProgram& program, const Numbers& w, DType dtype, Dims dims,
-                         int64_t group) {
+                         int64_t group, int64_t block) {
   WeightOperand operand;
   operand.value = dtype == DType::kS4 ? program.argument(packed(w.values), dtype, dims)
                                       : program.argument(w.values, dtype, dims);
@@ -70,6 +72,7 @@ WeightOperand operand_of(TestProgram& program, const Numbers& w, DType dtype, Di
     return operand;
   }
   dims.back() = kIn / group;
+  dims[dims.size() - 2] /= block;
   operand.scales = program.argument(as_bf16(w.scales), DType::kBF16, dims);
   if (!w.zero_points.empty()) {
     operand.zero_points = program.argument(as_bf16(w.zero_points), DType::kBF16, dims);
@@ -124,21 +127,24 @@ struct Form {
   int64_t group;
   bool zero_points;
   bool activations;
+  int64_t block = 1;
+  Platform platform = Platform::kCpu;  // whose plain program it is
 };
 
 class LinearQuantized : public testing::TestWithParam<Form> {};
 
 TEST_P(LinearQuantized, IsTheProductOfTheNumbersThatItStandsFor) {
-  const auto [dtype, group, zero_points, activations] = GetParam();
-  const Numbers w = make_weight(kOut, dtype, group, zero_points);
-  for (const int64_t rows : {2, 9}) {
+  const auto [dtype, group, zero_points, activations, block, platform] = GetParam();
+  const Numbers w = make_weight(kOut, dtype, group, block, zero_points);
+  for (const int64_t rows : {1, 2, 9}) {  // of blocks: no more than they have, and more
     const std::vector<float> x = make_rows(rows);
     const std::vector<float> seen = activations ? rounded_rows(x, dtype) : x;
     TestProgram program;
     const ir::Value input = program.argument(x, DType::kF32, {rows, kIn});
-    WeightOperand operand = operand_of(program, w, dtype, {kOut, kIn}, group);
+    WeightOperand operand = operand_of(program, w, dtype, {kOut, kIn}, group, block);
     operand.quantize_activations = activations;
-    const auto y = program.run({linear(test_target(false), input, operand)})[0].to_vector<float>();
+    const auto y =
+        program.run({linear(Target{platform, false}, input, operand)})[0].to_vector<float>();
     for (int64_t i = 0; i < rows * kOut; ++i) {
       const float* own_x = seen.data() + i / kOut * kIn;
       const float* own_w = w.dense.data() + i % kOut * kIn;
@@ -151,10 +157,10 @@ TEST_P(LinearQuantized, IsTheProductOfTheNumbersThatItStandsFor) {
 }
 
 TEST_P(LinearQuantized, ExpertsTakeTheirOwnRows) {
-  const auto [dtype, group, zero_points, activations] = GetParam();
+  const auto [dtype, group, zero_points, activations, block, platform] = GetParam();
   constexpr int64_t kExperts = 3;
-  const Numbers w = make_weight(kExperts * kOut, dtype, group, zero_points);
-  for (const int64_t rows : {3, 8}) {  // by gathering, and by all experts
+  const Numbers w = make_weight(kExperts * kOut, dtype, group, block, zero_points);
+  for (const int64_t rows : {3, 8, 9, 600}) {  // by gathering, by all experts, in a loop
     const std::vector<float> x = make_rows(rows);
     const std::vector<float> seen = activations ? rounded_rows(x, dtype) : x;
     std::vector<int32_t> ids;
@@ -162,9 +168,9 @@ TEST_P(LinearQuantized, ExpertsTakeTheirOwnRows) {
     TestProgram program;
     const ir::Value input = program.argument(x, DType::kF32, {rows, kIn});
     const ir::Value experts = program.argument(ids, DType::kS32, {rows});
-    WeightOperand operand = operand_of(program, w, dtype, {kExperts, kOut, kIn}, group);
+    WeightOperand operand = operand_of(program, w, dtype, {kExperts, kOut, kIn}, group, block);
     operand.quantize_activations = activations;
-    const auto y = program.run({expert_linear(test_target(false), input, experts, operand)})[0]
+    const auto y = program.run({expert_linear(Target{platform, false}, input, experts, operand)})[0]
                        .to_vector<float>();
     for (int64_t i = 0; i < rows * kOut; ++i) {
       const float* own_x = seen.data() + i / kOut * kIn;
@@ -183,12 +189,17 @@ INSTANTIATE_TEST_SUITE_P(
                     Form{DType::kF8E4M3FN, kIn, false, true},
                     Form{DType::kF8E4M3FN, kGroup, false, false},
                     Form{DType::kS4, kGroup, false, false}, Form{DType::kS4, kGroup, true, false},
-                    Form{DType::kS8, kGroup, true, false}),
+                    Form{DType::kS8, kGroup, true, false},
+                    Form{DType::kF8E4M3FN, kGroup, false, false, kBlock},
+                    Form{DType::kS8, kGroup, true, false, kBlock},
+                    Form{DType::kF8E4M3FN, kGroup, false, false, kBlock, Platform::kTpu},
+                    Form{DType::kS8, kGroup, true, false, kBlock, Platform::kTpu}),
     [](const auto& test) {
       const Form& form = test.param;
-      return fmt::format("{}_{}{}{}", dtype_name(form.dtype), form.group == kIn ? "rows" : "groups",
-                         form.zero_points ? "_zero_points" : "",
-                         form.activations ? "_activations" : "");
+      const char* shared = form.block > 1 ? "blocks" : form.group == kIn ? "rows" : "groups";
+      return fmt::format(
+          "{}_{}{}{}{}", dtype_name(form.dtype), shared, form.zero_points ? "_zero_points" : "",
+          form.activations ? "_activations" : "", form.platform == Platform::kTpu ? "_tpu" : "");
     });
 
 // The instruction that the units of low precision have.
@@ -207,6 +218,45 @@ TEST(LinearQuantizedProgram, ProductsOfRoundedActivationsAreOfSmallNumbers) {
     const ir::Value x = main.add_argument(Shape(DType::kBF16, {4, kIn}));
     main.set_results({linear({Platform::kTpu, false}, x, operand)});
     EXPECT_NE(module.to_string().find(product), std::string::npos) << module.to_string();
+  }
+}
+
+// Few rows are scaled themselves, and the values go into the product as they are; many meet
+// numbers.
+TEST(LinearQuantizedProgram, BlocksAreBatchesOfTheProductOnTpu) {
+  const auto program = [](int64_t rows) {
+    ir::Module module;
+    ir::Function& main = module.add_function();
+    WeightOperand operand;
+    operand.value = main.add_argument(Shape(DType::kF8E4M3FN, {kOut, kIn}));
+    operand.scales = main.add_argument(Shape(DType::kF32, {kOut / kBlock, kIn / kGroup}));
+    operand.dims = {kOut, kIn};
+    const ir::Value x = main.add_argument(Shape(DType::kBF16, {rows, kIn}));
+    main.set_results({linear({Platform::kTpu, false}, x, operand)});
+    return module.to_string();
+  };
+  const auto has = [](const std::string& text, const char* part) {
+    return text.find(part) != std::string::npos;
+  };
+  const std::string few = program(kBlock), many = program(kBlock + 1);
+  EXPECT_TRUE(has(few, "(tensor<3x8x256xf8E4M3FN>) -> tensor<3x8x256xbf16>")) << few;
+  EXPECT_TRUE(has(many, "(tensor<3x8x256xf8E4M3FN>) -> tensor<3x8x256xf32>")) << many;
+  EXPECT_TRUE(has(many, "(tensor<3x9x256xbf16>, tensor<3x8x256xbf16>) -> tensor<3x9x8xf32>"));
+}
+
+// A row of a table takes the scales of its block.
+TEST(LinearQuantizedProgram, EmbeddingsTakeTheScalesOfTheirBlocks) {
+  const Numbers w = make_weight(kOut, DType::kF8E4M3FN, kGroup, kBlock, false);
+  const std::vector<int32_t> tokens = {23, 0, 8, 7};
+  TestProgram program;
+  const WeightOperand table = operand_of(program, w, DType::kF8E4M3FN, {kOut, kIn}, kGroup, kBlock);
+  const ir::Value ids = program.argument(tokens, DType::kS32, {4});
+  const auto y =
+      program.run({embedding(test_target(false), table, ids, DType::kF32)})[0].to_vector<float>();
+  for (size_t i = 0; i < y.size(); ++i) {
+    const size_t row = i / static_cast<size_t>(kIn);
+    const auto from = static_cast<size_t>(tokens[row]) * kIn + i % kIn;
+    ASSERT_EQ(y[i], w.dense[from]) << "token " << tokens[row];
   }
 }
 

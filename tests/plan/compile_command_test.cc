@@ -1,5 +1,6 @@
 // Through the command itself, with the real TPU compiler.
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <tuple>
 
@@ -105,6 +106,26 @@ TEST_F(CompileCommandOnce, QuantizedLayersAreProductsOfSmallNumbersInTheCompiled
     EXPECT_EQ(program["weight_bytes"], kBytes) << form;
     EXPECT_EQ(program[kind], 2.0 * 32 * kNumbers) << form;
     EXPECT_GE(program["schedule"][kind], 2.0 * 32 * kNumbers) << form;
+  }
+}
+
+// A layer of fp8 in blocks: a step reads about its bytes, and writes neither scales nor numbers
+// out.
+TEST_F(CompileCommandOnce, BlocksAreReadAsTheyAreStored) {
+  Json config = read_json(std::string(TTPU_SOURCE_DIR) + "/tests/fixtures/configs/llama-3-8b.json");
+  config["num_hidden_layers"] = 1;
+  config["vocab_size"] = 1024;
+  config["quantization_config"] = {{"quant_method", "fp8"}, {"weight_block_size", {128, 128}}};
+  const std::string path = testing::TempDir() + "/fp8_blocks.json";
+  std::ofstream(path) << config;
+  const SubprocessResult result = compile(path, "v5e:1x1");
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  const Json report = parse_json(result.output, "report");
+  for (const char* phase : {"prefill", "decode"}) {
+    const Json& program = report[phase];
+    EXPECT_LT(program["schedule"]["hbm_bytes"].get<double>(),
+              1.4 * program["weight_read_bytes"].get<double>())
+        << phase;
   }
 }
 

@@ -26,4 +26,10 @@ int64_t fitting_group(int64_t wanted, int64_t columns) {
   return group;
 }
 
+int64_t fitting_rows(int64_t wanted, int64_t rows) {
+  constexpr int64_t kTile = 32;
+  const int64_t common = std::gcd(wanted, rows);
+  return common % kTile == 0 ? common : 1;
+}
+
 }  // namespace ttpu

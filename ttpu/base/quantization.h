@@ -17,6 +17,8 @@ struct Quantization {
   // product itself is one of small numbers. Only where a scale is a row's.
   bool activations = false;
   DType scales = DType::kF32;  // their type
+  // Neighbouring rows whose groups share their scales, and zero points: more than one of blocks.
+  int64_t rows = 1;
   bool operator==(const Quantization&) const = default;
 };
 
@@ -28,5 +30,9 @@ Quantization parse_quantization(std::string_view name);
 // The largest group of at most `wanted` neighbours that divides a row of `columns`: a power of two
 // where 32 or more of them do. 0 (whole rows) stays.
 int64_t fitting_group(int64_t wanted, int64_t columns);
+
+// The largest part of a block's `wanted` rows that divides `rows`; 1, each row by itself, where
+// that is less than a tile of a TPU holds of bytes.
+int64_t fitting_rows(int64_t wanted, int64_t rows);
 
 }  // namespace ttpu

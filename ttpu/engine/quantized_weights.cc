@@ -31,13 +31,19 @@ std::byte* store_number(float value, DType dtype, std::byte* out) {
   }
 }
 
-// One number for each group of `group` columns; the rows' own groups are wider.
+// One number for each group of columns, of the first of the rows that share it; the rows' own
+// groups are wider. The first of `rows` is row `at` of the matrix.
 std::byte* store_numbers(const io::QuantizedRows& rows, const std::vector<float>& numbers,
-                         int64_t group, DType dtype, std::byte* out) {
+                         const Quantization& quantization, DType dtype, int64_t at,
+                         std::byte* out) {
   const int64_t own = rows.columns / rows.groups;
-  const int64_t copies = group == 0 ? 1 : own / group;
-  for (const float number : numbers) {
-    for (int64_t i = 0; i < copies; ++i) out = store_number(number, dtype, out);
+  const int64_t copies = quantization.group == 0 ? 1 : own / quantization.group;
+  for (int64_t row = 0; row < rows.rows; ++row) {
+    if ((at + row) % quantization.rows != 0) continue;
+    for (int64_t group = 0; group < rows.groups; ++group) {
+      const float number = numbers[static_cast<size_t>(row * rows.groups + group)];
+      for (int64_t i = 0; i < copies; ++i) out = store_number(number, dtype, out);
+    }
   }
   return out;
 }
@@ -71,13 +77,15 @@ std::byte* store_blocks(const io::QuantizedRows& rows, Encoding encoding, std::b
   return out;
 }
 
-std::byte* store_part(const io::QuantizedRows& rows, const nn::WeightDecl& decl, std::byte* out) {
+// The part that `decl` names of some rows, from row `at` of the matrix on.
+std::byte* store_part(const io::QuantizedRows& rows, const nn::WeightDecl& decl, int64_t at,
+                      std::byte* out) {
   if (decl.encoding != Encoding::kDense) return store_blocks(rows, decl.encoding, out);
   switch (decl.part) {
     case nn::WeightDecl::Part::kScales:
-      return store_numbers(rows, rows.scales, decl.quantization->group, decl.dtype, out);
+      return store_numbers(rows, rows.scales, *decl.quantization, decl.dtype, at, out);
     case nn::WeightDecl::Part::kZeroPoints:
-      return store_numbers(rows, rows.zero_points, decl.quantization->group, decl.dtype, out);
+      return store_numbers(rows, rows.zero_points, *decl.quantization, decl.dtype, at, out);
     case nn::WeightDecl::Part::kValues:
       break;
   }
@@ -110,7 +118,7 @@ void WeightLoader::fill_quantized(const nn::WeightDecl& decl, const io::Tensor& 
   const int64_t rows = tensor.num_elements() / columns / decl.row_stride;
   if (const io::QuantizedMatrix* matrix = io::quantized_of(tensor)) {
     for (int64_t at = 0; at < rows; at += kRowsAtOnce) {
-      out = store_part(matrix->read(at, std::min(at + kRowsAtOnce, rows)), decl, out);
+      out = store_part(matrix->read(at, std::min(at + kRowsAtOnce, rows)), decl, at, out);
     }
     return;
   }
@@ -139,7 +147,7 @@ void WeightLoader::fill_quantized(const nn::WeightDecl& decl, const io::Tensor& 
       io::copy_rows(tensor, at, end, DType::kF32, reinterpret_cast<std::byte*>(some.data()));
       from = some.data();
     }
-    out = store_part(io::quantize_rows(from, end - at, columns, quantization), decl, out);
+    out = store_part(io::quantize_rows(from, end - at, columns, quantization), decl, at, out);
   }
 }
 

@@ -72,7 +72,7 @@ std::optional<Quantization> stored_form(const io::QuantizationConfig& config,
     if (module.ends_with(".weight")) module.remove_suffix(7);
     const io::QuantScheme* scheme = config.scheme_of(module);
     if (scheme == nullptr) return std::nullopt;
-    const Quantization own = scheme->form(decl.dims.back());
+    const Quantization own = scheme->form(decl.dims[decl.dims.size() - 2], decl.dims.back());
     if (form && own != *form) return std::nullopt;
     form = own;
   }

@@ -160,7 +160,7 @@ bool names_any(const std::vector<std::string>& patterns, std::string_view module
 
 }  // namespace
 
-Quantization QuantScheme::form(int64_t columns) const {
+Quantization QuantScheme::form(int64_t rows, int64_t columns) const {
   Quantization form;
   form.dtype = floats ? DType::kF8E4M3FN : bits == 4 ? DType::kS4 : DType::kS8;
   form.group = group == 0 ? 0 : fitting_group(group, columns);
@@ -169,6 +169,7 @@ Quantization QuantScheme::form(int64_t columns) const {
   form.zero_points = !symmetric;
   form.activations = activations && form.group == 0;
   form.scales = form.group == 0 ? DType::kF32 : scales;
+  form.rows = form.group == 0 ? 1 : fitting_rows(block_rows, rows);
   return form;
 }
 

@@ -24,8 +24,8 @@ struct QuantScheme {
   bool activations = false;    // of 8 bits too
   DType scales = DType::kF32;  // of groups; those of rows are f32 in programs
 
-  // What programs take, of a matrix of so many columns.
-  Quantization form(int64_t columns) const;
+  // What programs take of a matrix of this size.
+  Quantization form(int64_t rows, int64_t columns) const;
 };
 
 struct QuantizationConfig {

@@ -189,6 +189,7 @@ Tensor finish(const std::string& module, std::vector<Tensor> parts, const Layout
   form.zero_points = !scheme.symmetric;
   form.activations = scheme.activations && rows;
   form.scales = rows ? DType::kF32 : parts[1].dtype;
+  form.rows = rows ? 1 : fitting_rows(layout.scales.block_rows, layout.rows);
   Tensor tensor;
   tensor.name = module + ".weight";
   tensor.dtype = DType::kF32;

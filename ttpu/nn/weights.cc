@@ -51,9 +51,27 @@ void divide(const parallel::Layout& layout, WeightDecl* decl) {
   }
 }
 
-}  // namespace
+// Rows that share scales must not be of two devices, or of two segments.
+int64_t rows_with_scales(const WeightDecl& decl) {
+  const size_t axis = decl.dims.size() - 2;
+  int64_t rows = std::gcd(decl.dims[axis], decl.local[axis]);
+  for (size_t i = 0; i < decl.segment_parts.size(); ++i) {
+    rows = std::gcd(rows, std::gcd(decl.segments[i].rows, decl.segment_parts[i][1]));
+  }
+  return fitting_rows(decl.quantization->rows, rows);
+}
 
-namespace {
+// The dimensions of the scales of a weight.
+void shrink_to_scales(WeightDecl* decl) {
+  const Quantization& quantization = *decl->quantization;
+  const size_t axis = decl->dims.size() - 2;
+  for (Dims* dims : {&decl->dims, &decl->local}) {
+    dims->at(axis) /= quantization.rows;
+    dims->back() /= quantization.group;
+  }
+  for (Segment& segment : decl->segments) segment.rows /= quantization.rows;
+  for (Dims& parts : decl->segment_parts) parts[1] /= quantization.rows;
+}
 
 std::string argument_name(const WeightDecl& decl) {
   const std::string name =
@@ -134,6 +152,7 @@ const Context::Entry& Context::declare(WeightDecl decl) {
   if (decl.quantization) {
     decl.quantization->group =
         fitting_group(decl.quantization->group, std::gcd(decl.dims.back(), decl.local.back()));
+    decl.quantization->rows = rows_with_scales(decl);
   }
   return add(std::move(decl));
 }
@@ -158,8 +177,7 @@ ir::Value Context::declare_part(size_t index, WeightDecl::Part part) {
     decl.local.pop_back();
     if (!decl.placement.empty()) decl.placement.pop_back();
   } else {
-    decl.dims.back() /= quantization.group;
-    decl.local.back() /= quantization.group;
+    shrink_to_scales(&decl);
   }
   return of_turn(add(std::move(decl)).value);
 }

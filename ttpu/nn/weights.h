@@ -60,7 +60,7 @@ struct WeightDecl {
   // The form of the program's argument.
   DType dtype = DType::kF32;
   Encoding encoding = Encoding::kDense;
-  std::optional<Quantization> quantization;  // the group is one that divides a device's columns
+  std::optional<Quantization> quantization;  // whose group and rows divide what a device has
   // A quantized weight's values, and what belongs to them, are arguments of their own.
   enum class Part { kValues, kScales, kZeroPoints };
   Part part = Part::kValues;

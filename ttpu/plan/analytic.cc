@@ -203,7 +203,7 @@ double Workload::linear_bytes() const {
   // A row's scales are few beside its numbers.
   if (quantization->group == 0) return bytes(quantization->dtype);
   const double scale = bytes(quantization->scales) + (quantization->zero_points ? 2 : 0);
-  return bytes(quantization->dtype) + scale / as_double(quantization->group);
+  return bytes(quantization->dtype) + scale / as_double(quantization->group * quantization->rows);
 }
 
 int64_t Workload::chunks() const { return (input_len + chunk() - 1) / chunk(); }

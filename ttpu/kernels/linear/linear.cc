@@ -7,6 +7,7 @@
 #include "ttpu/kernels/linear/cpu/handlers.h"
 #include "ttpu/kernels/linear/cpu/kernel.h"
 #include "ttpu/kernels/linear/reference.h"
+#include "ttpu/kernels/linear/scales.h"
 
 namespace ttpu::kernels {
 namespace {
@@ -14,11 +15,6 @@ namespace {
 using ir::Value;
 
 bool is_activation(DType dtype) { return dtype == DType::kBF16 || dtype == DType::kF32; }
-
-// A factor for each row, not for groups of its columns.
-bool has_row_scales(const WeightOperand& weight) {
-  return weight.scales && weight.scales.dims().size() + 1 == weight.dims.size();
-}
 
 void check_scales(const char* op, const WeightOperand& weight) {
   const DType dtype = weight.value.dtype();
@@ -35,14 +31,18 @@ void check_scales(const char* op, const WeightOperand& weight) {
             weight.scales.shape().to_string(), Shape(DType::kF32, rows).to_string());
     return;
   }
-  const int64_t groups = weight.scales.dims().back();
-  rows.push_back(groups);
-  require(weight.scales.dims() == rows && groups > 0 && weight.dims.back() % groups == 0 &&
-              is_float(weight.scales.dtype()),
-          "[{}] scales are {} for a weight {}; expected floats, one for each group of columns", op,
-          weight.scales.shape().to_string(), dims_to_string(weight.dims));
+  const Dims& blocks = weight.scales.dims();
+  bool fits = blocks.size() == weight.dims.size() && is_float(weight.scales.dtype());
+  for (size_t i = 0; fits && i < blocks.size(); ++i) {
+    const bool divides = blocks[i] > 0 && weight.dims[i] % blocks[i] == 0;
+    fits = i + 2 < blocks.size() ? blocks[i] == weight.dims[i] : divides;
+  }
+  require(fits,
+          "[{}] scales are {} for a weight {}; expected floats, one for each group of columns or "
+          "block of rows and columns",
+          op, weight.scales.shape().to_string(), dims_to_string(weight.dims));
   require(!weight.zero_points ||
-              (weight.zero_points.dims() == rows && is_float(weight.zero_points.dtype())),
+              (weight.zero_points.dims() == blocks && is_float(weight.zero_points.dtype())),
           "[{}] zero points and scales differ in shape", op);
 }
 
@@ -152,8 +152,9 @@ Value linear(const Target& target, Value x, const WeightOperand& weight, std::op
   check_operands("linear", x, weight, bias, 2);
   const DType dtype = result.value_or(x.dtype());
   if (!has_kernel(target, x, weight, bias) || !is_activation(dtype)) {
-    return with_more_rows(target, x,
-                          [&](Value rows) { return reference::linear(rows, weight, bias, dtype); });
+    return with_more_rows(target, x, [&](Value rows) {
+      return reference::linear(target.platform, rows, weight, bias, dtype);
+    });
   }
   const Shape shape = result_shape(x, weight.dims[0], dtype);
   return call(x, {&weight}, {bias}, {shape}, cpu::Activation::kNone)[0];
@@ -192,7 +193,8 @@ Value gated_linear(const Target& target, Value x, const WeightOperand& gate,
           dims_to_string(gate.dims), dims_to_string(up.dims));
   if (!has_kernel(target, x, gate, gate_bias) || !has_kernel(target, x, up, up_bias)) {
     return with_more_rows(target, x, [&](Value rows) {
-      return reference::gated_linear(rows, gate, up, activation, gate_bias, up_bias);
+      return reference::gated_linear(target.platform, rows, gate, up, activation, gate_bias,
+                                     up_bias);
     });
   }
   const Shape shape = result_shape(x, gate.dims[0], x.dtype());
@@ -207,7 +209,7 @@ Value expert_linear(const Target& target, Value x, Value expert_ids, const Weigh
           "of i32",
           x.shape().to_string(), expert_ids.shape().to_string());
   if (!has_kernel(target, x, stacked, bias)) {
-    return reference::expert_linear(x, expert_ids, stacked, bias);
+    return reference::expert_linear(target.platform, x, expert_ids, stacked, bias);
   }
   ir::Values operands = {x, expert_ids};
   const Dims products = {add_operands(stacked, bias, operands)};
@@ -223,26 +225,16 @@ Value embedding(const Target&, const WeightOperand& table, Value tokens, DType d
           "[embedding] tokens are {}, expected integers", tokens.shape().to_string());
   WeightOperand rows = table;
   rows.value = ir::take(table.value, tokens, 0);
-  if (table.scales) rows.scales = ir::take(table.scales, tokens, 0);
-  if (table.zero_points) rows.zero_points = ir::take(table.zero_points, tokens, 0);
+  const auto own = [&](Value of_blocks) {
+    const auto size = static_cast<double>(table.dims[0] / of_blocks.dim(0));
+    const Value sizes = ir::full(tokens.function(), tokens.shape(), size);
+    return ir::take(of_blocks, size == 1 ? tokens : ir::divide(tokens, sizes), 0);
+  };
+  if (table.scales) rows.scales = own(table.scales);
+  if (table.zero_points) rows.zero_points = own(table.zero_points);
   rows.dims = tokens.dims();
   rows.dims.push_back(table.dims[1]);
   return dense(rows, dtype);
-}
-
-Value dense(const WeightOperand& weight, DType dtype) {
-  if (weight.encoding != Encoding::kDense) return dequantize(weight.value, weight.encoding, dtype);
-  if (!weight.scales) return ir::convert(weight.value, dtype);
-  const auto f32 = [](Value x) { return ir::convert(x, DType::kF32); };
-  const Value numbers = f32(weight.value);
-  const Value scales = ir::expand_dims(f32(weight.scales), -1);
-  if (has_row_scales(weight)) return ir::convert(numbers * scales, dtype);
-  const Dims& dims = numbers.dims();
-  Dims grouped = weight.scales.dims();
-  grouped.push_back(dims.back() / grouped.back());
-  Value parts = ir::reshape(numbers, grouped);
-  if (weight.zero_points) parts = parts - ir::expand_dims(f32(weight.zero_points), -1);
-  return ir::convert(ir::reshape(parts * scales, dims), dtype);
 }
 
 }  // namespace ttpu::kernels

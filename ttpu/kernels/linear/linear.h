@@ -3,10 +3,11 @@
 //
 // The reference computes in f32 when x or a dense W is f32, else in bf16 (f16 weights are widened
 // to f32); blocked weights and those with scales of groups are expanded to the dtype of x. Scales
-// of rows are multiplied after the product. With `quantize_activations` x is rounded to the
-// weight's type, a scale for each row of x (its largest number becomes the type's largest), and the
-// product is i8 x i8 -> i32 or f8 x f8 -> f32. What the CPU kernels round: linear/cpu/kernel.h;
-// they take i8 weights with scales of rows and leave x as it is.
+// of rows are multiplied after the product; those of blocks, where x has no more rows than a block,
+// with x before it, so that the weight is read as it is stored. With `quantize_activations` x is
+// rounded to the weight's type, a scale for each row of x (its largest number becomes the type's
+// largest), and the product is i8 x i8 -> i32 or f8 x f8 -> f32. What the CPU kernels round:
+// linear/cpu/kernel.h; they take i8 weights with scales of rows and leave x as it is.
 #pragma once
 
 #include <optional>
@@ -24,10 +25,11 @@ struct WeightOperand {
   ir::Value value;
   Encoding encoding = Encoding::kDense;
   Dims dims;  // [out, in], or [experts, out, in]
-  // A factor for each row (dims without the last, f32), or for each group of equally many columns
-  // of it (dims with the number of groups as the last; any floats).
+  // A factor for each row (dims without the last, f32), or for each block of equally many rows and
+  // columns (dims with the numbers of blocks as the last two; any floats). Groups are blocks of one
+  // row.
   ir::Value scales = {};
-  ir::Value zero_points = {};  // of groups, taken from the values first; floats
+  ir::Value zero_points = {};  // of blocks, taken from the values first; floats
   bool quantize_activations = false;
 };
 

@@ -1,8 +1,8 @@
 #include "ttpu/kernels/linear/reference.h"
 
-#include <cmath>
-
 #include "ttpu/ir/ir.h"
+#include "ttpu/kernels/linear/product.h"
+#include "ttpu/kernels/linear/scales.h"
 
 namespace ttpu::kernels::reference {
 namespace {
@@ -12,76 +12,9 @@ using ir::Value;
 // Rows of one expert that are multiplied at once: as many as the matrix units are wide.
 constexpr int64_t kBlock = 128;
 
-// What the product is computed in: see linear.h.
-DType compute_dtype(Value x, const WeightOperand& weight) {
-  const bool narrow_weight =
-      weight.encoding != Encoding::kDense || weight.scales || weight.value.dtype() == DType::kBF16;
-  return x.dtype() == DType::kBF16 && narrow_weight ? DType::kBF16 : DType::kF32;
-}
-
-// x's last dimension with w's last; f32 or `floats`, of 8-bit integers i32. Batching: leading
-// dimensions that both have.
-Value product(Value x, Value w, int64_t batching = 0, DType floats = DType::kF32) {
-  ir::DotDimensionNumbers dims;
-  for (int64_t i = 0; i < batching; ++i) {
-    dims.lhs_batching.push_back(i);
-    dims.rhs_batching.push_back(i);
-  }
-  dims.lhs_contracting = {x.rank() - 1};
-  dims.rhs_contracting = {w.rank() - 1};
-  const ir::Precision precision =
-      x.dtype() == DType::kF32 ? ir::Precision::kHighest : ir::Precision::kDefault;
-  return ir::dot_general(x, w, dims, is_float(x.dtype()) ? floats : DType::kS32, precision);
-}
-
-struct Quantized {
-  Value values;
-  Value scales;  // f32, dims of x without the last
-};
-
-// Rows of x with their largest number at the largest value of `dtype`.
-Quantized quantize(Value x, DType dtype) {
-  const double largest = dtype == DType::kS8 ? 127 : 448;
-  const Value wide = ir::convert(x, DType::kF32);
-  const Value most = ir::reduce_max(ir::abs(wide), {-1}, true);
-  // Rows of zeros must not be divided by zero.
-  const Value scales =
-      ir::maximum(most * (1 / largest), ir::full(x.function(), most.shape(), 1e-30));
-  const Value limit = ir::full(x.function(), wide.shape(), largest);
-  const Value scaled = ir::clamp(-limit, wide / scales, limit);
-  const Value values = dtype == DType::kS8 ? ir::round_nearest_even(scaled) : scaled;
-  return {ir::convert(values, dtype), ir::squeeze(scales, scales.rank() - 1)};
-}
-
-// y [.., out] times scales, of its last dimensions.
-Value scaled_columns(Value y, Value scales) {
-  Dims last;
-  for (int64_t i = y.rank() - scales.rank(); i < y.rank(); ++i) last.push_back(i);
-  return y * ir::broadcast_in_dim(scales, y.dims(), last);
-}
-
-Value scaled_rows(Value y, Value scales) {
-  Dims first;
-  for (int64_t i = 0; i < scales.rank(); ++i) first.push_back(i);
-  return y * ir::broadcast_in_dim(scales, y.dims(), first);
-}
-
-// x with the weight, f32, in the form that is best for the weight's.
-Value weight_product(Value x, const WeightOperand& weight, int64_t batching = 0) {
-  const DType dtype = compute_dtype(x, weight);
-  const bool row_scales = weight.scales && weight.scales.rank() + 1 == weight.value.rank();
-  if (!row_scales) return product(ir::convert(x, dtype), dense(weight, dtype), batching);
-  if (!weight.quantize_activations) {
-    const Value y = product(ir::convert(x, dtype), ir::convert(weight.value, dtype), batching);
-    return scaled_columns(y, weight.scales);
-  }
-  const Quantized rows = quantize(x, weight.value.dtype());
-  const Value y = product(rows.values, weight.value, batching);
-  return scaled_rows(scaled_columns(ir::convert(y, DType::kF32), weight.scales), rows.scales);
-}
-
-Value linear_f32(Value x, const WeightOperand& weight, std::optional<Value> bias) {
-  const Value y = weight_product(x, weight);
+Value linear_f32(Platform platform, Value x, const WeightOperand& weight,
+                 std::optional<Value> bias) {
+  const Value y = weight_product(platform, x, weight);
   return bias ? y + ir::convert(*bias, DType::kF32) : y;
 }
 
@@ -93,18 +26,18 @@ Value one_hot(Value ids, int64_t experts) {
 }
 
 // The rows' own weights, gathered: [rows, out, in].
-Value experts_by_gather(Value x, Value ids, const WeightOperand& stacked) {
+Value experts_by_gather(Platform platform, Value x, Value ids, const WeightOperand& stacked) {
   WeightOperand own = stacked;
   own.value = ir::take(stacked.value, ids, 0);
   if (stacked.scales) own.scales = ir::take(stacked.scales, ids, 0);
   if (stacked.zero_points) own.zero_points = ir::take(stacked.zero_points, ids, 0);
   own.dims[0] = ids.dim(0);
-  return weight_product(x, own, 1);
+  return weight_product(platform, x, own, 1);
 }
 
 // Every expert for every row; all but the row's own are dropped.
-Value experts_by_mask(Value x, Value ids, const WeightOperand& stacked) {
-  const Value all = weight_product(x, stacked);  // [rows, experts, out]
+Value experts_by_mask(Platform platform, Value x, Value ids, const WeightOperand& stacked) {
+  const Value all = weight_product(platform, x, stacked);  // [rows, experts, out]
   const Value own = ir::broadcast_in_dim(one_hot(ids, stacked.dims[0]), all.dims(), {0, 1});
   return ir::reduce_sum(ir::select(own, all, ir::full(x.function(), all.shape(), 0)), {1});
 }
@@ -170,7 +103,7 @@ Blocks blocks_of(Value ids, int64_t experts, int64_t blocks) {
   return result;
 }
 
-// One of the stacked weights.
+// One of the stacked weights; its values are taken in the form in which products read them.
 WeightOperand at_expert(const WeightOperand& stacked, Value expert) {
   const auto one = [&](Value all) {
     ir::Values starts(static_cast<size_t>(all.rank()), ir::scalar_like(expert, 0));
@@ -181,16 +114,19 @@ WeightOperand at_expert(const WeightOperand& stacked, Value expert) {
     return ir::reshape(slice, Dims(dims.begin() + 1, dims.end()));
   };
   WeightOperand own = stacked;
-  own.value = one(stacked.value);
+  const bool blocks = rows_in_block(stacked) > 1;
+  own.value = one(blocks ? in_row_blocks(stacked) : stacked.value);
   if (stacked.scales) own.scales = one(stacked.scales);
   if (stacked.zero_points) own.zero_points = one(stacked.zero_points);
   own.dims.erase(own.dims.begin());
+  if (blocks) own.value = ir::reshape(own.value, own.dims);
   return own;
 }
 
 // Each row by its own expert, a block of one expert's rows in each turn of a loop. There are at
 // most as many blocks as full ones and one more for each expert, and so many turns the loop has.
-Value experts_by_blocks(Value x, Value ids, const WeightOperand& stacked, DType dtype) {
+Value experts_by_blocks(Platform platform, Value x, Value ids, const WeightOperand& stacked,
+                        DType dtype) {
   const int64_t blocks = x.dim(0) / kBlock + stacked.dims[0];
   const Blocks layout = blocks_of(ids, stacked.dims[0], blocks);
   const Value sorted = ir::take(x, layout.sources, 0);
@@ -207,7 +143,7 @@ Value experts_by_blocks(Value x, Value ids, const WeightOperand& stacked, DType 
     const Value first = v[0] * static_cast<double>(kBlock);
     const Value rows = ir::dynamic_slice(sorted, {first, zero}, {kBlock, x.dim(1)});
     const Value expert = ir::reshape(ir::dynamic_slice(layout.experts, {v[0]}, {1}), {});
-    const Value y = weight_product(rows, at_expert(stacked, expert));
+    const Value y = weight_product(platform, rows, at_expert(stacked, expert));
     return {v[0] + 1.0, ir::dynamic_update_slice(v[1], ir::convert(y, dtype), {first, zero})};
   };
   return ir::take(ir::while_loop(start, more, turn)[1], layout.places, 0);
@@ -215,24 +151,26 @@ Value experts_by_blocks(Value x, Value ids, const WeightOperand& stacked, DType 
 
 // Gathering reads a weight for each row, masking multiplies every row with every weight, blocks
 // take turns. Each is the cheapest for more rows than the one before.
-Value own_experts(Value x, Value ids, const WeightOperand& stacked, DType dtype) {
-  if (x.dim(0) <= stacked.dims[0]) return experts_by_gather(x, ids, stacked);
-  if (x.dim(0) <= 4 * kBlock) return experts_by_mask(x, ids, stacked);
-  return experts_by_blocks(x, ids, stacked, dtype);
+Value own_experts(Platform platform, Value x, Value ids, const WeightOperand& stacked,
+                  DType dtype) {
+  if (x.dim(0) <= stacked.dims[0]) return experts_by_gather(platform, x, ids, stacked);
+  if (x.dim(0) <= 4 * kBlock) return experts_by_mask(platform, x, ids, stacked);
+  return experts_by_blocks(platform, x, ids, stacked, dtype);
 }
 
 }  // namespace
 
-Value linear(Value x, const WeightOperand& weight, std::optional<Value> bias, DType result) {
-  return ir::convert(linear_f32(x, weight, bias), result);
+Value linear(Platform platform, Value x, const WeightOperand& weight, std::optional<Value> bias,
+             DType result) {
+  return ir::convert(linear_f32(platform, x, weight, bias), result);
 }
 
-Value gated_linear(Value x, const WeightOperand& gate, const WeightOperand& up,
+Value gated_linear(Platform platform, Value x, const WeightOperand& gate, const WeightOperand& up,
                    Activation activation, std::optional<Value> gate_bias,
                    std::optional<Value> up_bias) {
-  const auto projected = [x](const WeightOperand& weight, std::optional<Value> bias) {
+  const auto projected = [platform, x](const WeightOperand& weight, std::optional<Value> bias) {
     const bool plain = x.dtype() == DType::kBF16 && compute_dtype(x, weight) == x.dtype();
-    if (!plain || weight.scales || bias) return linear_f32(x, weight, bias);
+    if (!plain || weight.scales || bias) return linear_f32(platform, x, weight, bias);
     // Rounded by the product itself, as transformers does: half the bytes for the next operator.
     return product(x, dense(weight, x.dtype()), 0, x.dtype());
   };
@@ -241,11 +179,11 @@ Value gated_linear(Value x, const WeightOperand& gate, const WeightOperand& up,
   return ir::convert(activated * factor, x.dtype());
 }
 
-Value expert_linear(Value x, Value expert_ids, const WeightOperand& stacked,
+Value expert_linear(Platform platform, Value x, Value expert_ids, const WeightOperand& stacked,
                     std::optional<Value> bias) {
   const int64_t experts = stacked.dims[0];
   // Where nothing is added, rounding can come first, which halves what the loop writes.
-  Value y = own_experts(x, expert_ids, stacked, bias ? DType::kF32 : x.dtype());
+  Value y = own_experts(platform, x, expert_ids, stacked, bias ? DType::kF32 : x.dtype());
   if (bias) y = y + ir::convert(ir::take(*bias, expert_ids, 0), DType::kF32);
   const Value known = ir::reduce_or(one_hot(expert_ids, experts), {1});
   const Value kept = ir::broadcast_in_dim(known, y.dims(), {0});

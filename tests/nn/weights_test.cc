@@ -1,0 +1,55 @@
+// What a weight's declaration makes of it.
+#include "ttpu/nn/weights.h"
+
+#include <gtest/gtest.h>
+
+#include "ttpu/ir/ir.h"
+
+namespace ttpu::nn {
+namespace {
+
+// On two devices, with fp8 in blocks of 128 x 128: the scales that a device has.
+Dims scales_of(const Dims& dims, const Axes& axes, const Dims& units = {},
+               const std::vector<Segment>& segments = {}) {
+  ir::Module module;
+  const auto blocks = [](const WeightDecl&) {
+    const Quantization quantization{DType::kF8E4M3FN, 128, false, false, DType::kF32, 128};
+    return WeightFormat{DType::kF8E4M3FN, Encoding::kDense, quantization};
+  };
+  const parallel::Layout layout(parallel::Mesh({{parallel::kTensorAxis, 2}}),
+                                parallel::find_strategy("tensor"));
+  Context context(&module.add_function(), {}, DType::kBF16, blocks, layout);
+  WeightDecl decl;
+  decl.names = {"weight"};
+  decl.dims = dims;
+  decl.axes = axes;
+  decl.units = units;
+  decl.segments = segments;
+  return context.matrix(std::move(decl)).scales.dims();
+}
+
+TEST(WeightsOfBlocks, RowsShareTheirScalesAsFarAsADeviceHasThem) {
+  EXPECT_EQ(scales_of({512, 256}, {"mlp", "embed"}), (Dims{2, 2}));
+  EXPECT_EQ(scales_of({256, 512}, {"embed", "mlp"}), (Dims{2, 2}));
+  // Half a block, which holds scales twice.
+  EXPECT_EQ(scales_of({384, 384}, {"mlp", "embed"}), (Dims{3, 3}));
+  EXPECT_EQ(scales_of({256, 384}, {"embed", "mlp"}), (Dims{2, 3}));
+  // Three heads of 192 rows for each device.
+  EXPECT_EQ(scales_of({1152, 256}, {"heads", "embed"}, {6}), (Dims{9, 2}));
+  // A device's 136 rows are no blocks: each has scales.
+  EXPECT_EQ(scales_of({272, 256}, {"mlp", "embed"}), (Dims{136, 2}));
+  EXPECT_EQ(scales_of({3, 512, 256}, {"experts", "expert_mlp", "embed"}), (Dims{3, 2, 2}));
+}
+
+// A device's rows of one matrix are not beside those of the next in the checkpoint.
+TEST(WeightsOfBlocks, RowsOfMatricesThatAreStoredAsOneShareNoScales) {
+  const auto fused = [](int64_t first, int64_t second) {
+    return scales_of({first + second, 256}, {"", "embed"}, {}, {{first, "mlp"}, {second, "mlp"}});
+  };
+  EXPECT_EQ(fused(512, 256), (Dims{3, 2}));
+  EXPECT_EQ(fused(512, 128), (Dims{5, 2}));
+  EXPECT_EQ(fused(512, 48), (Dims{280, 2}));
+}
+
+}  // namespace
+}  // namespace ttpu::nn

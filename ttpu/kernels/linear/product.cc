@@ -1,0 +1,110 @@
+#include "ttpu/kernels/linear/product.h"
+
+#include "ttpu/ir/ir.h"
+#include "ttpu/kernels/linear/scales.h"
+
+namespace ttpu::kernels::reference {
+namespace {
+
+using ir::Value;
+
+struct Quantized {
+  Value values;
+  Value scales;  // f32, dims of x without the last
+};
+
+// Rows of x with their largest number at the largest value of `dtype`.
+Quantized quantize(Value x, DType dtype) {
+  const double largest = dtype == DType::kS8 ? 127 : 448;
+  const Value wide = ir::convert(x, DType::kF32);
+  const Value most = ir::reduce_max(ir::abs(wide), {-1}, true);
+  // Rows of zeros must not be divided by zero.
+  const Value scales =
+      ir::maximum(most * (1 / largest), ir::full(x.function(), most.shape(), 1e-30));
+  const Value limit = ir::full(x.function(), wide.shape(), largest);
+  const Value scaled = ir::clamp(-limit, wide / scales, limit);
+  const Value values = dtype == DType::kS8 ? ir::round_nearest_even(scaled) : scaled;
+  return {ir::convert(values, dtype), ir::squeeze(scales, scales.rank() - 1)};
+}
+
+// y [.., out] times scales, of its last dimensions.
+Value scaled_columns(Value y, Value scales) {
+  Dims last;
+  for (int64_t i = y.rank() - scales.rank(); i < y.rank(); ++i) last.push_back(i);
+  return y * ir::broadcast_in_dim(scales, y.dims(), last);
+}
+
+Value scaled_rows(Value y, Value scales) {
+  Dims first;
+  for (int64_t i = 0; i < scales.rank(); ++i) first.push_back(i);
+  return y * ir::broadcast_in_dim(scales, y.dims(), first);
+}
+
+// The product as one of batches, the weight's blocks of rows: so the TPU compiler makes the numbers
+// where the product reads the values. The factors of the blocks are multiplied with the weight, or
+// with x where it has no more rows than a block.
+Value block_product(Value x, const WeightOperand& weight, int64_t batching) {
+  const DType dtype = compute_dtype(x, weight);
+  const int64_t count = batching > 0 ? 1 : x.shape().num_elements() / x.dim(-1);
+  const bool scale_x = !weight.zero_points && count <= rows_in_block(weight);
+  const Value factors = of_columns(weight.scales, weight);  // [.., blocks, in]
+  const int64_t at = factors.rank() - 1;                    // of the rows of x
+  Dims dims = factors.dims();
+  dims.insert(dims.begin() + at, count);
+  Dims axes;
+  for (int64_t i = 0; i < at; ++i) axes.push_back(i);
+  axes.push_back(at + 1);
+  const Value rows = ir::reshape(x, {x.shape().num_elements() / x.dim(-1), x.dim(-1)});
+  Value batches = ir::broadcast_in_dim(rows, dims, {batching > 0 ? 0 : at, at + 1});
+  if (scale_x) {
+    batches = ir::convert(batches, DType::kF32) * ir::broadcast_in_dim(factors, dims, axes);
+  }
+  const Value values =
+      scale_x ? ir::convert(in_row_blocks(weight), dtype) : numbers_in_blocks(weight, dtype);
+  const Value y = product(ir::convert(batches, dtype), values, at);  // [.., blocks, rows, block]
+  axes.insert(axes.begin(), at);
+  Dims result(x.dims().begin(), x.dims().end() - 1);
+  const auto own = weight.value.dims().begin();
+  result.insert(result.end(), own + batching, own + weight.value.rank() - 1);
+  return ir::reshape(ir::transpose(y, axes), result);
+}
+
+}  // namespace
+
+DType compute_dtype(Value x, const WeightOperand& weight) {
+  const bool narrow_weight =
+      weight.encoding != Encoding::kDense || weight.scales || weight.value.dtype() == DType::kBF16;
+  return x.dtype() == DType::kBF16 && narrow_weight ? DType::kBF16 : DType::kF32;
+}
+
+Value product(Value x, Value w, int64_t batching, DType floats) {
+  ir::DotDimensionNumbers dims;
+  for (int64_t i = 0; i < batching; ++i) {
+    dims.lhs_batching.push_back(i);
+    dims.rhs_batching.push_back(i);
+  }
+  dims.lhs_contracting = {x.rank() - 1};
+  dims.rhs_contracting = {w.rank() - 1};
+  const ir::Precision precision =
+      x.dtype() == DType::kF32 ? ir::Precision::kHighest : ir::Precision::kDefault;
+  return ir::dot_general(x, w, dims, is_float(x.dtype()) ? floats : DType::kS32, precision);
+}
+
+Value weight_product(Platform platform, Value x, const WeightOperand& weight, int64_t batching) {
+  const DType dtype = compute_dtype(x, weight);
+  if (rows_in_block(weight) > 1 && platform == Platform::kTpu) {
+    return block_product(x, weight, batching);
+  }
+  if (!has_row_scales(weight)) {
+    return product(ir::convert(x, dtype), dense(weight, dtype), batching);
+  }
+  if (!weight.quantize_activations) {
+    const Value y = product(ir::convert(x, dtype), ir::convert(weight.value, dtype), batching);
+    return scaled_columns(y, weight.scales);
+  }
+  const Quantized rows = quantize(x, weight.value.dtype());
+  const Value y = product(rows.values, weight.value, batching);
+  return scaled_rows(scaled_columns(ir::convert(y, DType::kF32), weight.scales), rows.scales);
+}
+
+}  // namespace ttpu::kernels::reference

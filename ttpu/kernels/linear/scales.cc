@@ -1,0 +1,54 @@
+#include "ttpu/kernels/linear/scales.h"
+
+#include "ttpu/ir/ir.h"
+
+namespace ttpu::kernels {
+
+using ir::Value;
+
+bool has_row_scales(const WeightOperand& weight) {
+  return weight.scales && weight.scales.dims().size() + 1 == weight.dims.size();
+}
+
+int64_t rows_in_block(const WeightOperand& weight) {
+  if (!weight.scales || has_row_scales(weight) || weight.dims.size() < 2) return 1;
+  return weight.value.dim(-2) / weight.scales.dim(-2);
+}
+
+Value in_row_blocks(const WeightOperand& weight) {
+  Dims dims = weight.scales.dims();
+  dims.back() = rows_in_block(weight);
+  dims.push_back(weight.value.dim(-1));
+  return ir::reshape(weight.value, dims);
+}
+
+Value of_columns(Value factors, const WeightOperand& weight) {
+  Dims dims = factors.dims();
+  dims.back() = weight.value.dim(-1);
+  Dims grouped = factors.dims();
+  grouped.push_back(dims.back() / grouped.back());
+  const Value each = ir::expand_dims(ir::convert(factors, DType::kF32), -1);
+  return ir::reshape(ir::broadcast_to(each, grouped), dims);
+}
+
+Value numbers_in_blocks(const WeightOperand& weight, DType dtype) {
+  const Value values = in_row_blocks(weight);
+  const auto spread = [&](Value factors) {
+    return ir::broadcast_to(ir::expand_dims(of_columns(factors, weight), -2), values.dims());
+  };
+  Value numbers = ir::convert(values, DType::kF32);
+  if (weight.zero_points) numbers = numbers - spread(weight.zero_points);
+  return ir::convert(numbers * spread(weight.scales), dtype);
+}
+
+Value dense(const WeightOperand& weight, DType dtype) {
+  if (weight.encoding != Encoding::kDense) return dequantize(weight.value, weight.encoding, dtype);
+  if (!weight.scales) return ir::convert(weight.value, dtype);
+  if (!has_row_scales(weight)) {
+    return ir::reshape(numbers_in_blocks(weight, dtype), weight.value.dims());
+  }
+  const Value scales = ir::expand_dims(ir::convert(weight.scales, DType::kF32), -1);
+  return ir::convert(ir::convert(weight.value, DType::kF32) * scales, dtype);
+}
+
+}  // namespace ttpu::kernels
