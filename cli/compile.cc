@@ -107,6 +107,7 @@ std::string advice(const CompileFlags& flags) {
   work.batch = engine.max_num_seqs * std::max<int64_t>(1, engine.parallel.data_parallel_size);
   work.prefill_tokens = engine.max_num_batched_tokens;
   work.element_bytes = bit_width(parse_dtype(flags.dtype)) / 8.0;
+  work.cache_dtype = ttpu::engine::cache_dtype_of(flags.cache_dtype);
   work.quantization = planned_quantization(config, engine.quantization, flags.weights, facts);
   return fmt::format("\nBy formulas these would do: {}. {}", plan::slices_that_fit(facts, work),
                      kSmaller);
@@ -257,9 +258,7 @@ void add_compile_command(CLI::App& app) {
   command->add_option("--dtype", flags->dtype, "Type of weights, activations and cache")
       ->check(CLI::IsMember({"bf16", "f32"}))
       ->capture_default_str();
-  command->add_option("--kv-cache-dtype", flags->cache_dtype, "auto is that of the activations")
-      ->check(CLI::IsMember({"auto", "bf16", "bfloat16", "f32", "int8", "fp8", "fp8_e4m3"}))
-      ->capture_default_str();
+  ttpu::cli::add_cache_dtype_flag(*command, &flags->cache_dtype);
   command
       ->add_option("--weights", flags->weights,
                    "auto keeps what is quantized or in GGUF's blocks; bf16 expands it")

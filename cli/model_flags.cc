@@ -37,6 +37,15 @@ void add_parallel_flags(CLI::App& command, engine::ParallelOptions* flags) {
                      "How layers are divided among devices (docs/parallel.md): " + names);
 }
 
+void add_cache_dtype_flag(CLI::App& command, std::string* name) {
+  command
+      .add_option("--kv-cache-dtype", *name,
+                  "Type of the cache's keys and values; auto is that of the activations, int8 and "
+                  "fp8 take half of bf16")
+      ->check(CLI::IsMember({"auto", "bf16", "bfloat16", "f32", "int8", "fp8", "fp8_e4m3"}))
+      ->capture_default_str();
+}
+
 void add_quantization_flag(CLI::App& command, std::string* quantization) {
   command
       .add_option("--quantization,-q", *quantization,
@@ -85,12 +94,7 @@ void add_load_flags(CLI::App& command, LoadFlags* flags) {
       ->capture_default_str();
   add_quantization_flag(command, &flags->engine.quantization);
   command.add_flag("--no-kernels", flags->no_kernels, "Plain XLA, without TTPU's own CPU kernels");
-  command
-      .add_option("--kv-cache-dtype", flags->cache_dtype,
-                  "Type of the cache's keys and values; auto is that of the activations, int8 and "
-                  "fp8 take half of bf16")
-      ->check(CLI::IsMember({"auto", "bf16", "bfloat16", "f32", "int8", "fp8", "fp8_e4m3"}))
-      ->capture_default_str();
+  add_cache_dtype_flag(command, &flags->cache_dtype);
   command.add_option("--max-model-len", flags->engine.max_model_len,
                      "Most tokens of prompt and answer together (0: the model's, to 4096)");
   add_parallel_flags(command, &flags->engine.parallel);

@@ -37,6 +37,7 @@ void add_parallel_flags(CLI::App& command, engine::ParallelOptions* flags);
 std::vector<std::string> parallel_arguments(const engine::ParallelOptions& options);
 
 // vLLM's --quantization.
+void add_cache_dtype_flag(CLI::App& command, std::string* name);
 void add_quantization_flag(CLI::App& command, std::string* quantization);
 
 void add_load_flags(CLI::App& command, LoadFlags* flags);

@@ -9,6 +9,7 @@
 #include "cli/model_flags.h"
 #include "cli/planned_weights.h"
 #include "ttpu/base/file.h"
+#include "ttpu/engine/capacity.h"
 #include "ttpu/engine/child_compile.h"
 #include "ttpu/models/registry.h"
 #include "ttpu/pjrt/plugin.h"
@@ -33,6 +34,7 @@ struct PlanFlags {
   bool json = false;
   std::string quantization;
   std::string weights = "auto";
+  std::string cache_dtype = "auto";
   int64_t timeout = 600;
   std::string layers = "unrolled";
   plan::PlanRequest request;
@@ -72,6 +74,8 @@ engine::ChildCompile child_of(const PlanFlags& flags, const Json& config,
                    std::to_string(first_layers),
                    "--weights",
                    flags.weights,
+                   "--kv-cache-dtype",
+                   flags.cache_dtype,
                    "--child",
                    phase};
   if (!flags.quantization.empty()) {
@@ -168,6 +172,7 @@ void run_plan(PlanFlags& flags) {
   const plan::ModelFacts facts = plan::facts_of(spec);
   request.work.quantization =
       planned_quantization(config, flags.quantization, flags.weights, facts);
+  request.work.cache_dtype = engine::cache_dtype_of(flags.cache_dtype);
   plan::CompileProgram compile;
   if (!flags.analytic_only && request.compile > 0) {
     const std::filesystem::path plugin = pjrt::find_plugin("tpu");
@@ -223,7 +228,8 @@ void add_plan_command(CLI::App& app) {
                    "Only pipelines of so many stages (0: any)")
       ->check(CLI::NonNegativeNumber);
   command->add_option("--strategy", request.strategy, "Only this one")
-      ->check(CLI::IsMember({"tensor", "sequence", "context", "expert", "expert_context"}));
+      ->check(
+          CLI::IsMember({"tensor", "sequence", "ulysses", "context", "expert", "expert_context"}));
   command->add_option("--max-ttft", flags->max_ttft_ms, "Milliseconds to the first token, at most")
       ->check(CLI::PositiveNumber);
   command->add_option("--max-tpot", flags->max_tpot_ms, "Milliseconds a token after it, at most")
@@ -239,6 +245,7 @@ void add_plan_command(CLI::App& app) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   ttpu::cli::add_quantization_flag(*command, &flags->quantization);
+  ttpu::cli::add_cache_dtype_flag(*command, &flags->cache_dtype);
   command
       ->add_option("--weights", flags->weights,
                    "bf16: as if config.json had no quantization_config")

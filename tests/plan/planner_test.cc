@@ -81,6 +81,25 @@ TEST(Analytic, WeightsAndCacheAreDividedAsTheyCanBe) {
   EXPECT_NEAR(four.weight_bytes, 8.030e9 * 2 / 4, 8.030e9 * 2 / 4 * 1e-3);
 }
 
+TEST(Analytic, TheCacheTakesTheBytesOfItsType) {
+  const ModelFacts llama = facts("llama-3-8b");
+  const Slice slice = parse_slice("v5e:2x2");
+  Workload work;
+  const auto with = [&](std::optional<DType> cache) {
+    work.cache_dtype = cache;
+    return analyse(llama, work, {slice, 4, 1, "tensor"});
+  };
+  const Analytic bf16 = with({});
+  EXPECT_EQ(with(DType::kBF16).cache_bytes, bf16.cache_bytes);
+  EXPECT_EQ(with(DType::kF8E4M3FN).cache_bytes, bf16.cache_bytes / 2);
+  // An f32 for each head's 128 bytes.
+  EXPECT_EQ(with(DType::kS8).cache_bytes, bf16.cache_bytes / 2 * 132 / 128);
+  EXPECT_EQ(with(DType::kS8).cache_token_bytes, bf16.cache_token_bytes / 2 * 132 / 128);
+  EXPECT_NEAR(bf16.decode.hbm - with(DType::kF8E4M3FN).decode.hbm, bf16.cache_bytes / 2 / 819e9,
+              1e-9);
+  EXPECT_EQ(with(DType::kS8).weight_bytes, bf16.weight_bytes);
+}
+
 TEST(Analytic, ASlidingWindowHoldsTheCacheSmall) {
   Workload work;
   work.input_len = 8000;

@@ -8,6 +8,7 @@
 
 #include <fmt/ranges.h>
 
+#include "ttpu/kernels/ragged_paged_attention/ragged_paged_attention.h"
 #include "ttpu/nn/weights.h"
 
 namespace ttpu::plan {
@@ -48,13 +49,22 @@ double cache_parts(const ModelFacts::Attention& layer, const Candidate& candidat
   return as_double(std::gcd(layer.kv_heads, layer.kv_heads == 0 ? 1 : candidate.tensor));
 }
 
-// Numbers in the cache of one sequence of `length` tokens, on a device.
-double cache_width(const ModelFacts& facts, const Candidate& candidate, double length) {
+// Bytes that a token takes in the cache of one layer.
+double token_bytes(const ModelFacts::Attention& layer, const Workload& work) {
+  if (!work.cache_dtype) return as_double(layer.cache_width) * work.element_bytes;
+  const int64_t row =
+      kernels::cache_elements(*work.cache_dtype, layer.cache_width / layer.cache_rows);
+  return as_double(layer.cache_rows * row) * bit_width(*work.cache_dtype) / 8;
+}
+
+// Bytes of the cache of one sequence of `length` tokens, on a device.
+double sequence_bytes(const ModelFacts& facts, const Workload& work, const Candidate& candidate,
+                      double length) {
   double sum = 0;
   for (const ModelFacts::Attention& layer : facts.attention) {
     const double seen = layer.window ? std::min(length, as_double(*layer.window)) : length;
     const double parts = std::max(1.0, cache_parts(layer, candidate)) * as_double(candidate.stages);
-    sum += as_double(layer.layers) * as_double(layer.cache_width) * seen / parts;
+    sum += as_double(layer.layers) * token_bytes(layer, work) * seen / parts;
   }
   return sum;
 }
@@ -175,9 +185,9 @@ StepTime step(const ModelFacts& facts, const Workload& work, const Candidate& ca
   const double layers =
       layer_weights(facts, work, candidate, facts.reached_experts(everyone), projections);
   // A microbatch reads the caches of its own sequences.
-  const double cache =
-      microbatches * std::max(1.0, sequences / microbatches) * cache_width(facts, candidate, seen);
-  time.hbm = (rounds * layers + (cache + head / (tensor * stages)) * work.element_bytes) /
+  const double cache = microbatches * std::max(1.0, sequences / microbatches) *
+                       sequence_bytes(facts, work, candidate, seen);
+  time.hbm = (rounds * layers + cache + head / (tensor * stages) * work.element_bytes) /
              chip.hbm_bandwidth;
   time.interconnect = rounds * round_collectives(facts, candidate, part, work.element_bytes, sent);
   *sent *= rounds;
@@ -236,9 +246,9 @@ Analytic analyse(const ModelFacts& facts, const Workload& work, const Candidate&
   result.weight_bytes =
       layer_weights(facts, work, candidate, 1, has_all_projections(candidate) ? tensor : 1) +
       facts.vocab_params / vocab_parts * work.element_bytes;
-  const double width = cache_width(facts, candidate, length);
-  result.cache_bytes = as_double(batch) * width * work.element_bytes;
-  result.cache_token_bytes = width * work.element_bytes / std::max(1.0, length);
+  const double sequence = sequence_bytes(facts, work, candidate, length);
+  result.cache_bytes = as_double(batch) * sequence;
+  result.cache_token_bytes = sequence / std::max(1.0, length);
   // The widest activations of a prefill, and the logits.
   result.temporary_bytes =
       chunk * (4 * as_double(facts.hidden) + 3 * as_double(facts.intermediate) / tensor) *

@@ -19,6 +19,7 @@ struct Workload {
   int64_t prefill_tokens = 0;                     // of one prefill step; 0: a whole prompt, to 2048
   double element_bytes = 2;                       // of weights and cache
   std::optional<Quantization> quantization = {};  // of linear layers
+  std::optional<DType> cache_dtype = {};          // of another type, scales included
 
   int64_t length() const { return input_len + output_len; }
   int64_t chunk() const;        // tokens of a prefill step
