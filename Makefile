@@ -23,7 +23,7 @@ CONFIGURE = cmake -S . -G Ninja $(CMAKE_FLAGS)
 CTEST = ctest --output-on-failure --no-tests=error -j $(JOBS)
 
 .DEFAULT_GOAL := build
-.PHONY: help setup test-setup tpu-kernels tpu-kernels-test build test-build demo test ctest pytest check lint format format-check tidy layers \
+.PHONY: help setup test-setup tpu-kernels tpu-kernels-test build test-build demo test ctest pytest device-test check lint format format-check tidy layers \
         sanitize sanitize-address sanitize-thread sanitize-thread-load fuzz bench clean
 
 help: ## this list
@@ -66,6 +66,10 @@ ctest: test-build ## the C++ tests
 
 pytest: test-build ## the Python tests: of the package, the command, the examples and the tools
 	TTPU_BUILD=$(BUILD) PYTHONPATH=$(BUILD)/python $(PYTHON) -m pytest -q
+
+DEVICE ?= cuda
+device-test: test-build ## a GPU (or DEVICE=tpu) beside the CPU; skips what is not there
+	TTPU_TEST_DEVICE=$(DEVICE) TTPU_BUILD=$(BUILD) $(PYTHON) -m pytest -rs tests/cli/test_device.py
 
 check: lint ## the same as lint
 lint: layers format-check tidy ## layers, format and clang-tidy

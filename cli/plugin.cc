@@ -92,9 +92,10 @@ void add_plugin_command(CLI::App& app) {
   auto names = std::make_shared<std::vector<std::string>>();
   install_command->add_option("names", *names, "cpu, cpu-0.81, tpu or cuda")->required();
   auto compile_only = std::make_shared<bool>(false);
-  install_command->add_flag("--compile-only", *compile_only,
-                            "Of cuda, what `ttpu compile --topology` needs (0.3 GB), without the 2 "
-                            "GB of libraries that only running on a GPU takes");
+  install_command->add_flag(
+      "--compile-only", *compile_only,
+      "Of cuda, what `ttpu compile --topology` needs (0.25 GB), without the 2 "
+      "GB of libraries that only running on a GPU takes");
   install_command->callback([names, compile_only] { install(*names, *compile_only); });
 
   CLI::App* list_command = plugin->add_subcommand("list", "Show the plugins that were found");

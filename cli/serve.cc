@@ -42,8 +42,10 @@ void add_engine_flags(CLI::App& command, ServeFlags* flags) {
       ->capture_default_str();
   command.add_option("--num-blocks", engine.num_blocks, "Blocks of the cache (0: by memory)");
   command
-      .add_option("--memory-fraction,--gpu-memory-utilization", engine.memory_fraction,
-                  "Most of the free memory that the cache may take")
+      .add_option(
+          "--memory-fraction,--gpu-memory-utilization", engine.memory_fraction,
+          "On CPU most of the free memory that the cache may take; on GPU and TPU most of a "
+          "device's memory")
       ->capture_default_str();
   command.add_flag("--no-prefix-caching,--no-enable-prefix-caching", flags->no_prefix_caching,
                    "Compute every prompt whole");

@@ -1,6 +1,6 @@
 // The CPU plugin, but for what a test asks of it: transfers to the device that arrive damaged,
-// devices that are another process's, and devices that stand in a grid as TPUs do. Everything else
-// is the plugin's own.
+// devices that are another process's, devices that stand in a grid as TPUs do, and devices that say
+// they are GPUs with memory of their own. Everything else is the plugin's own.
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
@@ -17,6 +17,7 @@ PJRT_Api g_api;
 std::atomic<int> g_damaged{0};
 std::atomic<int> g_hidden{0};
 std::atomic<int> g_columns{0};
+std::atomic<int> g_megabytes{0};
 
 PJRT_Error* from_host(PJRT_Client_BufferFromHostBuffer_Args* args) {
   if (g_damaged.load() == 0 || args->type != PJRT_Buffer_Type_S32 || args->num_dims != 1) {
@@ -92,6 +93,21 @@ PJRT_Error* attributes_of(PJRT_DeviceDescription_Attributes_Args* args) {
   return nullptr;
 }
 
+PJRT_Error* platform_of(PJRT_Client_PlatformName_Args* args) {
+  if (g_megabytes == 0) return g_real->PJRT_Client_PlatformName(args);
+  args->platform_name = "cuda";
+  args->platform_name_size = 4;
+  return nullptr;
+}
+
+PJRT_Error* memory_of(PJRT_Device_MemoryStats_Args* args) {
+  if (g_megabytes == 0) return g_real->PJRT_Device_MemoryStats(args);
+  args->bytes_in_use = 0;
+  args->bytes_limit = int64_t{g_megabytes} << 20;
+  args->bytes_limit_is_set = true;
+  return nullptr;
+}
+
 }  // namespace
 
 // To be called before the plugin is loaded.
@@ -107,6 +123,8 @@ extern "C" bool faulty_load(const char* path) {
   g_api.PJRT_Client_AddressableDevices = own_devices;
   g_api.PJRT_Device_IsAddressable = is_own;
   g_api.PJRT_DeviceDescription_Attributes = attributes_of;
+  g_api.PJRT_Client_PlatformName = platform_of;
+  g_api.PJRT_Device_MemoryStats = memory_of;
   return true;
 }
 
@@ -118,5 +136,8 @@ extern "C" void faulty_hide(int count) { g_hidden = count; }
 
 // Devices stand in rows of so many; 0: nowhere.
 extern "C" void faulty_place(int columns) { g_columns = columns; }
+
+// Clients are of platform cuda, and each device may use so many megabytes; 0: as they are.
+extern "C" void faulty_gpu(int megabytes) { g_megabytes = megabytes; }
 
 extern "C" const PJRT_Api* GetPjrtApi() { return &g_api; }

@@ -64,8 +64,13 @@ void read_options(const JsonView& json, EngineOptions* options) {
 std::string plugin_fingerprint(const pjrt::Plugin& plugin, const std::string& platform_version) {
   std::error_code error;
   const auto size = fs::file_size(plugin.path(), error);
-  return fmt::format("{} (API {}.{}, {} bytes)", platform_version, plugin.api_major(),
-                     plugin.api_minor(), error ? 0 : size);
+  // The CUDA plugin has a version for its client, and for a topology the name of the device.
+  const auto cuda = plugin.attributes().find("cuda_version");
+  const std::string version = cuda == plugin.attributes().end()
+                                  ? platform_version
+                                  : "cuda " + pjrt::option_to_string(cuda->second);
+  return fmt::format("{} (API {}.{}, {} bytes)", version, plugin.api_major(), plugin.api_minor(),
+                     error ? 0 : size);
 }
 
 Json program_flags(const EngineOptions& options) {

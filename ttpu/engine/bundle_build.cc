@@ -43,13 +43,16 @@ struct Place {
   std::function<std::string(const std::string& program, const std::string& text)> compile;
 };
 
-Place on_device(const BundleRequest& request, const nn::DecoderSpec& spec) {
+Place on_device(const BundleRequest& request, const Source& source) {
+  const EngineOptions& engine = request.engine;
+  const int64_t count = choose_layout(source.spec, engine.parallel).mesh().num_devices();
+  const pjrt::Client client = make_client(engine.device, count, engine.memory_fraction);
   Place place;
-  place.plan = plan_engine(spec, request.engine, cache_budget(request.engine), 0,
-                           platform_named(request.engine.device));
-  const int64_t count = place.plan.layout.mesh().num_devices();
-  const pjrt::Client client = make_client(request.engine.device, count);
-  place.target = target_of(client, request.engine.custom_calls);
+  place.target = target_of(client, engine.custom_calls);
+  const int64_t budget = cache_budget(engine, client, count, [&] {
+    return weight_bytes(source.spec, engine, place.target, source.format_of(engine, place.target));
+  });
+  place.plan = plan_engine(source.spec, engine, budget, 0, place.target.platform);
   place.identity.plugin = plugin_fingerprint(client.plugin(), client.platform_version());
   place.identity.devices = device_list(kinds_of(client, place.plan.layout.mesh()));
   place.topology = fmt::format("{}:{}", client.platform_name(), count);
@@ -60,32 +63,17 @@ Place on_device(const BundleRequest& request, const nn::DecoderSpec& spec) {
   return place;
 }
 
-constexpr int64_t kNoLimit = INT64_MAX / 4;
-
 // What weights leave of the memory of `count` devices.
 int64_t budget_ahead(const BundleRequest& request, const Source& source, int64_t count) {
-  if (request.engine.num_blocks > 0) return kNoLimit;
+  const EngineOptions& engine = request.engine;
+  if (engine.num_blocks > 0) return INT64_MAX / 4;
   const kernels::Target target = target_of_topology(request.topology, false);
-  const EnginePlan plan =
-      plan_engine(source.spec, request.engine, kNoLimit, count, target.platform);
-  const DType dtype = request.engine.dtype;
-  const EngineProgram program =
-      build_engine_program(source.spec, plan.shape, plan.buckets.front(), target, dtype,
-                           source.format_of(request.engine, target), plan.layout);
-  int64_t weights = 0;
-  for (const nn::WeightDecl& decl : program.weights) {
-    weights += nn::argument_shape(decl).byte_size();
-  }
-  const auto usable = static_cast<int64_t>(
-      request.engine.memory_fraction *
-      static_cast<double>(plan::device_of_topology(request.topology).hbm_bytes));
-  if (usable < weights) {
-    fail(Code::kResourceExhausted,
-         "[bundle] does not fit: weights need {} MB on each device of {}, of which {} MB may be "
-         "used; take a larger topology",
-         weights >> 20, request.topology, usable >> 20);
-  }
-  return count * (usable - weights);
+  const int64_t usable =
+      usable_memory(target.platform, plan::device_of_topology(request.topology).hbm_bytes,
+                    engine.memory_fraction);
+  const int64_t weights =
+      weight_bytes(source.spec, engine, target, source.format_of(engine, target), count);
+  return beside_weights(usable, weights, count, request.topology);
 }
 
 Place ahead(const BundleRequest& request, const Source& source) {
@@ -115,7 +103,7 @@ Place ahead(const BundleRequest& request, const Source& source) {
 std::vector<kernels::KernelChoice> build_bundle(const BundleRequest& request,
                                                 const Progress& progress) {
   const Source source(request);
-  Place place = request.topology.empty() ? on_device(request, source.spec) : ahead(request, source);
+  Place place = request.topology.empty() ? on_device(request, source) : ahead(request, source);
   BundleWriter writer(request.folder);
   const EnginePlan& plan = place.plan;
   const auto total = static_cast<int64_t>(plan.buckets.size()) + 2;

@@ -1,10 +1,15 @@
 #include "ttpu/engine/device.h"
 
 #include <algorithm>
+#include <numeric>
+
+#include <fmt/ranges.h>
 
 #include "ttpu/base/error.h"
+#include "ttpu/base/log.h"
 #include "ttpu/parallel/arrangement.h"
 #include "ttpu/parallel/strategy.h"
+#include "ttpu/pjrt/install.h"
 #include "ttpu/plan/chips.h"
 
 namespace ttpu::engine {
@@ -29,13 +34,49 @@ std::vector<size_t> order_of(const std::vector<pjrt::Options>& devices,
 
 }  // namespace
 
-pjrt::Client make_client(const std::string& device, int64_t num_devices) {
-  const auto plugin = pjrt::load_plugin(pjrt::find_plugin(device));
+pjrt::Options client_options(const pjrt::Plugin& plugin, const std::string& device,
+                             int64_t num_devices, double memory_fraction) {
   pjrt::Options options;
-  if (num_devices > 1 && device.find("cpu") != std::string::npos) {
+  if (plugin.attributes().contains("cuda_version")) {
+    options["memory_fraction"] = static_cast<float>(memory_fraction);
+    options["preallocate"] = true;
+    std::vector<int64_t> visible(static_cast<size_t>(num_devices));
+    std::iota(visible.begin(), visible.end(), 0);
+    options["visible_devices"] = std::move(visible);
+  } else if (num_devices > 1 && device.find("cpu") != std::string::npos) {
     options["cpu_device_count"] = num_devices;
   }
-  pjrt::Client client = pjrt::Client::create(plugin, options);
+  return options;
+}
+
+namespace {
+
+pjrt::Client create_client(const std::string& device, int64_t num_devices, double memory_fraction) {
+  const auto plugin = pjrt::load_plugin(pjrt::find_plugin(device));
+  const pjrt::Options options = client_options(*plugin, device, num_devices, memory_fraction);
+  if (!plugin->attributes().contains("cuda_version")) return pjrt::Client::create(plugin, options);
+  const std::vector<std::string> missing = pjrt::missing_parts(plugin->path());
+  const std::string advice =
+      missing.empty() ? ""
+                      : fmt::format("; it lacks {}, which `ttpu plugin install cuda` brings",
+                                    fmt::join(missing, ", "));
+  if (!missing.empty()) spdlog::warn("[device] '{}'{}", plugin->path().string(), advice);
+  try {
+    return pjrt::Client::create(plugin, options);
+  } catch (const Error& error) {
+    fail(
+        error.code(),
+        "[device] the CUDA plugin found no GPU to work with ({}). `nvidia-smi` must list one, with "
+        "a "
+        "driver for CUDA 13 (580 or newer), and CUDA_VISIBLE_DEVICES must not hide it{}",
+        error.what(), advice);
+  }
+}
+
+}  // namespace
+
+pjrt::Client make_client(const std::string& device, int64_t num_devices, double memory_fraction) {
+  pjrt::Client client = create_client(device, num_devices, memory_fraction);
   const auto found = static_cast<int64_t>(client.all_devices().size());
   if (found < num_devices) {
     fail(Code::kFailedPrecondition,
@@ -46,16 +87,37 @@ pjrt::Client make_client(const std::string& device, int64_t num_devices) {
   return client;
 }
 
-kernels::Platform platform_named(const std::string& device) {
-  return device == "tpu" ? kernels::Platform::kTpu : kernels::Platform::kCpu;
+kernels::Platform platform_of(const pjrt::Client& client) {
+  const std::string platform = client.platform_name();
+  return platform == "cpu"   ? kernels::Platform::kCpu
+         : platform == "tpu" ? kernels::Platform::kTpu
+                             : kernels::Platform::kCuda;
+}
+
+int64_t usable_memory(kernels::Platform platform, int64_t bytes, double memory_fraction) {
+  constexpr double kBesidePrograms = 0.9;
+  const double share =
+      platform == kernels::Platform::kCuda ? memory_fraction * kBesidePrograms : memory_fraction;
+  return static_cast<int64_t>(static_cast<double>(bytes) * share);
+}
+
+int64_t usable_memory(const pjrt::Client& client, double memory_fraction) {
+  const kernels::Platform platform = platform_of(client);
+  const std::optional<pjrt::MemoryStats> stats = client.devices().at(0).memory_stats();
+  if (!stats || !stats->bytes_limit) {
+    fail(Code::kUnavailable,
+         "[cache] the plugin '{}' does not say how much memory a device has; give --num-blocks",
+         client.plugin().path().string());
+  }
+  // The limit of the CUDA plugin is the fraction that it was given.
+  const double whole = platform == kernels::Platform::kCuda ? memory_fraction : 1;
+  const auto bytes = static_cast<int64_t>(static_cast<double>(*stats->bytes_limit) / whole);
+  return usable_memory(platform, bytes, memory_fraction) - stats->bytes_in_use;
 }
 
 kernels::Target target_of(const pjrt::Client& client, bool custom_calls) {
   kernels::Target target;
-  const std::string platform = client.platform_name();
-  target.platform = platform == "cpu"   ? kernels::Platform::kCpu
-                    : platform == "tpu" ? kernels::Platform::kTpu
-                                        : kernels::Platform::kCuda;
+  target.platform = platform_of(client);
   target.custom_calls = custom_calls && target.platform == kernels::Platform::kCpu &&
                         kernels::register_cpu_kernels(client.plugin());
   if (target.platform == kernels::Platform::kTpu) {

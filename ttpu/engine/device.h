@@ -12,11 +12,25 @@
 
 namespace ttpu::engine {
 
-// `device` is a plugin's name or path. The CPU plugin makes as many devices as are asked for; of
-// another, throws kFailedPrecondition when it has fewer, those of other processes included.
-pjrt::Client make_client(const std::string& device, int64_t num_devices = 1);
-// Of a plugin by its name; what one by its path is for is not known before it is loaded, and kCpu.
-kernels::Platform platform_named(const std::string& device);
+// Of a device's memory, where nobody says otherwise.
+inline constexpr double kMemoryFraction = 0.9;
+
+// `device` is a plugin's name or path. The CPU plugin makes as many devices as are asked for; that
+// for CUDA takes `memory_fraction` of the memory of so many GPUs at once, and leaves others alone.
+// Throws kFailedPrecondition when there are fewer, those of other processes included.
+pjrt::Client make_client(const std::string& device, int64_t num_devices = 1,
+                         double memory_fraction = kMemoryFraction);
+// What the plugin is asked for.
+pjrt::Options client_options(const pjrt::Plugin& plugin, const std::string& device,
+                             int64_t num_devices, double memory_fraction);
+kernels::Platform platform_of(const pjrt::Client& client);
+
+// What weights and caches may take of `bytes` of a device's memory; the rest is for what programs
+// need while they run. On a GPU that, too, is within the fraction, since the plugin takes no more.
+int64_t usable_memory(kernels::Platform platform, int64_t bytes, double memory_fraction);
+// The same of the memory that a client's first device has free. Throws kUnavailable when its plugin
+// does not say how much that is.
+int64_t usable_memory(const pjrt::Client& client, double memory_fraction);
 // What programs for this client may call; with `custom_calls` false, no kernels of ours.
 kernels::Target target_of(const pjrt::Client& client, bool custom_calls);
 // The same for a TPU that need not be here.

@@ -21,17 +21,41 @@ nn::DecoderSpec spec_of(const std::filesystem::path& path) {
   return models::decoder_from_config(io::load_model_files(path).config);
 }
 
+RunnerOptions runner_options(const nn::DecoderSpec& spec, const DraftModelOptions& options) {
+  const int64_t blocks = blocks_of_slot(options);
+  RunnerOptions runner = options.runner;
+  runner.shape.slots = options.max_num_seqs;
+  runner.shape.block_size = options.block_size;
+  runner.shape.blocks_per_sequence = blocks;
+  runner.shape.group_blocks.assign(kv_windows(spec).size(), options.max_num_seqs * blocks);
+  runner.shape.cache_dtype = options.cache_dtype;
+  runner.shape.top_logprobs = std::min(runner.shape.top_logprobs, spec.vocab);
+  runner.layout = {};
+  runner.buckets = plan_buckets(options.max_num_seqs, options.max_num_batched_tokens, 0);
+  return runner;
+}
+
 }  // namespace
 
-int64_t DraftModel::cache_bytes(const std::filesystem::path& path,
-                                const DraftModelOptions& options) {
+int64_t DraftModel::bytes(const std::filesystem::path& path, const DraftModelOptions& options,
+                          const kernels::Target& target) {
+  const nn::DecoderSpec spec = spec_of(path);
   int64_t bytes = 0;
-  for (const nn::LayerSpec& layer : spec_of(path).layers) {
+  for (const nn::LayerSpec& layer : spec.layers) {
     bytes += options.max_num_seqs * blocks_of_slot(options) *
-             block_bytes(layer, options.block_size, options.cache_dtype, {},
-                         platform_named(options.runner.device));
+             block_bytes(layer, options.block_size, options.cache_dtype, {}, target.platform);
   }
-  return bytes;
+  if (target.platform == kernels::Platform::kCpu) return bytes;
+  const auto checkpoint = io::Checkpoint::open(path);
+  const WeightLoader loader(
+      *checkpoint,
+      {options.runner.dtype, options.runner.expand_weights, options.runner.quantization},
+      spec.name_prefixes);
+  const RunnerOptions runner = runner_options(spec, options);
+  const EngineProgram program = build_engine_program(
+      spec, runner.shape, runner.buckets.front(), target, runner.dtype,
+      [&](const nn::WeightDecl& decl) { return loader.format_of(decl); }, runner.layout);
+  return bytes + program.weight_bytes();
 }
 
 DraftModel::DraftModel(const std::filesystem::path& path, const DraftModelOptions& options,
@@ -47,15 +71,7 @@ DraftModel::DraftModel(const std::filesystem::path& path, const DraftModelOption
           spec.max_positions, options.max_model_len);
   const int64_t blocks = blocks_of_slot(options);
   const size_t groups = kv_windows(spec).size();
-  RunnerOptions runner = options.runner;
-  runner.shape.slots = options.max_num_seqs;
-  runner.shape.block_size = options.block_size;
-  runner.shape.blocks_per_sequence = blocks;
-  runner.shape.group_blocks.assign(groups, options.max_num_seqs * blocks);
-  runner.shape.cache_dtype = options.cache_dtype;
-  runner.shape.top_logprobs = std::min(runner.shape.top_logprobs, spec.vocab);
-  runner.layout = {};
-  runner.buckets = plan_buckets(options.max_num_seqs, options.max_num_batched_tokens, 0);
+  const RunnerOptions runner = runner_options(spec, options);
   runner_ = std::make_unique<Runner>(spec, path, runner, progress);
   slots_.resize(static_cast<size_t>(options.max_num_seqs));
   for (size_t s = 0; s < slots_.size(); ++s) {

@@ -27,8 +27,10 @@ class DraftModel {
   DraftModel(const std::filesystem::path& path, const DraftModelOptions& options,
              const Progress& progress = {});
 
-  // What the caches take, before the model is loaded.
-  static int64_t cache_bytes(const std::filesystem::path& path, const DraftModelOptions& options);
+  // What it takes of the memory that caches have, before it is loaded: its own caches, and its
+  // weights where they are not a mapped file. The runner's client and device are not looked at.
+  static int64_t bytes(const std::filesystem::path& path, const DraftModelOptions& options,
+                       const kernels::Target& target);
 
   // A sequence that decodes, and how many guesses it wants.
   struct Wanted {

@@ -7,6 +7,7 @@
 #include "ttpu/base/thread_time.h"
 #include "ttpu/engine/bundle.h"
 #include "ttpu/engine/engine_plan.h"
+#include "ttpu/engine/followers.h"
 #include "ttpu/engine/live_request.h"
 #include "ttpu/io/hub.h"
 #include "ttpu/models/registry.h"
@@ -36,7 +37,26 @@ DraftModelOptions draft_options(const nn::DecoderSpec& spec, const EnginePlan& p
   draft.max_num_batched_tokens = plan.options.max_num_batched_tokens;
   draft.block_size = plan.options.block_size;
   draft.cache_dtype = plan.shape.cache_dtype;
+  draft.runner.dtype = plan.options.dtype;
+  draft.runner.expand_weights = plan.options.expand_weights;
+  draft.runner.quantization = plan.options.quantization;
   return draft;
+}
+
+// What the caches of all devices may take together: the same on every process.
+int64_t cache_memory(const std::filesystem::path& path, const nn::DecoderSpec& spec,
+                     const EngineOptions& options, const pjrt::Client& client, int64_t devices) {
+  const kernels::Target target = target_of(client, options.custom_calls);
+  const int64_t bytes = cache_budget(options, client, devices, [&] {
+    const auto checkpoint = io::Checkpoint::open(path);
+    const WeightLoader loader(
+        *checkpoint,
+        {options.dtype, options.expand_weights, options.quantization, target.cpu_kernels()},
+        spec.name_prefixes);
+    return weight_bytes(spec, options, target,
+                        [&](const nn::WeightDecl& decl) { return loader.format_of(decl); });
+  });
+  return options.control == nullptr ? bytes : smallest(*options.control, "cache", bytes);
 }
 
 }  // namespace
@@ -52,20 +72,28 @@ Engine::Engine(const std::filesystem::path& path, const EngineOptions& options,
     options_ = bundle->options(options, {});
   }
   const std::filesystem::path draft_path = draft_path_of(options);
-  int64_t memory = cache_budget(options);
-  if (options.control != nullptr) memory = agree_on_model(path, draft_path, memory);
-  EnginePlan plan = bundle ? bundle->plan(spec, options_)
-                           : plan_engine(spec, options, memory, 0, platform_named(options.device));
-  const DraftModelOptions planned = draft_options(spec, plan);
-  if (!draft_path.empty() && !bundle) {
-    const int64_t bytes = DraftModel::cache_bytes(draft_path, planned);
-    plan = plan_engine(spec, options, memory - bytes, 0, platform_named(options.device));
+  if (options.control != nullptr) agree_on_model(path, draft_path);
+  const int64_t devices = choose_layout(spec, options_.parallel).mesh().num_devices();
+  const pjrt::Client client = make_client(options.device, devices, options.memory_fraction);
+  const kernels::Target target = target_of(client, options_.custom_calls);
+  EnginePlan plan;
+  if (bundle != nullptr) {
+    plan = bundle->plan(spec, options_);
+  } else {
+    const int64_t memory = cache_memory(path, spec, options, client, devices);
+    plan = plan_engine(spec, options, memory, 0, target.platform);
+    if (!draft_path.empty()) {
+      const int64_t bytes = DraftModel::bytes(draft_path, draft_options(spec, plan), target);
+      plan = plan_engine(spec, options, memory - bytes, 0, target.platform);
+    }
   }
+  const DraftModelOptions planned = draft_options(spec, plan);
   require(draft_path.empty() || plan.layout.one_device(),
           "[engine] a draft model guesses on one device, here are {}",
           plan.layout.mesh().num_devices());
   options_ = plan.options;
   RunnerOptions runner{.device = options.device,
+                       .client = client,
                        .dtype = options_.dtype,
                        .expand_weights = options_.expand_weights,
                        .quantization = options_.quantization,

@@ -154,8 +154,7 @@ class Engine {
     std::chrono::steady_clock::time_point start;
   };
 
-  int64_t agree_on_model(const std::filesystem::path& path, const std::filesystem::path& draft,
-                         int64_t cache_bytes) const;
+  void agree_on_model(const std::filesystem::path& path, const std::filesystem::path& draft) const;
   void agree_on_programs() const;
   std::shared_ptr<StepSender> add_sender();
   void end_senders();

@@ -3,10 +3,12 @@
 #include <algorithm>
 
 #include "ttpu/base/error.h"
+#include "ttpu/parallel/control/control_plane.h"
 
 namespace ttpu::engine {
 namespace {
 
+constexpr int64_t kNoLimit = INT64_MAX / 4;
 constexpr int64_t kMostTokens = int64_t{1} << 20;  // of one step
 
 void check_options(const nn::DecoderSpec& spec, const EngineOptions& options) {
@@ -38,9 +40,35 @@ int64_t copies_of_cache(const parallel::Layout& layout, const nn::DecoderSpec& s
 
 }  // namespace
 
-int64_t cache_budget(const EngineOptions& options) {
-  if (options.num_blocks > 0) return INT64_MAX / 4;
-  return static_cast<int64_t>(static_cast<double>(available_memory()) * options.memory_fraction);
+int64_t weight_bytes(const nn::DecoderSpec& spec, const EngineOptions& options,
+                     const kernels::Target& target, const nn::FormatOf& format_of,
+                     int64_t num_devices) {
+  const EnginePlan plan = plan_engine(spec, options, kNoLimit, num_devices, target.platform);
+  const EngineProgram program = build_engine_program(spec, plan.shape, plan.buckets.front(), target,
+                                                     options.dtype, format_of, plan.layout);
+  return program.weight_bytes();
+}
+
+int64_t beside_weights(int64_t usable, int64_t weights, int64_t devices, const std::string& where) {
+  if (usable < weights) {
+    fail(Code::kResourceExhausted,
+         "[engine] does not fit: weights need {} MB on each device of {}, of which {} MB may be "
+         "used; take more or larger devices, or --quantization",
+         weights >> 20, where, usable >> 20);
+  }
+  return devices * (usable - weights);
+}
+
+int64_t cache_budget(const EngineOptions& options, const pjrt::Client& client, int64_t devices,
+                     const std::function<int64_t()>& weights) {
+  if (options.num_blocks > 0) return kNoLimit;
+  if (platform_of(client) != kernels::Platform::kCpu) {
+    return beside_weights(usable_memory(client, options.memory_fraction), weights(), devices,
+                          options.device);
+  }
+  const auto bytes =
+      static_cast<int64_t>(static_cast<double>(available_memory()) * options.memory_fraction);
+  return options.control == nullptr ? bytes : bytes / options.control->processes_on_this_host();
 }
 
 EnginePlan plan_engine(const nn::DecoderSpec& spec, const EngineOptions& given, int64_t cache_bytes,

@@ -2,7 +2,11 @@
 // and their buckets. Who compiles ahead of time and who serves ask here.
 #pragma once
 
+#include <functional>
+#include <string>
+
 #include "ttpu/engine/capacity.h"
+#include "ttpu/engine/device.h"
 #include "ttpu/engine/engine.h"
 
 namespace ttpu::engine {
@@ -27,7 +31,18 @@ EnginePlan plan_engine(const nn::DecoderSpec& spec, const EngineOptions& options
                        int64_t cache_bytes, int64_t num_devices = 0,
                        kernels::Platform platform = kernels::Platform::kCpu);
 
-// What the caches may take of the memory that this machine has left.
-int64_t cache_budget(const EngineOptions& options);
+// Of one device, in the form that `format_of` gives them.
+int64_t weight_bytes(const nn::DecoderSpec& spec, const EngineOptions& options,
+                     const kernels::Target& target, const nn::FormatOf& format_of,
+                     int64_t num_devices = 0);
+
+// What caches may take of `usable` bytes of each of `devices` devices. Throws kResourceExhausted
+// when weights alone do not fit. `where` names the devices.
+int64_t beside_weights(int64_t usable, int64_t weights, int64_t devices, const std::string& where);
+
+// What the caches may take: of the memory that this machine has left where devices share it, else
+// of what weights leave of the devices' own. `weights`: their bytes on one device.
+int64_t cache_budget(const EngineOptions& options, const pjrt::Client& client, int64_t devices,
+                     const std::function<int64_t()>& weights);
 
 }  // namespace ttpu::engine

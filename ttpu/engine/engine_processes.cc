@@ -11,9 +11,9 @@ bool Engine::leads() const {
 
 bool Engine::follows() const { return options_.control != nullptr && !leads(); }
 
-// Before anything large is loaded. Returns what every process has for its cache.
-int64_t Engine::agree_on_model(const std::filesystem::path& path,
-                               const std::filesystem::path& draft, int64_t cache_bytes) const {
+// Before anything large is loaded.
+void Engine::agree_on_model(const std::filesystem::path& path,
+                            const std::filesystem::path& draft) const {
   parallel::ControlPlane& control = *options_.control;
   const auto weights = [](const std::filesystem::path& model) {
     return model.empty() ? "none" : weights_digest(*io::Checkpoint::open(model));
@@ -25,7 +25,6 @@ int64_t Engine::agree_on_model(const std::filesystem::path& path,
   own["weights of the model"] = weights(path);
   own["weights of the draft model"] = weights(draft);
   require_same(control, "model", own);
-  return smallest(control, "cache", cache_bytes / control.processes_on_this_host());
 }
 
 void Engine::agree_on_programs() const {

@@ -334,6 +334,12 @@ std::unique_ptr<ir::Module> build_copy_program(const nn::DecoderSpec& spec,
   return module;
 }
 
+int64_t EngineProgram::weight_bytes() const {
+  int64_t bytes = 0;
+  for (const nn::WeightDecl& decl : weights) bytes += nn::argument_shape(decl).byte_size();
+  return bytes;
+}
+
 EngineProgram build_engine_program(const nn::DecoderSpec& spec, const EngineShape& shape,
                                    const Bucket& bucket, const kernels::Target& target,
                                    DType compute, const nn::FormatOf& format_of,

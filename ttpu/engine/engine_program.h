@@ -112,6 +112,7 @@ struct EngineProgram {
   std::vector<Shape> arguments;  // by EngineArgument
   std::vector<Shape> caches;
   std::vector<nn::WeightDecl> weights;
+  int64_t weight_bytes() const;  // of one device
 };
 
 // `shape` and `bucket` are those of one replica: each has its own sequences, slots and blocks, and

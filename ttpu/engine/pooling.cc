@@ -90,7 +90,8 @@ ir::Value mean_rows(ir::Value hidden, ir::Value begins, ir::Value ends) {
   const ir::Value inside = ir::and_(ir::compare(index, rows(begins), ir::ComparisonDirection::kGe),
                                     ir::compare(index, rows(ends), ir::ComparisonDirection::kLt));
   const ir::Value sums = ir::dot_general(ir::convert(inside, DType::kF32), hidden,
-                                         {.lhs_contracting = {1}, .rhs_contracting = {0}});
+                                         {.lhs_contracting = {1}, .rhs_contracting = {0}},
+                                         std::nullopt, ir::precision_for(DType::kF32));
   const ir::Value one = ir::full(hidden.function(), begins.shape(), 1);
   const ir::Value counts = ir::convert(ir::maximum(ends - begins, one), DType::kF32);
   return sums / ir::expand_dims(counts, 1);

@@ -64,7 +64,8 @@ Runner::Runner(const nn::DecoderSpec& spec, const std::filesystem::path& weights
                const RunnerOptions& options, const Progress& progress)
     : options_(options),
       checkpoint_(io::Checkpoint::open(weights)),
-      client_(make_client(options.device, options.layout.mesh().num_devices())),
+      client_(options.client ? *options.client
+                             : make_client(options.device, options.layout.mesh().num_devices())),
       vocab_(spec.vocab),
       groups_(static_cast<int64_t>(options.shape.group_blocks.size())),
       devices_(own_devices(client_, options.layout.mesh())) {

@@ -24,8 +24,9 @@ namespace ttpu::engine {
 class Bundle;
 
 struct RunnerOptions {
-  std::string device = "cpu";   // a plugin's name or path
-  DType dtype = DType::kBF16;   // of activations: kBF16 or kF32
+  std::string device = "cpu";                         // a plugin's name or path
+  std::optional<pjrt::Client> client = std::nullopt;  // one of it; without, one is made
+  DType dtype = DType::kBF16;                         // of activations: kBF16 or kF32
   bool expand_weights = false;  // encoded weights become dense bf16 when they are loaded
   std::string quantization;     // EngineOptions::quantization
   bool custom_calls = true;     // false: pure StableHLO, no kernels of ours

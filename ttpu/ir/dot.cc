@@ -65,6 +65,10 @@ Value dot_general(Value lhs, Value rhs, DotDimensionNumbers dims, std::optional<
       .result();
 }
 
+Precision precision_for(DType dtype) {
+  return dtype == DType::kF32 ? Precision::kHighest : Precision::kDefault;
+}
+
 Value matmul(Value lhs, Value rhs, std::optional<DType> dtype) {
   require(lhs.rank() >= 2 && lhs.rank() == rhs.rank(),
           "[matmul] {} and {}: as many dimensions expected, at least 2", lhs.shape().to_string(),

@@ -12,6 +12,9 @@ namespace ttpu::ir {
 Value dot_general(Value lhs, Value rhs, DotDimensionNumbers dims,
                   std::optional<DType> dtype = std::nullopt,
                   Precision precision = Precision::kDefault);
+// For products of numbers of this type. Of f32 the highest: by default a TPU multiplies them as
+// bf16 and a GPU as TF32.
+Precision precision_for(DType dtype);
 // [..., m, k] x [..., k, n] -> [..., m, n]; leading dimensions equal.
 Value matmul(Value lhs, Value rhs, std::optional<DType> dtype = std::nullopt);
 

@@ -34,7 +34,8 @@ ir::Value head_norm(Context& context, const AttentionSpec& spec, const NormSpec&
 ir::Value per_head(ir::Value x, ir::Value weights) {
   const ir::Value product = ir::dot_general(
       x, weights,
-      {.lhs_batching = {1}, .rhs_batching = {0}, .lhs_contracting = {2}, .rhs_contracting = {1}});
+      {.lhs_batching = {1}, .rhs_batching = {0}, .lhs_contracting = {2}, .rhs_contracting = {1}},
+      std::nullopt, ir::precision_for(x.dtype()));
   return ir::transpose(product, {1, 0, 2});
 }
 

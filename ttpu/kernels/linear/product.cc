@@ -85,8 +85,7 @@ Value product(Value x, Value w, int64_t batching, DType floats) {
   }
   dims.lhs_contracting = {x.rank() - 1};
   dims.rhs_contracting = {w.rank() - 1};
-  const ir::Precision precision =
-      x.dtype() == DType::kF32 ? ir::Precision::kHighest : ir::Precision::kDefault;
+  const ir::Precision precision = ir::precision_for(x.dtype());
   return ir::dot_general(x, w, dims, is_float(x.dtype()) ? floats : DType::kS32, precision);
 }
 

@@ -370,7 +370,7 @@ Value attend(const Block& block, Value cache, const CacheLayout& layout,
     keys = ir::slice(pairs, {0, 0, 0, 0}, {contexts, context, kv_heads, layout.key_dim});
     values = ir::slice(pairs, {0, 0, 0, layout.key_dim}, pairs.dims());
   }
-  const auto precision = dtype == DType::kF32 ? ir::Precision::kHighest : ir::Precision::kDefault;
+  const ir::Precision precision = ir::precision_for(dtype);
   const Value q = ir::reshape(block.q, {tokens, kv_heads, groups, layout.key_dim});
   Value scores;  // one: [kv_heads, tokens, groups, context], else [tokens, kv_heads, ...]
   if (one) {
