@@ -22,6 +22,8 @@ PROMPTS = [[5, 9, 2], [1, 2, 3, 4, 5, 6, 7, 8], [40, 3, 17, 17, 17, 2, 60]]
 TOKENS = 8
 # Sums in another order may swap tokens that are as good as equal.
 EQUAL = 2e-3
+# A number at the edge between two of eight bits falls to either side; two CPU plugins are up to 0.08 apart.
+ROUNDED = 0.2
 # As `ttpu compile` names what CUDA calls so.
 TOPOLOGIES = {"NVIDIA A100-SXM4-80GB": "a100", "NVIDIA H100 80GB HBM3": "h100", "NVIDIA H200": "h200", "NVIDIA B200": "b200"}
 
@@ -91,11 +93,11 @@ def test_a_quantized_checkpoint_says_what_the_cpu_says(ttpu, tmp_path, model):
                          ids=" ".join)  # fmt: skip
 def test_a_flag_means_what_it_means_on_the_cpu(ttpu, tmp_path, flags):
     folder = ROOT / "tests/fixtures/models/llama"
-    require_same(generate(ttpu, tmp_path, folder, "--device", DEVICE, *flags), generate(ttpu, tmp_path, folder, "--no-kernels", *flags), 0.05)
+    require_same(generate(ttpu, tmp_path, folder, "--device", DEVICE, *flags), generate(ttpu, tmp_path, folder, "--no-kernels", *flags), ROUNDED)
 
 
 def test_real_weights_in_blocks_say_what_the_cpu_says(ttpu, tmp_path, smollm2):
-    require_same(generate(ttpu, tmp_path, smollm2, "--device", DEVICE), generate(ttpu, tmp_path, smollm2, "--no-kernels"), 0.05)
+    require_same(generate(ttpu, tmp_path, smollm2, "--device", DEVICE), generate(ttpu, tmp_path, smollm2, "--no-kernels"), ROUNDED)
 
 
 @pytest.mark.parametrize("flags", [("--tp", "2"), ("--pp", "2"), ("--tp", "2", "--strategy", "sequence"), ("--tp", "2", "--strategy", "context")],
@@ -119,14 +121,15 @@ def test_a_bundle_that_was_compiled_ahead_is_loaded(ttpu, tmp_path):
     require_same(answers, generate(ttpu, tmp_path, folder, "--no-kernels"))
 
 
-def test_a_server_answers(ttpu, tmp_path):
-    folder = ROOT / "tests/fixtures/models/llama"
-    expected = generate(ttpu, tmp_path, folder, "--no-kernels")[0]
+def test_a_server_answers(ttpu, tmp_path, smollm2):
+    expected = generate(ttpu, tmp_path, smollm2, "--no-kernels")[0]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with subprocess.Popen([ttpu, "serve", folder, "--device", DEVICE, "--dtype", "f32", "--port", str(port), "--memory-fraction", "0.5"]) as server:
-        body = {"model": "llama", "prompt": PROMPTS[0], "max_tokens": TOKENS, "temperature": 0, "ignore_eos": True, "return_token_ids": True}
+    flags = ["--device", DEVICE, "--dtype", "f32", "--port", str(port), "--memory-fraction", "0.5", "--max-model-len", "64",
+             "--max-num-seqs", "2", "--max-num-batched-tokens", "64", "--served-model-name", "served"]  # fmt: skip
+    with subprocess.Popen([ttpu, "serve", str(smollm2), *flags]) as server:
+        body = {"model": "served", "prompt": PROMPTS[0], "max_tokens": TOKENS, "temperature": 0, "ignore_eos": True, "return_token_ids": True}
         request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
         try:
             for _ in range(600):
