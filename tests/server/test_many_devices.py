@@ -21,7 +21,8 @@ def test_three_devices_and_two_replicas_say_what_one_device_says(server, serve):
     assert many.metric("ttpu:compilations_after_start_total") == 0
 
 
-@pytest.mark.parametrize("flags", [["--data-parallel-size", "2"], ["--tensor-parallel-size", "3"]])
+@pytest.mark.parametrize("flags", [["--data-parallel-size", "2"], ["--tensor-parallel-size", "3"],
+                                   ["--tensor-parallel-size", "3", "--strategy", "ulysses"]])
 def test_structured_output_on_several_devices_is_that_of_one(server, serve, flags):
     many = serve(*SMALL, "--served-model-name", "smollm2", *flags)
     schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}, "large": {"type": "boolean"}},
