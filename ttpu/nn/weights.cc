@@ -74,7 +74,7 @@ void shrink_to_scales(WeightDecl* decl) {
 }
 
 std::string argument_name(const WeightDecl& decl) {
-  const std::string name =
+  std::string name =
       decl.places == 0 ? decl.names[0] : fmt::format("{}_of_{}_after", decl.names[0], decl.places);
   switch (decl.part) {
     case WeightDecl::Part::kScales:

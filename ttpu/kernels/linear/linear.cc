@@ -226,8 +226,8 @@ Value embedding(const Target&, const WeightOperand& table, Value tokens, DType d
   WeightOperand rows = table;
   rows.value = ir::take(table.value, tokens, 0);
   const auto own = [&](Value of_blocks) {
-    const auto size = static_cast<double>(table.dims[0] / of_blocks.dim(0));
-    const Value sizes = ir::full(tokens.function(), tokens.shape(), size);
+    const int64_t size = table.dims[0] / of_blocks.dim(0);
+    const Value sizes = ir::full(tokens.function(), tokens.shape(), static_cast<double>(size));
     return ir::take(of_blocks, size == 1 ? tokens : ir::divide(tokens, sizes), 0);
   };
   if (table.scales) rows.scales = own(table.scales);
