@@ -36,7 +36,7 @@ engine::EngineOptions with_bundle(const LoadFlags& flags, const engine::EngineOp
 void add_parallel_flags(CLI::App& command, engine::ParallelOptions* flags);
 std::vector<std::string> parallel_arguments(const engine::ParallelOptions& options);
 
-// vLLM's --quantization.
+// vLLM's --kv-cache-dtype and --quantization.
 void add_cache_dtype_flag(CLI::App& command, std::string* name);
 void add_quantization_flag(CLI::App& command, std::string* quantization);
 

@@ -17,7 +17,7 @@ namespace ttpu::engine {
 namespace {
 
 EnginePlan plan_of(const AotRequest& request, const nn::DecoderSpec& spec, int64_t devices) {
-  constexpr int64_t kNoLimit = INT64_MAX / 4;  // whether it fits is seen later
+  // Whether it fits is seen later.
   EnginePlan plan =
       plan_engine(spec, request.engine, kNoLimit, devices, platform_of_topology(request.topology));
   plan.shape.layers = request.layers;

@@ -66,7 +66,7 @@ Place on_device(const BundleRequest& request, const Source& source) {
 // What weights leave of the memory of `count` devices.
 int64_t budget_ahead(const BundleRequest& request, const Source& source, int64_t count) {
   const EngineOptions& engine = request.engine;
-  if (engine.num_blocks > 0) return INT64_MAX / 4;
+  if (engine.num_blocks > 0) return kNoLimit;
   const kernels::Target target = target_of_topology(request.topology, false);
   const int64_t usable =
       usable_memory(target.platform, plan::device_of_topology(request.topology).hbm_bytes,

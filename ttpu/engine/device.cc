@@ -32,12 +32,15 @@ std::vector<size_t> order_of(const std::vector<pjrt::Options>& devices,
   return parallel::arrange(positions, mesh.size(parallel::kTensorAxis));
 }
 
+// By an attribute that it alone has.
+bool is_cuda(const pjrt::Plugin& plugin) { return plugin.attributes().contains("cuda_version"); }
+
 }  // namespace
 
 pjrt::Options client_options(const pjrt::Plugin& plugin, const std::string& device,
                              int64_t num_devices, double memory_fraction) {
   pjrt::Options options;
-  if (plugin.attributes().contains("cuda_version")) {
+  if (is_cuda(plugin)) {
     options["memory_fraction"] = static_cast<float>(memory_fraction);
     options["preallocate"] = true;
     std::vector<int64_t> visible(static_cast<size_t>(num_devices));
@@ -54,7 +57,7 @@ namespace {
 pjrt::Client create_client(const std::string& device, int64_t num_devices, double memory_fraction) {
   const auto plugin = pjrt::load_plugin(pjrt::find_plugin(device));
   const pjrt::Options options = client_options(*plugin, device, num_devices, memory_fraction);
-  if (!plugin->attributes().contains("cuda_version")) return pjrt::Client::create(plugin, options);
+  if (!is_cuda(*plugin)) return pjrt::Client::create(plugin, options);
   const std::vector<std::string> missing = pjrt::missing_parts(plugin->path());
   const std::string advice =
       missing.empty() ? ""
@@ -67,8 +70,7 @@ pjrt::Client create_client(const std::string& device, int64_t num_devices, doubl
     fail(
         error.code(),
         "[device] the CUDA plugin found no GPU to work with ({}). `nvidia-smi` must list one, with "
-        "a "
-        "driver for CUDA 13 (580 or newer), and CUDA_VISIBLE_DEVICES must not hide it{}",
+        "a driver for CUDA 13 (580 or newer), and CUDA_VISIBLE_DEVICES must not hide it{}",
         error.what(), advice);
   }
 }

@@ -45,8 +45,8 @@ DraftModelOptions draft_options(const nn::DecoderSpec& spec, const EnginePlan& p
 
 // What the caches of all devices may take together: the same on every process.
 int64_t cache_memory(const std::filesystem::path& path, const nn::DecoderSpec& spec,
-                     const EngineOptions& options, const pjrt::Client& client, int64_t devices) {
-  const kernels::Target target = target_of(client, options.custom_calls);
+                     const EngineOptions& options, const pjrt::Client& client,
+                     const kernels::Target& target, int64_t devices) {
   const int64_t bytes = cache_budget(options, client, devices, [&] {
     const auto checkpoint = io::Checkpoint::open(path);
     const WeightLoader loader(
@@ -80,7 +80,7 @@ Engine::Engine(const std::filesystem::path& path, const EngineOptions& options,
   if (bundle != nullptr) {
     plan = bundle->plan(spec, options_);
   } else {
-    const int64_t memory = cache_memory(path, spec, options, client, devices);
+    const int64_t memory = cache_memory(path, spec, options, client, target, devices);
     plan = plan_engine(spec, options, memory, 0, target.platform);
     if (!draft_path.empty()) {
       const int64_t bytes = DraftModel::bytes(draft_path, draft_options(spec, plan), target);

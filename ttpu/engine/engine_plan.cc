@@ -8,7 +8,6 @@
 namespace ttpu::engine {
 namespace {
 
-constexpr int64_t kNoLimit = INT64_MAX / 4;
 constexpr int64_t kMostTokens = int64_t{1} << 20;  // of one step
 
 void check_options(const nn::DecoderSpec& spec, const EngineOptions& options) {

@@ -11,6 +11,9 @@
 
 namespace ttpu::engine {
 
+// A budget for who does not ask whether caches fit.
+inline constexpr int64_t kNoLimit = INT64_MAX / 4;
+
 // Of a sequence, where no --max-model-len is given and the model allows more.
 inline constexpr int64_t kDefaultModelLen = 4096;
 

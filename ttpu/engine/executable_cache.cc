@@ -18,8 +18,9 @@ std::filesystem::path entry_path(const pjrt::Client& client, const std::string& 
       fmt::format("{}|{}|{}.{}|{}|{}", plugin.path().string(), error ? 0 : size, plugin.api_major(),
                   plugin.api_minor(), client.platform_version(), program);
   // One plugin drives GPUs of several kinds.
-  if (platform_of(client) == kernels::Platform::kCuda)
+  if (platform_of(client) == kernels::Platform::kCuda) {
     identity += "|" + client.devices().at(0).kind();
+  }
   // Where processes share devices, an executable is for some of them.
   for (const int device : compile_options(client, mesh).device_assignment) {
     identity += fmt::format("|{}", device);

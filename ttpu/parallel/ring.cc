@@ -20,6 +20,13 @@ ir::Values starts_at(ir::Value row, int rank) {
   return starts;
 }
 
+// So many rows of x, from `row` on.
+ir::Value taken(ir::Value x, ir::Value row, int64_t rows) {
+  Dims dims = x.dims();
+  dims[0] = rows;
+  return ir::dynamic_slice(x, starts_at(row, x.rank()), dims);
+}
+
 // [begin, end) of a part's rows that travel in this direction.
 std::pair<int64_t, int64_t> half(int64_t rows, int64_t direction) {
   return direction > 0 ? std::pair(int64_t{0}, rows / 2) : std::pair(rows / 2, rows);
@@ -116,10 +123,7 @@ ir::Value Ring::sum_scatter(ir::Value x, const Product& product) const {
     const auto [begin, end] = half(rows, direction);
     const auto own = [&, begin = begin, end = end](int64_t places) {
       const ir::Value row = first_row(x.function(), places * direction, rows);
-      Dims dims = x.dims();
-      dims[0] = end - begin;
-      return product(
-          ir::dynamic_slice(x, starts_at(row + static_cast<double>(begin), x.rank()), dims));
+      return product(taken(x, row + static_cast<double>(begin), end - begin));
     };
     sums.push_back(sum(own, direction));
   }
@@ -168,10 +172,8 @@ ir::Value Ring::in_order(const ir::Values& received) const {
 }
 
 ir::Value Ring::rows_of(ir::Value all, int64_t places) const {
-  Dims dims = all.dims();
-  dims[0] /= division_.parts;
-  const ir::Value row = first_row(all.function(), places, dims[0]);
-  return ir::dynamic_slice(all, starts_at(row, all.rank()), dims);
+  const int64_t rows = all.dim(0) / division_.parts;
+  return taken(all, first_row(all.function(), places, rows), rows);
 }
 
 }  // namespace ttpu::parallel

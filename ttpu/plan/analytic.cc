@@ -43,6 +43,11 @@ bool overlaps(const Candidate& candidate, double tokens) {
          candidate.tensor > 1 && tokens / as_double(candidate.tensor) >= nn::kLeastTokensOnTpu;
 }
 
+// Tokens are divided in the projections too, and each device multiplies its own for all heads.
+bool exchanges_heads(const Candidate& candidate, double tokens) {
+  return has_all_projections(candidate) && overlaps(candidate, tokens);
+}
+
 // How many parts the cache of a layer is divided into.
 double cache_parts(const ModelFacts::Attention& layer, const Candidate& candidate) {
   if (divides_positions(candidate)) return as_double(candidate.tensor);
@@ -52,9 +57,10 @@ double cache_parts(const ModelFacts::Attention& layer, const Candidate& candidat
 // Bytes that a token takes in the cache of one layer.
 double token_bytes(const ModelFacts::Attention& layer, const Workload& work) {
   if (!work.cache_dtype) return as_double(layer.cache_width) * work.element_bytes;
-  const int64_t row =
-      kernels::cache_elements(*work.cache_dtype, layer.cache_width / layer.cache_rows);
-  return as_double(layer.cache_rows * row) * bit_width(*work.cache_dtype) / 8;
+  // A key and a value of each KV head, or the latent.
+  const int64_t rows = layer.kv_heads == 0 ? 1 : 2 * layer.kv_heads;
+  const int64_t row = kernels::cache_elements(*work.cache_dtype, layer.cache_width / rows);
+  return as_double(rows * row) * bit_width(*work.cache_dtype) / 8;
 }
 
 // Bytes of the cache of one sequence of `length` tokens, on a device.
@@ -104,19 +110,17 @@ double all_reduce(const Candidate& candidate, int64_t devices, double bytes, dou
 double exchange(const ModelFacts& facts, const Candidate& candidate, double tokens,
                 double element_bytes, double* sent) {
   double widths = 0;  // of queries, keys, values and outputs, in all layers
-  double layers = 0;
   for (const ModelFacts::Attention& layer : facts.attention) {
     const double heads = layer.pair_flops / 2;  // of queries and outputs
     widths += as_double(layer.layers) * (heads + as_double(layer.cache_width));
-    layers += as_double(layer.layers);
   }
   const double stages = as_double(candidate.stages);
   const double n = as_double(candidate.tensor);
   const double own = tokens / n * widths / stages * element_bytes;
-  *sent += own * (n - 1) / n;
-  return own * (n - 1) / n * std::max(1.0, n / 4) /
-             candidate.slice.ici_bandwidth(candidate.tensor) +
-         2 * layers / stages * n * kHopSeconds;
+  const double moved = own * (n - 1) / n;
+  *sent += moved;
+  return moved * std::max(1.0, n / 4) / candidate.slice.ici_bandwidth(candidate.tensor) +
+         2 * as_double(facts.layers) / stages * n * kHopSeconds;
 }
 
 // The collectives of a round, in which each stage's layers compute `tokens`.
@@ -126,7 +130,7 @@ double round_collectives(const ModelFacts& facts, const Candidate& candidate, do
   const double bytes = tokens * as_double(facts.hidden) * element_bytes;
   double seconds = 0;
   double each = 0;
-  const bool exchanges = has_all_projections(candidate) && overlaps(candidate, tokens);
+  const bool exchanges = exchanges_heads(candidate, tokens);
   // Two all-reduces a layer (or as many pairs of reduce-scatter and all-gather), and one of the
   // parts of the attention.
   const double count = (divides_positions(candidate) ? 3 : exchanges ? 1 : 2) * layers;
@@ -180,8 +184,7 @@ StepTime step(const ModelFacts& facts, const Workload& work, const Candidate& ca
   kind += linear;
   time.compute = compute.seconds(chip) / (tensor * stages);
   const double everyone = divides_experts(candidate) ? part * as_double(candidate.data) : part;
-  const double projections =
-      has_all_projections(candidate) && overlaps(candidate, part) ? tensor : 1;
+  const double projections = exchanges_heads(candidate, part) ? tensor : 1;
   const double layers =
       layer_weights(facts, work, candidate, facts.reached_experts(everyone), projections);
   // A microbatch reads the caches of its own sequences.

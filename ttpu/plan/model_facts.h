@@ -24,7 +24,6 @@ struct ModelFacts {
     int64_t heads = 0;
     int64_t kv_heads = 0;     // 0: a latent that all heads share
     int64_t cache_width = 0;  // numbers that a token takes in the cache of one layer
-    int64_t cache_rows = 1;   // in so many vectors: a key and a value of each KV head
     double pair_flops = 0;    // of all heads, for a token and a position that it sees
     std::optional<int64_t> window;
   };

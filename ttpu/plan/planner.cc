@@ -362,6 +362,8 @@ std::map<std::string, double> parse_prices(const std::string& text) {
 
 std::vector<Candidate> candidates_of(const ModelFacts& facts, const Slice& slice) {
   std::vector<Candidate> found;
+  const bool latent = std::any_of(facts.attention.begin(), facts.attention.end(),
+                                  [](const auto& layer) { return layer.kv_heads == 0; });
   std::vector<int64_t> numbers_of_stages = {1};
   numbers_of_stages.insert(numbers_of_stages.end(), facts.stages.begin(), facts.stages.end());
   for (const int64_t stages : numbers_of_stages) {
@@ -374,8 +376,6 @@ std::vector<Candidate> candidates_of(const ModelFacts& facts, const Slice& slice
       };
       add("tensor");
       if (tensor > 1) add("sequence");
-      const bool latent = std::any_of(facts.attention.begin(), facts.attention.end(),
-                                      [](const auto& layer) { return layer.kv_heads == 0; });
       if (tensor > 1 && !latent) add("ulysses");
       const bool few_kv_heads = std::any_of(
           facts.attention.begin(), facts.attention.end(),
