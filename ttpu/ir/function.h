@@ -2,6 +2,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -38,6 +39,17 @@ struct TextBody {
   std::vector<Update> updates = {};
 };
 
+// How a function is differentiated where it has a way of its own (JAX's custom_vjp). Both append
+// operators to the function of the values they are given, and keep no values between them.
+struct CustomGradient {
+  // The function's results, then whatever `backward` wants to know besides.
+  std::function<Values(const Values& arguments)> forward;
+  // kept: what `forward` gave. cotangents: one a result. Returns one an argument; an empty Value
+  // where there is none.
+  std::function<Values(const Values& arguments, const Values& kept, const Values& cotangents)>
+      backward;
+};
+
 class Function {
  public:
   Function(Module* module, std::string name);
@@ -54,6 +66,10 @@ class Function {
   // Closes a body that has arguments alone; calls then have results of these shapes.
   void set_text(TextBody body, const std::vector<Shape>& results);
   const TextBody* text() const { return text_ ? &*text_ : nullptr; }  // null: operators
+
+  void set_gradient(CustomGradient gradient) { gradient_ = std::move(gradient); }
+  // Null: its operators are differentiated.
+  const CustomGradient* gradient() const { return gradient_ ? &*gradient_ : nullptr; }
 
   // The argument's memory becomes that of result `result_index`. Shapes must be equal (checked when
   // the results are known, and by verify).
@@ -113,6 +129,7 @@ class Function {
   std::vector<ArgumentInfo> arguments_;
   std::vector<ResultInfo> results_;
   std::optional<TextBody> text_;
+  std::optional<CustomGradient> gradient_;
   bool finished_ = false;
 };
 
