@@ -437,6 +437,31 @@ def refused_download(command, env, *phrases, before=None):
     return last
 
 
+@pytest.mark.parametrize("arguments, phrases", [
+    (["--seq-len", "1000000"], ["--seq-len is 1000000", "the model allows"]),
+    (["--train-batch-size", "-1"], ["--train-batch-size is -1"]),
+    (["--train-batch-size", "6", "--fsdp-size", "8"], ["a batch of 6", "that 8 divides"]),
+    (["--micro-batch-size", "3"], ["micro-batches of 3", "--train-batch-size"]),
+    (["--zero-stage", "3", "--fsdp-size", "1"], ["--zero-stage 3", "--zero-stage 0"]),
+    (["--zero-stage", "0", "--fsdp-size", "8"], ["--zero-stage 0", "1, 2 or 3"]),
+    (["--fsdp-size", "3"], ["3 devices", "v6e:2x4 has 8"]),
+    (["--tensor-parallel-size", "8"], ["--tensor-parallel-size is 8", "share a layer"]),
+    (["--topology", "v9:2x4"], ["v9:2x4", "v6e"]),
+    (["--topology", "h100:8"], ["h100:8", "GPU"]),
+    (["--batch", "8"], ["--batch is for --task serve", "--train-batch-size"]),
+    (["--max-ttft", "8"], ["--max-ttft is for --task serve"]),
+    (["--strategy", "context"], ["sequence, ulysses and tensor"]),
+    (["--price-per-chip-hour", "free"], ["'free' is no price"]),
+    (["--task", "serve", "--remat", "full"], ["--remat is for --task train", "--input-len"]),
+])
+def test_plans_for_training_that_are_impossible(refused, model, arguments, phrases):
+    defaults = {"--topology": "v6e:2x4", "--task": "train", "--seq-len": "32"}
+    given = {**defaults, **dict(zip(arguments[::2], arguments[1::2]))}
+    if given["--task"] == "serve":
+        del given["--seq-len"]
+    refused(["plan", str(model), "--analytic-only", *[word for pair in given.items() for word in pair]], *phrases)
+
+
 @pytest.mark.parametrize("fault, phrases", [
     ("corrupt", ["model.safetensors"]), ("401", ["HF_TOKEN"]), ("404", ["org/model"]), ("500", ["500"]),
 ])

@@ -65,11 +65,51 @@ TEST(PlanCommand, WeightsAreCountedAsTheyAreQuantized) {
   EXPECT_NE(twice.errors.find("quantized already"), std::string::npos) << twice.errors;
 }
 
-TEST(PlanCommand, TrainingIsNotThereYet) {
-  const SubprocessResult result =
-      plan({kConfigs + "llama-3-8b.json", "--topology", "v5e:2x4", "--task", "train"});
-  EXPECT_EQ(result.exit_code, 1);
-  EXPECT_NE(result.errors.find("not available yet"), std::string::npos) << result.errors;
+TEST(PlanCommand, TrainingIsPlannedByFormulasWithoutAPlugin) {
+  const std::vector<std::pair<std::string, std::string>> nowhere = {
+      {"TTPU_PLUGIN_PATH", "tpu=/nowhere/libtpu.so"}};
+  std::vector<std::string> arguments = {
+      kConfigs + "llama-3-8b.json", "--topology", "v6e:2x4", "--task", "train", "--json"};
+  EXPECT_NE(plan(arguments, nowhere).errors.find("--analytic-only"), std::string::npos);
+  arguments.insert(arguments.end(), {"--analytic-only", "--train-batch-size", "32", "--seq-len",
+                                     "2048", "--zero-stage", "3", "--price-per-chip-hour", "2.7"});
+  const SubprocessResult result = plan(arguments, nowhere);
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  const Json json = parse_json(result.output, "plan");
+  EXPECT_EQ(json["task"], "train");
+  for (const Json& row : json["candidates"]) {
+    EXPECT_EQ(row["zero_stage"], 3);
+    EXPECT_EQ(row["train_batch_size"], 32);
+  }
+  const Json& best = json["candidates"][0];
+  EXPECT_EQ(best["fits"], true);
+  EXPECT_GT(best["mfu"], 0.3);
+  EXPECT_GT(best["price_per_million_tokens"], 0);
+  EXPECT_FALSE(json["explanation"].empty());
+}
+
+TEST(PlanCommand, FlagsOfTheOtherTaskAreRefused) {
+  const std::string model = kConfigs + "llama-3-8b.json";
+  const std::vector<std::vector<std::string>> kTraining = {{"--output-len", "8"},
+                                                           {"--max-ttft", "100"},
+                                                           {"--batch", "8"},
+                                                           {"--quantization", "int8"},
+                                                           {"--pp", "2"}};
+  const auto refused = [&](std::vector<std::string> arguments, const std::string& task) {
+    arguments.insert(arguments.begin(), {model, "--topology", "v6e:2x4", "--task", task});
+    const SubprocessResult result = plan(arguments);
+    EXPECT_EQ(result.exit_code, 1);
+    return result.errors;
+  };
+  for (const std::vector<std::string>& flag : kTraining) {
+    const std::string error = refused(flag, "train");
+    EXPECT_NE(error.find("is for --task serve"), std::string::npos) << error;
+    EXPECT_NE(error.find("--train-batch-size"), std::string::npos) << error;
+  }
+  const std::string error = refused({"--remat", "full"}, "serve");
+  EXPECT_NE(error.find("--remat is for --task train"), std::string::npos) << error;
+  EXPECT_NE(refused({"--strategy", "expert"}, "train").find("sequence, ulysses and tensor"),
+            std::string::npos);
 }
 
 TEST(PlanCommand, ASliceThatIsTooSmallIsAnErrorWithWhatWouldDo) {

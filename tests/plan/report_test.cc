@@ -48,5 +48,19 @@ TEST(Report, TheTableHasUnits) {
   EXPECT_NE(table.find("not given"), std::string::npos) << table;
 }
 
+TEST(Report, TheTableShowsWhatAProgramHas) {
+  ProgramReport report = sample();
+  const auto shows = [&](const char* label) {
+    return to_table({report}).find(label) != std::string::npos;
+  };
+  EXPECT_FALSE(shows("optimizer"));
+  EXPECT_FALSE(shows("cache read"));
+  report.optimizer_bytes = 6 << 20;
+  EXPECT_TRUE(shows("optimizer"));
+  EXPECT_TRUE(shows("6.00 MiB"));
+  report.cache_bytes = 1 << 20;
+  EXPECT_TRUE(shows("cache read"));
+}
+
 }  // namespace
 }  // namespace ttpu::plan

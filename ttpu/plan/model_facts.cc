@@ -32,7 +32,8 @@ ModelFacts::Attention attention_facts(const nn::AttentionSpec& spec, ModelFacts*
   if (spec.o_bias) facts->whole_params += static_cast<double>(spec.hidden);
   if (!spec.sinks.empty()) facts->whole_params += static_cast<double>(spec.heads);
   facts->whole_params += norm_params(spec.q_norm) + norm_params(spec.k_norm);
-  return {0, spec.heads, spec.kv_heads, 2 * kv, 4.0 * static_cast<double>(q), spec.sliding_window};
+  return {0, spec.heads, spec.kv_heads, 2 * kv, 4.0 * static_cast<double>(q), spec.sliding_window,
+          q, q};
 }
 
 ModelFacts::Attention attention_facts(const nn::MlaSpec& spec, ModelFacts* facts) {
@@ -49,7 +50,14 @@ ModelFacts::Attention attention_facts(const nn::MlaSpec& spec, ModelFacts* facts
         product(spec.hidden, spec.q_lora_rank) + static_cast<double>(spec.q_lora_rank);
   }
   const double pair = 2 * product(spec.heads, cached) + 2 * product(spec.heads, spec.kv_lora_rank);
-  return {0, spec.heads, 0, cached, pair, std::nullopt};
+  return {0,
+          spec.heads,
+          0,
+          cached,
+          pair,
+          std::nullopt,
+          spec.heads * head,
+          spec.heads * spec.v_head_dim};
 }
 
 void add_layer(const nn::LayerSpec& layer, ModelFacts* facts) {

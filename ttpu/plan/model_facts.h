@@ -26,6 +26,10 @@ struct ModelFacts {
     int64_t cache_width = 0;  // numbers that a token takes in the cache of one layer
     double pair_flops = 0;    // of all heads, for a token and a position that it sees
     std::optional<int64_t> window;
+    // Numbers of a token in queries and outputs of all heads. Where it trains, a latent is written
+    // out as keys as wide as the queries, and values as wide as the outputs.
+    int64_t query_width = 0;
+    int64_t output_width = 0;
   };
   std::vector<Attention> attention;
   int64_t layers = 0;

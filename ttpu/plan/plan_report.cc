@@ -4,7 +4,6 @@
 namespace ttpu::plan {
 namespace {
 
-constexpr double kGiB = 1 << 30;
 constexpr size_t kRowsShown = 12;
 
 std::string gib(double bytes) { return fmt::format("{:.2f}", bytes / kGiB); }

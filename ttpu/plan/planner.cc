@@ -1,45 +1,17 @@
 #include "ttpu/plan/planner.h"
 
 #include <algorithm>
-#include <charconv>
-#include <cmath>
 #include <tuple>
 
 #include <fmt/ranges.h>
 
 #include "ttpu/base/error.h"
-#include "ttpu/base/strings.h"
 #include "ttpu/parallel/arrangement.h"
 
 namespace ttpu::plan {
 namespace {
 
-constexpr double kGiB = 1 << 30;
-
 double as_double(int64_t value) { return static_cast<double>(value); }
-
-std::optional<double> price_of(const PlanRequest& request, const Chip& chip) {
-  for (const std::string& name : {chip.name, std::string()}) {
-    const auto found = request.price_per_chip_hour.find(name);
-    if (found != request.price_per_chip_hour.end()) return found->second;
-  }
-  return std::nullopt;
-}
-
-std::vector<Slice> slices_of(const std::string& topology) {
-  const size_t colon = topology.find(':');
-  const bool any = topology == "auto";
-  if (!any && (colon == std::string::npos || topology.substr(colon + 1) != "auto")) {
-    return {parse_slice(topology)};
-  }
-  if (!any) chip_of_topology(topology);  // refuses an unknown chip
-  std::vector<Slice> slices;
-  for (const Chip& chip : chips()) {
-    if (!any && chip.name != topology.substr(0, colon)) continue;
-    for (const std::string& name : known_slices(chip)) slices.push_back(parse_slice(name));
-  }
-  return slices;
-}
 
 void check_request(const ModelFacts& facts, const PlanRequest& request) {
   const Workload& work = request.work;
@@ -53,28 +25,6 @@ void check_request(const ModelFacts& facts, const PlanRequest& request) {
           "[plan] {} tokens in and {} out are {}, the model allows {}; lower --input-len or "
           "--output-len",
           work.input_len, work.output_len, work.length(), facts.max_positions);
-}
-
-bool divides_heads(const ModelFacts& facts, int64_t tensor) {
-  return std::all_of(facts.attention.begin(), facts.attention.end(),
-                     [&](const auto& layer) { return layer.heads % tensor == 0; });
-}
-
-void check_tensor(const ModelFacts& facts, const Slice& slice, int64_t tensor) {
-  require(slice.devices() % tensor == 0,
-          "[plan] --tensor-parallel-size is {}, but {} has {} devices; give a number that divides "
-          "them",
-          tensor, slice.name, slice.devices());
-  if (divides_heads(facts, tensor)) return;
-  std::vector<int64_t> possible;
-  for (const Candidate& one : candidates_of(facts, slice)) {
-    if (one.strategy == "tensor") possible.push_back(one.tensor);
-  }
-  fail(
-      Code::kInvalidArgument,
-      "[plan] --tensor-parallel-size is {}, but layers have {} heads, which it does not divide; of "
-      "the {} devices of {} these many can share a layer: {}",
-      tensor, facts.attention.at(0).heads, slice.devices(), slice.name, fmt::join(possible, ", "));
 }
 
 void check_stages(const ModelFacts& facts, const Slice& slice, int64_t stages) {
@@ -120,10 +70,8 @@ void evaluate(const PlanRequest& request, Row* row) {
   row->cache_tokens = static_cast<int64_t>(std::max(0.0, tokens)) * candidate.data;
   row->tokens_per_second = as_double(work.batch) * as_double(work.output_len) /
                            (batch * row->ttft + as_double(work.output_len) * row->tpot);
-  if (const auto price = price_of(request, candidate.slice.chip)) {
-    const double an_hour = *price * as_double(candidate.slice.chips());
-    row->price_per_million = an_hour / 3600 / row->tokens_per_second * 1e6;
-  }
+  row->price_per_million =
+      price_per_million(request.price_per_chip_hour, candidate.slice, row->tokens_per_second);
   row->missed.clear();
   const auto check = [&](const char* name, double value, const std::optional<double>& most) {
     if (!most || value <= *most) return;
@@ -197,10 +145,6 @@ void compile_row(const PlanRequest& request, const CompileProgram& compile, Row*
 std::string in_words(const Row& row) {
   return fmt::format("{} with {} ({})", row.candidate.slice.name, row.candidate.mesh(),
                      row.candidate.strategy);
-}
-
-std::string percent(double part, double whole) {
-  return fmt::format("{:.0f}%", whole > 0 ? 100 * part / whole : 0);
 }
 
 // What a decode step takes its time for, of a compiled row as the schedule has it.
@@ -338,39 +282,15 @@ std::string slices_that_fit(const ModelFacts& facts, const Workload& work) {
                        : fmt::format("{}", fmt::join(found, ", "));
 }
 
-std::map<std::string, double> parse_prices(const std::string& text) {
-  std::map<std::string, double> prices;
-  for (const std::string& part : split(text, ',')) {
-    const size_t equals = part.find('=');
-    const std::string chip = equals == std::string::npos ? "" : part.substr(0, equals);
-    const std::string number = equals == std::string::npos ? part : part.substr(equals + 1);
-    double price = 0;
-    const auto parsed = std::from_chars(number.data(), number.data() + number.size(), price);
-    const bool is_price = parsed.ec == std::errc() && std::isfinite(price) && price > 0 &&
-                          parsed.ptr == number.data() + number.size();
-    const bool is_known =
-        chip.empty() ||
-        std::any_of(chips().begin(), chips().end(), [&](const Chip& c) { return c.name == chip; });
-    require(is_price && is_known,
-            "[plan] '{}' is no price of a chip; expected a number above 0 for any chip, or one for "
-            "each: v5e=1.2,v6e=2.7",
-            part);
-    prices[chip] = price;
-  }
-  return prices;
-}
-
 std::vector<Candidate> candidates_of(const ModelFacts& facts, const Slice& slice) {
   std::vector<Candidate> found;
-  const bool latent = std::any_of(facts.attention.begin(), facts.attention.end(),
-                                  [](const auto& layer) { return layer.kv_heads == 0; });
+  const bool latent = has_latent(facts);
   std::vector<int64_t> numbers_of_stages = {1};
   numbers_of_stages.insert(numbers_of_stages.end(), facts.stages.begin(), facts.stages.end());
   for (const int64_t stages : numbers_of_stages) {
     const int64_t devices = slice.devices() / stages;
     if (devices * stages != slice.devices()) continue;
-    for (int64_t tensor = 1; tensor <= devices; ++tensor) {
-      if (devices % tensor != 0 || !divides_heads(facts, tensor)) continue;
+    for (const int64_t tensor : tensor_sizes(facts, devices)) {
       const auto add = [&](const std::string& strategy) {
         found.push_back({slice, tensor, devices / tensor, strategy, stages});
       };
@@ -410,9 +330,10 @@ Plan make_plan(const ModelFacts& facts, const PlanRequest& request, const Compil
   const bool search = slices.size() > 1;
   Plan plan;
   for (const Slice& slice : slices) {
-    if (request.tensor > 0 && !search) check_tensor(facts, slice, request.tensor);
+    if (request.tensor > 0 && !search) check_tensor_size(facts, slice, request.tensor);
     if (request.stages > 0 && !search) check_stages(facts, slice, request.stages);
-    if (search && !request.price_per_chip_hour.empty() && !price_of(request, slice.chip)) continue;
+    const Prices& prices = request.price_per_chip_hour;
+    if (search && !prices.empty() && !price_of(prices, slice.chip)) continue;
     for (const Candidate& one : candidates_of(facts, slice)) {
       if (request.tensor > 0 && one.tensor != request.tensor) continue;
       if (request.stages > 0 && one.stages != request.stages) continue;

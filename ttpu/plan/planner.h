@@ -2,13 +2,13 @@
 #pragma once
 
 #include <functional>
-#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "ttpu/plan/analytic.h"
 #include "ttpu/plan/report.h"
+#include "ttpu/plan/search.h"
 
 namespace ttpu::plan {
 
@@ -16,9 +16,9 @@ struct PlanRequest {
   std::string model;     // for messages
   std::string topology;  // "v5e:2x4"; "v5e:auto": any slice of v5e; "auto": any slice
   Workload work;
-  // By the chip's name ("v5e"), or one for any chip under "". Where there is one, `auto` looks for
-  // the lowest price of a token, on chips that have a price; else for the fewest chips.
-  std::map<std::string, double> price_per_chip_hour;
+  // Where there is one, `auto` looks for the lowest price of a token, on chips that have a price;
+  // else for the fewest chips.
+  Prices price_per_chip_hour;
   std::optional<double> max_ttft;  // seconds
   std::optional<double> max_tpot;
   int64_t tensor = 0;         // only so many devices share a layer; 0: any number
@@ -75,9 +75,6 @@ std::vector<Candidate> candidates_of(const ModelFacts& facts, const Slice& slice
 // The part of a slice that one replica of `candidate` runs on: a slice of its own shape. Nothing
 // where there is none (half a chip).
 std::optional<Slice> replica_slice(const Candidate& candidate);
-
-// "1.2", or "v5e=1.2,v6e=2.7". Throws kInvalidArgument for what is no price or no chip.
-std::map<std::string, double> parse_prices(const std::string& text);
 
 std::string to_table(const Plan& plan, const PlanRequest& request);
 Json to_json(const Plan& plan, const PlanRequest& request);

@@ -1,5 +1,6 @@
 #include "ttpu/plan/report.h"
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 
@@ -22,6 +23,7 @@ void visit_fields(Report& report, const Visit& visit) {
   visit("sharding", report.sharding);
   visit("hbm_bytes", report.hbm_bytes);
   visit("weight_bytes", report.weight_bytes);
+  visit("optimizer_bytes", report.optimizer_bytes);
   visit("cache_bytes", report.cache_bytes);
   visit("padding_bytes", report.padding_bytes);
   visit("output_bytes", report.output_bytes);
@@ -86,7 +88,8 @@ Cell traffic(double ProgramReport::*field) {
 struct TableRow {
   const char* label;
   Cell cell;
-  bool of_schedule = false;  // needs the schedule to have been read
+  bool of_schedule = false;                     // needs the schedule to have been read
+  int64_t ProgramReport::*only_with = nullptr;  // for programs that have some of it
 };
 
 const std::vector<TableRow>& rows() {
@@ -94,7 +97,8 @@ const std::vector<TableRow>& rows() {
   static const std::vector<TableRow> kRows = {
       {"HBM of a device", nullptr},
       {"  weights", memory(&R::weight_bytes)},
-      {"  cache", memory(&R::cache_bytes)},
+      {"  optimizer", memory(&R::optimizer_bytes), false, &R::optimizer_bytes},
+      {"  cache", memory(&R::cache_bytes), false, &R::cache_bytes},
       {"  inputs, padding", memory(&R::padding_bytes)},
       {"  outputs", memory(&R::output_bytes)},
       {"  temporaries", memory(&R::temporary_bytes)},
@@ -106,8 +110,8 @@ const std::vector<TableRow>& rows() {
       {"  of 8 bits", [](const R& r) { return count(r.int8_ops + r.fp8_flops); }},
       {"  flops (compiler)", [](const R& r) { return count(r.compiler_flops); }},
       {"  weights read", traffic(&R::weight_read_bytes)},
-      {"  cache read", traffic(&R::cache_read_bytes)},
-      {"  cache written", traffic(&R::cache_written_bytes)},
+      {"  cache read", traffic(&R::cache_read_bytes), false, &R::cache_bytes},
+      {"  cache written", traffic(&R::cache_written_bytes), false, &R::cache_bytes},
       {"  temporaries moved", traffic(&R::temporary_traffic_bytes)},
       {"  bytes", [](const R& r) { return bytes(r.moved_bytes()); }},
       {"  bytes (compiler)",
@@ -184,8 +188,12 @@ std::string to_table(const std::vector<ProgramReport>& reports) {
   }
   table += "\n";
   const bool scheduled = gpu_of_topology(first.topology) == nullptr;
-  for (const auto& [label, cell, of_schedule] : rows()) {
+  for (const auto& [label, cell, of_schedule, only_with] : rows()) {
     if (of_schedule && !scheduled) continue;
+    const bool shown = only_with == nullptr ||
+                       std::any_of(reports.begin(), reports.end(),
+                                   [with = only_with](const auto& r) { return r.*with != 0; });
+    if (!shown) continue;
     table += fmt::format("{:<22}", label);
     for (const ProgramReport& report : reports) {
       if (cell) table += fmt::format("{:>16}", cell(report));

@@ -12,7 +12,7 @@
 namespace ttpu::plan {
 
 struct ProgramReport {
-  std::string phase;  // "prefill" or "decode"
+  std::string phase;  // "prefill", "decode" or "train"
   std::string topology;
   std::string device_kind;  // as the plugin names it
   int64_t devices = 0;      // over which the program is divided
@@ -26,6 +26,7 @@ struct ProgramReport {
   // Bytes on one device.
   int64_t hbm_bytes = 0;
   int64_t weight_bytes = 0;
+  int64_t optimizer_bytes = 0;  // AdamW's moments
   int64_t cache_bytes = 0;
   int64_t padding_bytes = 0;  // other arguments, and what tiling adds to all of them
   int64_t output_bytes = 0;   // that take no argument's place
