@@ -30,8 +30,8 @@ struct PlanFlags {
 
 // Adds the task's own flags to `group` and gives what it does once flags are parsed.
 using PlanTask = std::function<void()>;
-PlanTask add_serve_task(CLI::App& group, std::shared_ptr<const PlanFlags> flags);
-PlanTask add_train_task(CLI::App& group, std::shared_ptr<const PlanFlags> flags);
+PlanTask add_serve_task(CLI::App& group, const std::shared_ptr<const PlanFlags>& flags);
+PlanTask add_train_task(CLI::App& group, const std::shared_ptr<const PlanFlags>& flags);
 
 // A child that compiles this model for a topology, with `arguments` beside; `config` is what tells
 // one model from another.

@@ -111,7 +111,7 @@ void plan_serving(const PlanFlags& flags, ServeFlags& serve) {
 
 }  // namespace
 
-PlanTask add_serve_task(CLI::App& group, std::shared_ptr<const PlanFlags> flags) {
+PlanTask add_serve_task(CLI::App& group, const std::shared_ptr<const PlanFlags>& flags) {
   auto serve = std::make_shared<ServeFlags>();
   plan::PlanRequest& request = serve->request;
   group.add_option("--input-len", request.work.input_len, "Tokens of a prompt")

@@ -69,7 +69,7 @@ void plan_training(const PlanFlags& flags, plan::TrainRequest& request) {
 
 }  // namespace
 
-PlanTask add_train_task(CLI::App& group, std::shared_ptr<const PlanFlags> flags) {
+PlanTask add_train_task(CLI::App& group, const std::shared_ptr<const PlanFlags>& flags) {
   auto request = std::make_shared<plan::TrainRequest>();
   group.add_option("--seq-len", request->work.seq_len, "Tokens of a sequence")
       ->capture_default_str();
