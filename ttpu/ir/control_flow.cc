@@ -1,5 +1,7 @@
 #include "ttpu/ir/control_flow.h"
 
+#include "ttpu/ir/constant.h"
+#include "ttpu/ir/elementwise.h"
 #include "ttpu/ir/infer.h"
 #include "ttpu/ir/module.h"
 
@@ -61,6 +63,24 @@ Values while_loop(const Values& inits, const std::function<Value(const Values&)>
       shapes, false, [&](const Values& values) { return Values{cond(values)}; });
   Region* body_region = function.build_region(shapes, false, body);
   return function.append(OpKind::kWhile, inits, {}, {cond_region, body_region}).results;
+}
+
+Values repeat(int64_t turns, const Values& inits,
+              const std::function<Values(Value index, const Values& values)>& turn) {
+  require(!inits.empty(), "[repeat] no values to carry; give at least one");
+  Values all = inits;
+  all.insert(all.begin(), scalar(inits[0].function(), DType::kS32, 0));
+  const auto more = [turns](const Values& v) {
+    const Value end = scalar(v[0].function(), DType::kS32, static_cast<double>(turns));
+    return compare(v[0], end, ComparisonDirection::kLt);
+  };
+  Values end = while_loop(all, more, [&](const Values& v) {
+    Values next = turn(v[0], {v.begin() + 1, v.end()});
+    next.insert(next.begin(), add(v[0], scalar(v[0].function(), DType::kS32, 1)));
+    return next;
+  });
+  end.erase(end.begin());
+  return end;
 }
 
 Values if_(Value pred, const Branch& on_true, const Branch& on_false) {

@@ -12,6 +12,10 @@ using Branch = std::function<Values()>;
 // cond: i1 scalar. body: the same shapes as inits.
 Values while_loop(const Values& inits, const std::function<Value(const Values&)>& cond,
                   const std::function<Values(const Values&)>& body);
+// A loop that counts from 0 to `turns`: `turn` of the number (i32) and the values gives those of
+// the next turn. Returns the last.
+Values repeat(int64_t turns, const Values& inits,
+              const std::function<Values(Value index, const Values& values)>& turn);
 Values if_(Value pred, const Branch& on_true, const Branch& on_false);
 // An index (i32 scalar) out of range takes the last branch.
 Values case_(Value index, const std::vector<Branch>& branches);

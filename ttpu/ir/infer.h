@@ -1,6 +1,6 @@
-// The rules that infer an operator's results. Internal to ttpu::ir: each family's source file holds
-// its rules, op_kind.cc the table. A rule throws when the operator is not well formed; the builders
-// and Module::verify share it.
+// The rules that infer an operator's results. Internal to ttpu::ir and ttpu::grad: each family's
+// source file holds its rules, op_kind.cc the table. A rule throws when the operator is not well
+// formed; the builders and Module::verify share it.
 #pragma once
 
 #include <functional>

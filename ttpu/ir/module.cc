@@ -17,6 +17,10 @@ Function& Module::add_function(std::string name) {
   return *functions_.back();
 }
 
+void Module::remove_function(const Function& function) {
+  std::erase_if(functions_, [&](const auto& known) { return known.get() == &function; });
+}
+
 Function* Module::find_function(std::string_view name) const {
   for (const auto& function : functions_) {
     if (function->name() == name) return function.get();

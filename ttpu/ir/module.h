@@ -19,6 +19,8 @@ class Module {
   // Throws kAlreadyExists when the name is taken.
   Function& add_function(std::string name = "main");
   Function* find_function(std::string_view name) const;  // null when missing
+  // Of functions that served to make others; nobody may call it.
+  void remove_function(const Function& function);
   const std::vector<std::unique_ptr<Function>>& functions() const { return functions_; }
 
   void add_mesh(Mesh mesh);

@@ -56,20 +56,14 @@ LayerResult scan_layers(Context& context, const std::vector<LayerSpec>& layers, 
     const auto* attention = std::get_if<AttentionSpec>(&layers[j].attention);
     if (attention != nullptr && attention->rope) tables.get(*attention->rope);
   }
-  const ir::Value zero = ir::scalar_like(inputs.tokens, 0);
-  const size_t turns = layers.size() / period;
-  const auto more = [&](const ir::Values& v) {
-    return ir::compare(v[0], ir::scalar_like(v[0], static_cast<double>(turns)),
-                       ir::ComparisonDirection::kLt);
-  };
-  const auto turn = [&](const ir::Values& v) -> ir::Values {
-    LayerResult result{v[1], v[2]};
+  const auto turn = [&](ir::Value index, const ir::Values& v) -> ir::Values {
+    LayerResult result{v[0], v[1]};
     for (size_t j = 0; j < period; ++j) {
-      context.enter({v[0], [&traces, period, j](const WeightDecl& decl) {
+      context.enter({index, [&traces, period, j](const WeightDecl& decl) {
                        return stack(traces, period, j, decl);
                      }});
       StepInputs own = inputs;
-      const ir::Value layer = v[0] * static_cast<double>(period) + static_cast<double>(j);
+      const ir::Value layer = index * static_cast<double>(period) + static_cast<double>(j);
       const auto of_layer = [&](ir::Value table) {
         return table + ir::broadcast_in_dim(layer * static_cast<double>(pages), table.dims(), {});
       };
@@ -78,10 +72,11 @@ LayerResult scan_layers(Context& context, const std::vector<LayerSpec>& layers, 
       result = layer_step(context, layers[j], result.output, result.cache, own, tables);
     }
     context.leave();
-    return {v[0] + 1.0, result.output, result.cache};
+    return {result.output, result.cache};
   };
-  const ir::Values end = ir::while_loop({zero, x, cache}, more, turn);
-  return {end[1], end[2]};
+  const auto turns = static_cast<int64_t>(layers.size() / period);
+  const ir::Values end = ir::repeat(turns, {x, cache}, turn);
+  return {end[0], end[1]};
 }
 
 }  // namespace ttpu::nn
