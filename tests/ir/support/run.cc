@@ -108,22 +108,31 @@ const std::vector<CpuPlugin>& cpu_plugins() {
   return plugins;
 }
 
-std::vector<std::vector<double>> run(const pjrt::Client& client, const Module& module,
-                                     const std::vector<std::vector<double>>& arguments) {
-  const Function& main = *module.find_function("main");
+Program::Program(const pjrt::Client& client, const Module& module)
+    : client_(client), program_(client.compile(module.to_string())) {
+  for (const Value argument : module.find_function("main")->arguments()) {
+    shapes_.push_back(argument.shape());
+  }
+}
+
+std::vector<std::vector<double>> Program::operator()(
+    const std::vector<std::vector<double>>& arguments) const {
   std::vector<pjrt::Buffer> buffers;
   for (size_t i = 0; i < arguments.size(); ++i) {
-    const Shape& shape = main.arguments()[i].shape();
-    buffers.push_back(client.to_device(host_bytes(shape, arguments[i]).data(), shape));
+    buffers.push_back(client_.to_device(host_bytes(shapes_[i], arguments[i]).data(), shapes_[i]));
   }
   std::vector<const pjrt::Buffer*> pointers;
   for (const pjrt::Buffer& buffer : buffers) pointers.push_back(&buffer);
-  const pjrt::LoadedExecutable program = client.compile(module.to_string());
   std::vector<std::vector<double>> results;
-  for (const pjrt::Buffer& buffer : program.execute(pointers)) {
+  for (const pjrt::Buffer& buffer : program_.execute(pointers)) {
     results.push_back(from_device(buffer));
   }
   return results;
+}
+
+std::vector<std::vector<double>> run(const pjrt::Client& client, const Module& module,
+                                     const std::vector<std::vector<double>>& arguments) {
+  return Program(client, module)(arguments);
 }
 
 std::string check_case(const pjrt::Client& client, const OpCase& op_case) {

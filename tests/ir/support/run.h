@@ -16,7 +16,19 @@ struct CpuPlugin {
 };
 const std::vector<CpuPlugin>& cpu_plugins();
 
-// One device. Values of arguments and results as numbers.
+// A module for one device, compiled once. Values of arguments and results as numbers.
+class Program {
+ public:
+  Program(const pjrt::Client& client, const Module& module);
+  std::vector<std::vector<double>> operator()(
+      const std::vector<std::vector<double>>& arguments) const;
+
+ private:
+  const pjrt::Client& client_;
+  std::vector<Shape> shapes_;
+  pjrt::LoadedExecutable program_;
+};
+// One that runs once.
 std::vector<std::vector<double>> run(const pjrt::Client& client, const Module& module,
                                      const std::vector<std::vector<double>>& arguments);
 
