@@ -1,28 +1,18 @@
 #include "ttpu/kernels/linear/reference.h"
 
 #include "ttpu/ir/ir.h"
+#include "ttpu/kernels/linear/expert_blocks.h"
 #include "ttpu/kernels/linear/product.h"
-#include "ttpu/kernels/linear/scales.h"
 
 namespace ttpu::kernels::reference {
 namespace {
 
 using ir::Value;
 
-// Rows of one expert that are multiplied at once: as many as the matrix units are wide.
-constexpr int64_t kBlock = 128;
-
 Value linear_f32(Platform platform, Value x, const WeightOperand& weight,
                  std::optional<Value> bias) {
   const Value y = weight_product(platform, x, weight);
   return bias ? y + ir::convert(*bias, DType::kF32) : y;
-}
-
-// [rows, experts] i1: the expert of each row.
-Value one_hot(Value ids, int64_t experts) {
-  const Dims dims = {ids.dim(0), experts};
-  const Value numbers = ir::iota(ids.function(), Shape(ids.dtype(), dims), 1);
-  return ir::compare(ir::broadcast_in_dim(ids, dims, {0}), numbers, ir::ComparisonDirection::kEq);
 }
 
 // The rows' own weights, gathered: [rows, out, in].
@@ -42,119 +32,12 @@ Value experts_by_mask(Platform platform, Value x, Value ids, const WeightOperand
   return ir::reduce_sum(ir::select(own, all, ir::full(x.function(), all.shape(), 0)), {1});
 }
 
-// [n]: for each entry the sum of those before it.
-Value sums_before(Value x) {
-  const Dims dims = {x.dim(0), x.dim(0)};
-  const auto numbers = [&](int64_t axis) {
-    return ir::iota(x.function(), Shape(DType::kS32, dims), axis);
-  };
-  const Value before = ir::compare(numbers(1), numbers(0), ir::ComparisonDirection::kLt);
-  const Value all = ir::broadcast_in_dim(x, dims, {1});
-  return ir::reduce_sum(ir::select(before, all, ir::full(x.function(), all.shape(), 0)), {1});
-}
-
-// Rows sorted by their experts, each expert's from the beginning of a block of kBlock rows on.
-struct Blocks {
-  Value experts;  // [blocks] i32: whose rows a block has
-  Value sources;  // [blocks * kBlock] i32: the row at each place; any where there is none
-  Value places;   // [rows] i32: where each row is; any where its id is not an expert's
-};
-
-Blocks blocks_of(Value ids, int64_t experts, int64_t blocks) {
-  using enum ir::ComparisonDirection;
-  ir::Function& function = ids.function();
-  const auto full = [&](const Dims& dims, int64_t value) {
-    return ir::full(function, Shape(DType::kS32, dims), static_cast<double>(value));
-  };
-  const auto numbers = [&](int64_t count) {
-    return ir::iota(function, Shape(DType::kS32, {count}), 0);
-  };
-  const auto sorted_by = [](Value keys, Value values) {
-    return ir::sort({keys, values}, 0, true,
-                    [](const ir::Values& v) { return ir::compare(v[0], v[1], kLt); });
-  };
-  const int64_t rows = ids.dim(0);
-  const Value known = ir::and_(ir::compare(ids, full({rows}, 0), kGe),
-                               ir::compare(ids, full({rows}, experts), kLt));
-  const ir::Values sorted = sorted_by(ir::select(known, ids, full({rows}, experts)), numbers(rows));
-  const Value order = sorted[1];
-  const Value counts = ir::reduce_sum(ir::convert(one_hot(ids, experts), DType::kS32), {0});
-  const Value block_counts =
-      ir::divide(counts + static_cast<double>(kBlock - 1), full({experts}, kBlock));
-  const Value first_blocks = sums_before(block_counts);
-  const Value ends = first_blocks + block_counts;
-  // A place minus this is a place among the sorted rows.
-  const Value shifts = first_blocks * static_cast<double>(kBlock) - sums_before(counts);
-
-  const Dims both = {blocks, experts};
-  const Value ended = ir::compare(ir::broadcast_in_dim(ends, both, {1}),
-                                  ir::iota(function, Shape(DType::kS32, both), 0), kLe);
-  Blocks result;
-  result.experts = ir::minimum(ir::reduce_sum(ir::convert(ended, DType::kS32), {1}),
-                               full({blocks}, experts - 1));
-  const Value shift =
-      ir::reshape(ir::broadcast_in_dim(ir::take(shifts, result.experts, 0), {blocks, kBlock}, {0}),
-                  {blocks * kBlock});
-  const Value position = ir::clamp(full({blocks * kBlock}, 0), numbers(blocks * kBlock) - shift,
-                                   full({blocks * kBlock}, rows - 1));
-  result.sources = ir::take(order, position, 0);
-  const Value expert = ir::minimum(sorted[0], full({rows}, experts - 1));
-  result.places = sorted_by(order, numbers(rows) + ir::take(shifts, expert, 0))[1];
-  return result;
-}
-
-// One of the stacked weights; its values are taken in the form in which products read them.
-WeightOperand at_expert(const WeightOperand& stacked, Value expert) {
-  const auto one = [&](Value all) {
-    ir::Values starts(static_cast<size_t>(all.rank()), ir::scalar_like(expert, 0));
-    starts[0] = expert;
-    Dims dims = all.dims();
-    dims[0] = 1;
-    const Value slice = ir::dynamic_slice(all, starts, dims);
-    return ir::reshape(slice, Dims(dims.begin() + 1, dims.end()));
-  };
-  WeightOperand own = stacked;
-  const bool blocks = rows_in_block(stacked) > 1;
-  own.value = one(blocks ? in_row_blocks(stacked) : stacked.value);
-  if (stacked.scales) own.scales = one(stacked.scales);
-  if (stacked.zero_points) own.zero_points = one(stacked.zero_points);
-  own.dims.erase(own.dims.begin());
-  if (blocks) own.value = ir::reshape(own.value, own.dims);
-  return own;
-}
-
-// Each row by its own expert, a block of one expert's rows in each turn of a loop. There are at
-// most as many blocks as full ones and one more for each expert, and so many turns the loop has.
-Value experts_by_blocks(Platform platform, Value x, Value ids, const WeightOperand& stacked,
-                        DType dtype) {
-  const int64_t blocks = x.dim(0) / kBlock + stacked.dims[0];
-  const Blocks layout = blocks_of(ids, stacked.dims[0], blocks);
-  const Value sorted = ir::take(x, layout.sources, 0);
-  ir::Function& function = x.function();
-  const ir::Values start = {
-      ir::scalar(function, DType::kS32, 0),
-      ir::full(function, Shape(dtype, {blocks * kBlock, stacked.dims[1]}), 0)};
-  const auto more = [&](const ir::Values& v) {
-    return ir::compare(v[0], ir::scalar_like(v[0], static_cast<double>(blocks)),
-                       ir::ComparisonDirection::kLt);
-  };
-  const auto turn = [&](const ir::Values& v) -> ir::Values {
-    const Value zero = ir::scalar_like(v[0], 0);
-    const Value first = v[0] * static_cast<double>(kBlock);
-    const Value rows = ir::dynamic_slice(sorted, {first, zero}, {kBlock, x.dim(1)});
-    const Value expert = ir::reshape(ir::dynamic_slice(layout.experts, {v[0]}, {1}), {});
-    const Value y = weight_product(platform, rows, at_expert(stacked, expert));
-    return {v[0] + 1.0, ir::dynamic_update_slice(v[1], ir::convert(y, dtype), {first, zero})};
-  };
-  return ir::take(ir::while_loop(start, more, turn)[1], layout.places, 0);
-}
-
 // Gathering reads a weight for each row, masking multiplies every row with every weight, blocks
 // take turns. Each is the cheapest for more rows than the one before.
 Value own_experts(Platform platform, Value x, Value ids, const WeightOperand& stacked,
                   DType dtype) {
   if (x.dim(0) <= stacked.dims[0]) return experts_by_gather(platform, x, ids, stacked);
-  if (x.dim(0) <= 4 * kBlock) return experts_by_mask(platform, x, ids, stacked);
+  if (x.dim(0) <= 4 * kExpertBlock) return experts_by_mask(platform, x, ids, stacked);
   return experts_by_blocks(platform, x, ids, stacked, dtype);
 }
 
