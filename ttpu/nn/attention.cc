@@ -3,6 +3,7 @@
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
 #include "ttpu/kernels/rotary/rotary.h"
+#include "ttpu/kernels/sequence_attention/sequence_attention.h"
 #include "ttpu/nn/heads.h"
 #include "ttpu/parallel/collectives.h"
 
@@ -28,6 +29,19 @@ ir::Value head_norm(Context& context, const AttentionSpec& spec, const NormSpec&
   const ir::Value normed =
       ir::reshape(norm(context, norm_spec, ir::reshape(x, {dims[0], dims[1] * dims[2]})), dims);
   return parallel::own_part(normed, 1, mesh, division);
+}
+
+// Whole sequences, of which nothing is kept: as training has them.
+ir::Value attend_sequences(Context& context, ir::Value q, ir::Value k, ir::Value v, int64_t length,
+                           const kernels::AttentionOptions& options) {
+  const auto turned = [&](ir::Value x) {
+    if (!options.rotary) return x;
+    return kernels::rotary(context.target(), x, options.rotary->cos, options.rotary->sin,
+                           options.rotary->style);
+  };
+  return kernels::sequence_attention(
+      context.target(), turned(q), turned(k), v, length,
+      {options.scale, options.causal, options.sliding_window, options.soft_cap, options.sinks});
 }
 
 // [tokens, heads, a] x [heads, a, b] -> [tokens, heads, b]
@@ -106,9 +120,14 @@ LayerResult attention(Context& context, const AttentionSpec& spec, ir::Value x, 
     options.sinks = parallel::gather(context.tensor(std::move(sinks)), 0, mesh, own.apart);
   }
   if (!own.context.whole()) options.context = context_parts(context, own, x.function());
-  const kernels::AttentionResult result = kernels::ragged_paged_attention(
-      context.target(), parallel::gather(heads.q, 1, mesh, own.apart), heads.k, heads.v, cache,
-      inputs.batch_for(spec.sliding_window), options);
+  const ir::Value q = parallel::gather(heads.q, 1, mesh, own.apart);
+  const kernels::AttentionResult result =
+      inputs.sequence_length > 0
+          ? kernels::AttentionResult{attend_sequences(context, q, heads.k, heads.v,
+                                                      inputs.sequence_length, options),
+                                     cache}
+          : kernels::ragged_paged_attention(context.target(), q, heads.k, heads.v, cache,
+                                            inputs.batch_for(spec.sliding_window), options);
   const ir::Value output = parallel::own_part(result.output, 1, mesh, own.apart);
   const ir::Value joined = ir::reshape(output, {output.dim(0), own.q * spec.head_dim});
   return {project_output(context, spec, own, joined), result.cache};
@@ -186,17 +205,31 @@ LayerResult attention(Context& context, const MlaSpec& spec, ir::Value own_x, ir
       ir::slice(kv_b_dense, {0, 0, 0}, {own.q, spec.qk_nope_head_dim, spec.kv_lora_rank});
   const ir::Value value_half =
       ir::slice(kv_b_dense, {0, spec.qk_nope_head_dim, 0}, {own.q, rows, spec.kv_lora_rank});
-  const ir::Value q_latent = per_head(q_nope, key_half);
-
-  kernels::MlaOptions options;
-  options.scale = spec.scale;
-  if (!own.context.whole()) options.context = context_parts(context, own, x.function());
-  const auto together = [&](ir::Value v) { return parallel::gather(v, 1, mesh, own.apart); };
-  const kernels::AttentionResult result =
-      kernels::mla_attention(context.target(), together(q_latent), together(rotate(q_rope)), latent,
-                             k_rotated, cache, inputs.batch, options);
-  const ir::Value output = parallel::own_part(result.output, 1, mesh, own.apart);
-  const ir::Value values = per_head(output, ir::transpose(value_half, {0, 2, 1}));
+  ir::Value values;
+  if (inputs.sequence_length > 0) {
+    // Without a cache of latents, keys and values of all heads cost less than latents do.
+    const auto of_heads = [&](ir::Value half) {
+      return ir::dot_general(latent, half, {{}, {}, {1}, {2}}, std::nullopt,
+                             ir::precision_for(latent.dtype()));
+    };
+    const ir::Value shared =
+        ir::broadcast_in_dim(k_rotated, {tokens, own.q, spec.qk_rope_head_dim}, {0, 2});
+    values = kernels::sequence_attention(
+        context.target(), ir::concatenate({q_nope, rotate(q_rope)}, 2),
+        ir::concatenate({of_heads(key_half), shared}, 2), of_heads(value_half),
+        inputs.sequence_length, {.scale = spec.scale});
+  } else {
+    kernels::MlaOptions options;
+    options.scale = spec.scale;
+    if (!own.context.whole()) options.context = context_parts(context, own, x.function());
+    const auto together = [&](ir::Value v) { return parallel::gather(v, 1, mesh, own.apart); };
+    const kernels::AttentionResult result = kernels::mla_attention(
+        context.target(), together(per_head(q_nope, key_half)), together(rotate(q_rope)), latent,
+        k_rotated, cache, inputs.batch, options);
+    cache = result.cache;
+    const ir::Value output = parallel::own_part(result.output, 1, mesh, own.apart);
+    values = per_head(output, ir::transpose(value_half, {0, 2, 1}));
+  }
   const ir::Value joined = ir::reshape(values, {tokens, own.q * spec.v_head_dim});
   return {linear_sum(context,
                      {named("o_proj"),
@@ -207,7 +240,7 @@ LayerResult attention(Context& context, const MlaSpec& spec, ir::Value own_x, ir
                       false,
                       {0, own.units}},
                      joined),
-          result.cache};
+          cache};
 }
 
 }  // namespace ttpu::nn

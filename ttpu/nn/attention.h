@@ -63,6 +63,9 @@ struct StepInputs {
   // Tables of pages of layers with a sliding window, where those have pages of their own; others
   // use the batch's.
   std::vector<std::pair<int64_t, ir::Value>> window_pages = {};
+  // In training, where there is no cache (and no batch): tokens are sequences of so many each, one
+  // after another.
+  int64_t sequence_length = 0;
 
   kernels::RaggedBatch batch_for(std::optional<int64_t> sliding_window) const;
 };
@@ -90,7 +93,7 @@ struct LayerResult {
   ir::Value output;  // [tokens, hidden], of the device's part of the tokens
   ir::Value cache;   // updated
 };
-// x: the device's part of the tokens. cache: what it has of it.
+// x: the device's part of the tokens. cache: what it has of it, empty in training.
 LayerResult attention(Context& context, const AttentionSpec& spec, ir::Value x, ir::Value cache,
                       const StepInputs& inputs, RotaryTables& tables);
 LayerResult attention(Context& context, const MlaSpec& spec, ir::Value x, ir::Value cache,

@@ -19,14 +19,6 @@ double rounded(double value, DType dtype) {
 
 ir::Value scaled(ir::Value x, double factor) { return factor == 1 ? x : x * factor; }
 
-ir::Value embedded(Context& context, const DecoderSpec& spec, const StepInputs& inputs) {
-  ir::Value x = embedding(context, spec.embedding, spec.vocab, spec.hidden, inputs.tokens);
-  x = scaled(x, rounded(spec.embedding_scale, context.compute()));
-  if (spec.position_embedding.empty()) return x;
-  return x + embedding(context, spec.position_embedding, spec.max_positions, spec.hidden,
-                       inputs.positions, "positions");
-}
-
 // Of the rows of the vocabulary that the device has.
 ir::Value own_logits(Context& context, const DecoderSpec& spec, ir::Value x) {
   if (!spec.head.name.empty()) {
@@ -46,6 +38,20 @@ ir::Value real_tokens(const DecoderSpec& spec, ir::Value logits) {
 }
 
 }  // namespace
+
+ir::Value embedded(Context& context, const DecoderSpec& spec, const StepInputs& inputs) {
+  ir::Value x = embedding(context, spec.embedding, spec.vocab, spec.hidden, inputs.tokens);
+  x = scaled(x, rounded(spec.embedding_scale, context.compute()));
+  if (spec.position_embedding.empty()) return x;
+  return x + embedding(context, spec.position_embedding, spec.max_positions, spec.hidden,
+                       inputs.positions, "positions");
+}
+
+ir::Value logits(Context& context, const DecoderSpec& spec, ir::Value states) {
+  const ir::Value own = scaled(own_logits(context, spec, states), spec.logit_scale);
+  if (!spec.logit_soft_cap) return own;
+  return ir::tanh(own / *spec.logit_soft_cap) * *spec.logit_soft_cap;
+}
 
 ir::Value all_logits(const Context& context, const DecoderSpec& spec, ir::Value own) {
   const parallel::Layout& layout = context.layout();
@@ -123,11 +129,7 @@ DecoderResult decoder(Context& context, const DecoderSpec& spec, const StepInput
   DecoderResult result;
   const ir::Value x = norm(context, spec.final_norm,
                            layer_states(context, spec, inputs, caches, rows, layers, result));
-  ir::Value logits = scaled(own_logits(context, spec, x), spec.logit_scale);
-  if (spec.logit_soft_cap) {
-    logits = ir::tanh(logits / *spec.logit_soft_cap) * *spec.logit_soft_cap;
-  }
-  result.own_logits = logits;
+  result.own_logits = logits(context, spec, x);
   return result;
 }
 

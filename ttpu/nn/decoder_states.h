@@ -1,4 +1,5 @@
-// A decoder without its head, for embeddings.
+// A decoder without its head, for embeddings, and its ends alone, for programs that go through the
+// layers by themselves.
 #pragma once
 
 #include "ttpu/nn/decoder.h"
@@ -10,5 +11,12 @@ namespace ttpu::nn {
 // anew; it is updated. Throws kUnimplemented when layers have caches of different dimensions.
 LayerResult decoder_states(Context& context, const DecoderSpec& spec, const StepInputs& inputs,
                            ir::Value cache);
+
+// What the first layer sees: of inputs.tokens the device's part, [tokens / parts, hidden].
+ir::Value embedded(Context& context, const DecoderSpec& spec, const StepInputs& inputs);
+// Of states after the final norm [tokens, hidden] the logits of the device's part of the
+// vocabulary, f32 [tokens, vocab / parts]; where that does not divide, the last have columns of
+// zeros behind the vocabulary.
+ir::Value logits(Context& context, const DecoderSpec& spec, ir::Value states);
 
 }  // namespace ttpu::nn

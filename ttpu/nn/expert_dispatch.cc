@@ -104,14 +104,14 @@ Destinations destinations_of(const ExpertParts& parts, Value experts) {
 }  // namespace
 
 Value packed(const Routing& routing) {
-  return ir::concatenate({routing.experts, ir::bitcast_convert(routing.weights, DType::kS32)}, 1);
+  return ir::concatenate({ir::convert(routing.experts, DType::kF32), routing.weights}, 1);
 }
 
 Routing unpacked(Value both) {
   const int64_t tokens = both.dim(0);
   const int64_t top_k = both.dim(1) / 2;
-  return {ir::slice(both, {0, 0}, {tokens, top_k}),
-          ir::bitcast_convert(ir::slice(both, {0, top_k}, {tokens, 2 * top_k}), DType::kF32)};
+  return {ir::convert(ir::slice(both, {0, 0}, {tokens, top_k}), DType::kS32),
+          ir::slice(both, {0, top_k}, {tokens, 2 * top_k})};
 }
 
 int64_t round_size(double expected, int64_t most) {

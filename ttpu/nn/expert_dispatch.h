@@ -16,7 +16,8 @@ struct Routing {
   ir::Value weights;  // [tokens, top_k] f32
 };
 
-// As one array [tokens, 2 * top_k] of integers, to be sent.
+// As one array [tokens, 2 * top_k] of f32, to be sent; experts' numbers are small enough to be
+// exact.
 ir::Value packed(const Routing& routing);
 Routing unpacked(ir::Value both);
 
