@@ -126,13 +126,13 @@ void add_schedule(const pjrt::Executable& executable, plan::ProgramReport* repor
 // What the compiler says of the program it made.
 void add_compiled(const pjrt::Executable& executable, plan::ProgramReport* report) {
   const pjrt::CompiledMemoryStats stats = executable.memory_stats();
-  report->padding_bytes =
-      std::max<int64_t>(0, stats.arguments - report->weight_bytes - report->cache_bytes);
+  const int64_t named = report->weight_bytes + report->cache_bytes + report->optimizer_bytes;
+  report->padding_bytes = std::max<int64_t>(0, stats.arguments - named);
   report->output_bytes = std::max<int64_t>(0, stats.outputs - stats.aliased);
   report->temporary_bytes = stats.temporaries;
   report->code_bytes = stats.generated_code;
-  report->total_bytes = report->weight_bytes + report->cache_bytes + report->padding_bytes +
-                        report->output_bytes + report->temporary_bytes + report->code_bytes;
+  report->total_bytes = named + report->padding_bytes + report->output_bytes +
+                        report->temporary_bytes + report->code_bytes;
   report->free_bytes = report->hbm_bytes - report->total_bytes;
   report->temporary_traffic_bytes = 2.0 * static_cast<double>(stats.temporaries);
   report->peak_bytes = stats.peak;
@@ -170,26 +170,30 @@ plan::ProgramReport compile_with(const AotRequest& request, const nn::DecoderSpe
   add_arguments(program, plan.layout, &report);
   require_fit(report);
   add_cost(program, &report);
-
-  const std::string text = program.module->to_string();
-  report.program_text_bytes = static_cast<int64_t>(text.size());
-  pjrt::CompileOptions options = compile_options(topology, plan.layout.mesh());
-  pjrt::add_xla_flags(options, request.xla_flags);
-  const auto start = std::chrono::steady_clock::now();
-  const pjrt::Executable executable = topology.compile(text, options);
-  report.compile_seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  if (!request.hlo_file.empty()) {
-    write_file(request.hlo_file, executable.optimized_program().code);
-  }
-  add_compiled(executable, &report);
-  report.estimate =
-      plan::estimate_step(chip, report.compute(), report.moved_bytes(), report.ici_bytes);
-  report.tokens_per_second = static_cast<double>(report.tokens) / report.estimate.seconds;
+  compile_module(*program.module, topology, plan.layout.mesh(), request.with, &report);
   return report;
 }
 
 }  // namespace
+
+void compile_module(const ir::Module& module, const pjrt::Topology& topology,
+                    const parallel::Mesh& mesh, const CompileWith& with,
+                    plan::ProgramReport* report) {
+  const std::string text = module.to_string();
+  report->program_text_bytes = static_cast<int64_t>(text.size());
+  pjrt::CompileOptions options = compile_options(topology, mesh);
+  pjrt::add_xla_flags(options, with.xla_flags);
+  const auto start = std::chrono::steady_clock::now();
+  const pjrt::Executable executable = topology.compile(text, options);
+  report->compile_seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (!with.hlo_file.empty()) write_file(with.hlo_file, executable.optimized_program().code);
+  add_compiled(executable, report);
+  report->estimate =
+      plan::estimate_step(plan::device_of_topology(report->topology), report->compute(),
+                          report->moved_bytes(), report->ici_bytes);
+  report->tokens_per_second = static_cast<double>(report->tokens) / report->estimate.seconds;
+}
 
 kernels::Platform platform_of_topology(const std::string& name) {
   return plan::gpu_of_topology(name) != nullptr ? kernels::Platform::kCuda

@@ -25,14 +25,15 @@ std::shared_ptr<std::byte> aligned_bytes(int64_t size) {
 
 namespace {
 
-// [batch, in, out] to [batch, out / stride, in], rows from `offset`.
-void transpose_rows(const nn::WeightDecl& decl, const std::byte* from, std::byte* to,
-                    size_t width) {
+// One tensor of the weight, of so many numbers: [batch, in, out] to [batch, out / stride, in], rows
+// from `offset`.
+void transpose_rows(const nn::WeightDecl& decl, int64_t elements, const std::byte* from,
+                    std::byte* to, size_t width) {
   const auto rank = decl.dims.size();
   const int64_t out = decl.dims[rank - 2];
   const int64_t in = decl.dims[rank - 1];
-  const int64_t batch = rank == 3 ? decl.dims[0] : 1;
   const int64_t stored = out * decl.row_stride;
+  const int64_t batch = elements / (in * stored);
   for (int64_t b = 0; b < batch; ++b) {
     for (int64_t r = 0; r < out; ++r) {
       for (int64_t c = 0; c < in; ++c) {
@@ -221,7 +222,7 @@ void WeightLoader::fill(const nn::WeightDecl& decl, std::byte* out) const {
       const auto width = static_cast<size_t>(bit_width(decl.dtype) / 8);
       std::vector<std::byte> stored(static_cast<size_t>(tensor.num_elements()) * width);
       io::copy_tensor(tensor, decl.dtype, stored.data());
-      transpose_rows(decl, stored.data(), out + i * part, width);
+      transpose_rows(decl, tensor.num_elements(), stored.data(), out + i * part, width);
     } else {
       io::copy_tensor(tensor, decl.dtype, out + i * part);
     }
@@ -243,16 +244,13 @@ pjrt::Buffer WeightLoader::load(const nn::WeightDecl& decl, const pjrt::Client& 
     const bool as_stored = is_as_stored(decl, tensor);
     const bool aligned = reinterpret_cast<uintptr_t>(tensor.bytes.data()) % kAlignment == 0;
     if (as_stored && aligned) {
-      return client
-          .transfer(tensor.bytes.data(), shape, pjrt::HostBufferSemantics::kZeroCopy, keep_alive)
-          .buffer;
+      return client.transfer(tensor.bytes.data(), shape, options_.semantics(), keep_alive).buffer;
     }
   }
   const std::shared_ptr<std::byte> bytes = aligned_bytes(host_bytes(decl));
   fill(decl, bytes.get());
   return client
-      .transfer_unpacked(bytes.get(), shape, client.devices().at(0),
-                         pjrt::HostBufferSemantics::kZeroCopy, bytes)
+      .transfer_unpacked(bytes.get(), shape, client.devices().at(0), options_.semantics(), bytes)
       .buffer;
 }
 

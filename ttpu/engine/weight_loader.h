@@ -22,6 +22,12 @@ struct WeightOptions {
   std::string quantization = {};
   // Integers of 4 and 8 bits become ggml's blocks, which CPU kernels take (kernels::Target).
   bool blocks = false;
+  // Buffers are copies that programs may write to; the state of training is donated to them.
+  bool donated = false;
+
+  pjrt::HostBufferSemantics semantics() const {
+    return donated ? pjrt::HostBufferSemantics::kCopy : pjrt::HostBufferSemantics::kZeroCopy;
+  }
 };
 
 class WeightLoader {
