@@ -145,6 +145,38 @@ ENTRY %main (a: bf16[2048,4096], b: bf16[16,128]) -> bf16[64,128] {
   EXPECT_EQ(cost.exposed_collective_seconds, reduce.exposed_seconds);
 }
 
+// How SparseCores' collectives are written: set up without operands, which the update brings.
+TEST(Schedule, ACollectiveOfSparseCoresRunsBesideTheProgram) {
+  const auto program = [](const std::string& beside) {
+    return cost_of(R"(
+%offload (p: bf16[1024,1024]) -> bf16[8192,1024] {
+  %p = bf16[1024,1024]{1,0:T(8,128)(2,1)} parameter(0)
+  ROOT %gather = bf16[8192,1024]{1,0:T(8,128)(2,1)} all-gather(%p), channel_id=1, replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}, use_global_device_ids=true
+}
+%wrapped (p: bf16[1024,1024]) -> bf16[8192,1024] {
+  %p = bf16[1024,1024]{1,0:T(8,128)(2,1)} parameter(0)
+  ROOT %call = bf16[8192,1024]{1,0:T(8,128)(2,1)} custom-call(%p), custom_call_target="offload", called_computations={%offload}
+}
+ENTRY %main (w: f32[1024,1024], x: bf16[64,64]) -> (bf16[8192,1024], bf16[64,64]) {
+  %w = f32[1024,1024]{1,0:T(8,128)} parameter(0)
+  %x = bf16[64,64]{1,0:T(8,128)(2,1)} parameter(1)
+  %start = (u32[]{:S(2)}, u32[]{:S(2)}) async-start(), calls=%wrapped
+  %c = bf16[1024,1024]{1,0:T(8,128)(2,1)} convert(%w), backend_config={"estimated_cycles":"1000"}
+  %update = ((bf16[1024,1024]{1,0:T(8,128)(2,1)}), bf16[8192,1024]{1,0:T(8,128)(2,1)}, u32[]{:S(2)}) async-update(%start, %c)
+  %y = bf16[64,64]{1,0:T(8,128)(2,1)} negate(%x), backend_config={"estimated_cycles":")" + beside + R"("}
+  %done = bf16[8192,1024]{1,0:T(8,128)(2,1)} async-done(%update)
+  ROOT %both = (bf16[8192,1024]{1,0:T(8,128)(2,1)}, bf16[64,64]{1,0:T(8,128)(2,1)}) tuple(%done, %y)
+})",
+                   "v5e:2x4");
+  };
+  const ScheduleCost waits = program("1");
+  ASSERT_EQ(waits.collectives.size(), 1);
+  EXPECT_EQ(waits.collectives[0].opcode, "all-gather");
+  EXPECT_EQ(waits.collectives[0].bytes, 8192.0 * 1024 * 2);
+  EXPECT_NEAR(waits.exposed_collective_seconds, waits.collectives[0].seconds, 1e-8);
+  EXPECT_EQ(program("100000000").exposed_collective_seconds, 0);
+}
+
 // As libtpu writes a gather that goes on beside a product: it stands in the fusion that starts it,
 // in that of the product, and in the one that waits.
 TEST(Schedule, AGatherThatAFusionCarriesOnCountsOnce) {

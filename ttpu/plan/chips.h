@@ -27,13 +27,14 @@ struct Chip {
   double int8_ops = 0;
   double fp8_flops = 0;
   int64_t hbm_bytes = 0;
-  double hbm_bandwidth = 0;  // bytes per second
-  double ici_bandwidth = 0;  // bytes per second that all links together send
-  double clock = 0;          // cycles per second of the compiler's `estimated_cycles`
-  int links = 0;             // of a chip: two for each dimension of the largest slice
-  int wraps_at = 0;          // a dimension that this divides is a ring, not a line
-  int devices = 1;           // of a chip
-  int matrix_unit = 128;     // rows and columns
+  double hbm_bandwidth = 0;   // bytes per second
+  double ici_bandwidth = 0;   // bytes per second that all links together send
+  double clock = 0;           // cycles per second of the compiler's `estimated_cycles`
+  int links = 0;              // of a chip: two for each dimension of the largest slice
+  int wraps_at = 0;           // a dimension that this divides is a ring, not a line
+  int devices = 1;            // of a chip
+  int matrix_unit = 128;      // rows and columns
+  bool sparse_cores = false;  // which may run collectives beside the program
 
   // A dimension of a slice; else it is a line.
   bool is_ring(int64_t dim) const { return dim % wraps_at == 0; }

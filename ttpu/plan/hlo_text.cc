@@ -386,7 +386,7 @@ class TextReader {
     }
     if (op->opcode == "call") op->called.push_back(later(attribute(text, "to_apply")));
     for (const std::string_view key :
-         {"branch_computations", "true_computation", "false_computation"}) {
+         {"branch_computations", "true_computation", "false_computation", "called_computations"}) {
       std::string_view names = attribute(text, key);
       if (names.starts_with("{")) names = names.substr(1, names.size() - 2);
       for (const std::string_view name : split(names)) op->called.push_back(later(name));

@@ -99,6 +99,7 @@ class Player {
     if (op.opcode == "call") return call(op, weight, depth);
     if (op.opcode == "copy-start") return start_copy(around, op, weight);
     if (op.opcode == "async-start") return start_async(op, weight, depth);
+    if (op.opcode == "async-update") return update_async(around, op, weight);
     if (op.opcode == "slice-start" || op.opcode == "dynamic-slice-start") {
       return start_slice(op, weight);
     }
@@ -191,17 +192,46 @@ class Player {
     copies_.items.push_back({id, bytes});
   }
 
+  // The collective that a computation is there for: its root, or, where SparseCores run it, inside
+  // of the custom calls around it.
+  std::pair<const HloComputation*, const HloInstruction*> collective_in(
+      const HloComputation& computation, int deep) const {
+    const HloInstruction* root = computation.find(computation.root);
+    if (root == nullptr || deep > kDeepest) return {};
+    if (is_collective(root->opcode)) return {&computation, root};
+    if (root->opcode != "custom-call" || root->called.empty()) return {};
+    const HloComputation* inner = module_.find(root->called[0]);
+    return inner == nullptr ? std::pair<const HloComputation*, const HloInstruction*>{}
+                            : collective_in(*inner, deep + 1);
+  }
+
+  // One that was set up before its operands were there sets out with them.
+  void update_async(const HloComputation& around, const HloInstruction& op, double weight) {
+    const auto found = set_up_.find(maker_of(around, op.id));
+    if (found == set_up_.end()) return;
+    under_way_[found->first] = send(*found->second, weight);
+    set_up_.erase(found);
+  }
+
   void start_async(const HloInstruction& op, double weight, int depth) {
     const HloComputation* inner = op.called.empty() ? nullptr : module_.find(op.called[0]);
     const HloInstruction* root = inner == nullptr ? nullptr : inner->find(inner->root);
     if (root == nullptr) return;
-    if (is_collective(root->opcode)) {
-      count(work_of(module_, *inner, *root), weight);
-      under_way_[op.id] = send(*root, weight);
+    if (const auto [holder, collective] = collective_in(*inner, 0); collective != nullptr) {
+      count(work_of(module_, *holder, *collective), weight);
+      if (op.operands.empty()) {
+        set_up_[op.id] = collective;
+      } else {
+        under_way_[op.id] = send(*collective, weight);
+      }
       return;
     }
     if (root->opcode == "call" || root->opcode == "while")
       return play(op.called[0], weight, depth + 1);
+    if (root->opcode == "custom-call" && !root->called.empty()) {
+      // Rows that SparseCores take from a table: they are read and written, the table is not.
+      return queue_copy(op.id, 2 * root->shape.padded_bytes(), weight);
+    }
     HloWork work = work_of(module_, *inner, *root);
     // Where the result stands is said by the start alone: ((operands), result, context).
     if (op.shape.parts.size() > 1 && !op.shape.parts[1].is_tuple && root->shape.memory_space == 0 &&
@@ -495,6 +525,7 @@ class Player {
   std::vector<double> free_at_;  // of each link: when all that it has to send is sent
   std::vector<double> sent_;     // by each link, seconds
   std::unordered_map<int64_t, Transfer> under_way_;
+  std::unordered_map<int64_t, const HloInstruction*> set_up_;  // collectives without operands yet
   std::set<int64_t> caches_;   // memory that some kernel updates in place
   std::set<int64_t> counted_;  // of these, already read
   std::set<int64_t> loops_;
