@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/compile_train.h"
 #include "cli/model_flags.h"
 #include "cli/planned_weights.h"
 #include "ttpu/base/file.h"
@@ -35,7 +36,9 @@ struct CompileFlags {
   std::string weights = "auto";
   bool no_kernels = false;
   engine::EngineOptions engine = default_options();
-  std::string layers = "unrolled";
+  std::string task = "serve";
+  TrainFlags train;
+  std::string layers;  // empty: unrolled, in training scanned
   bool json = false;
   std::string output;    // the folder of a bundle
   std::string save_hlo;  // the folder of the scheduled programs
@@ -44,6 +47,14 @@ struct CompileFlags {
   int64_t first_layers = 0;
   std::vector<int> child_devices;
   std::string child_text;  // the file that this process is to compile into `output`
+
+  bool trains() const { return task == "train"; }
+  bool scans() const { return layers.empty() ? trains() : layers == "scanned"; }
+  engine::CompileWith with() const {
+    engine::CompileWith with{xla_flags, {}};
+    if (!save_hlo.empty()) with.hlo_file = std::filesystem::path(save_hlo) / (child + ".hlo.pb");
+    return with;
+  }
 
   static engine::EngineOptions default_options() {
     engine::EngineOptions options;
@@ -67,20 +78,32 @@ engine::AotRequest to_request(const CompileFlags& flags) {
   request.topology = flags.topology;
   request.phase = flags.child == "decode" ? engine::Phase::kDecode : engine::Phase::kPrefill;
   request.engine = engine_options(flags);
-  request.layers = flags.layers == "scanned" ? nn::Layers::kScanned : nn::Layers::kUnrolled;
+  request.layers = flags.scans() ? nn::Layers::kScanned : nn::Layers::kUnrolled;
   request.first_layers = flags.first_layers;
-  request.xla_flags = flags.xla_flags;
-  if (!flags.save_hlo.empty()) {
-    request.hlo_file = std::filesystem::path(flags.save_hlo) / (flags.child + ".hlo.pb");
-  }
+  request.with = flags.with();
   return request;
+}
+
+plan::ProgramReport compile_training(const CompileFlags& flags) {
+  train::TrainAotRequest request;
+  request.config = read_config(flags.model);
+  request.topology = flags.topology;
+  const pjrt::Topology topology = engine::create_topology(flags.topology);
+  set_step(flags.train, flags.engine.parallel, static_cast<int64_t>(topology.devices().size()),
+           &request);
+  request.step.layers = flags.scans() ? nn::Layers::kScanned : nn::Layers::kUnrolled;
+  request.step.compute = parse_dtype(flags.dtype);
+  request.kernels = !flags.no_kernels;
+  request.with = flags.with();
+  return train::compile_train_step(request);
 }
 
 // The child: one line on standard output, a report or an error.
 void compile_here(const CompileFlags& flags) {
   Json line;
   try {
-    line["report"] = plan::to_json(engine::compile_ahead(to_request(flags)));
+    line["report"] = plan::to_json(flags.trains() ? compile_training(flags)
+                                                  : engine::compile_ahead(to_request(flags)));
   } catch (const Error& error) {
     line["error"] = {{"code", static_cast<int>(error.code())}, {"message", error.what()}};
   }
@@ -94,6 +117,10 @@ std::string advice(const CompileFlags& flags) {
   if (const plan::Gpu* gpu = plan::gpu_of_topology(flags.topology)) {
     return fmt::format("\nTake more devices ({}:{}). {}", gpu->chip.name,
                        2 * plan::gpus_of_topology(flags.topology), kSmaller);
+  }
+  if (flags.trains()) {
+    return fmt::format("\n`ttpu plan {} --topology {} --task train` looks for what fits.",
+                       flags.model, flags.topology);
   }
   const Json config = read_config(flags.model);
   const plan::ModelFacts facts = plan::facts_of(models::decoder_from_config(config));
@@ -135,9 +162,13 @@ plan::ProgramReport compile_in_child(const CompileFlags& flags, const std::strin
                                       "--max-num-batched-tokens",
                                       std::to_string(flags.engine.max_num_batched_tokens),
                                       "--layers",
-                                      flags.layers,
+                                      flags.scans() ? "scanned" : "unrolled",
                                       "--child",
                                       phase};
+  if (flags.trains()) {
+    const std::vector<std::string> own = train_arguments(flags.train);
+    command.insert(command.end(), own.begin(), own.end());
+  }
   if (flags.engine.num_blocks > 0) {
     command.insert(command.end(), {"--num-blocks", std::to_string(flags.engine.num_blocks)});
   }
@@ -213,13 +244,18 @@ void compile(const CompileFlags& flags) {
                                  flags.topology, read_file(flags.child_text), flags.child_devices));
     return;
   }
+  require(!flags.trains() || flags.output.empty(),
+          "[compile] -o makes a bundle for serving; --task train has none");
   if (!flags.output.empty()) return compile_bundle(flags);
   if (!flags.child.empty()) return compile_here(flags);
   require(!flags.topology.empty(),
           "[compile] no --topology was given; give one such as v5e:2x2 or h100:8, or -o DIR to "
           "compile for --device");
   std::vector<plan::ProgramReport> reports;
-  for (const char* phase : {"prefill", "decode"}) {
+  const std::vector<std::string> phases = flags.trains()
+                                              ? std::vector<std::string>{"train"}
+                                              : std::vector<std::string>{"prefill", "decode"};
+  for (const std::string& phase : phases) {
     reports.push_back(compile_in_child(flags, phase));
   }
   if (!flags.json) {
@@ -288,9 +324,15 @@ void add_compile_command(CLI::App& app) {
       ->capture_default_str();
   command
       ->add_option("--layers", flags->layers,
-                   "A copy of the code for each layer, or a loop over them")
-      ->check(CLI::IsMember({"unrolled", "scanned"}))
+                   "A copy of the code for each layer, or a loop over them (default: unrolled; "
+                   "scanned with --task train)")
+      ->check(CLI::IsMember({"unrolled", "scanned"}));
+  command
+      ->add_option("--task", flags->task,
+                   "serve: prefill and decode; train: a step of the optimizer")
+      ->check(CLI::IsMember({"serve", "train"}))
       ->capture_default_str();
+  ttpu::cli::add_train_flags(*command, &flags->train);
   ttpu::cli::add_parallel_flags(*command, &flags->engine.parallel);
   command->add_option("--save-hlo", flags->save_hlo,
                       "Put the scheduled programs into this folder; `ttpu plan --hlo` reads them");
@@ -301,7 +343,7 @@ void add_compile_command(CLI::App& app) {
   command->add_option("--child-text", flags->child_text)->group("");
   command->add_option("--child-devices", flags->child_devices)->delimiter(',')->group("");
   command->add_option("--child", flags->child)
-      ->check(CLI::IsMember({"prefill", "decode"}))
+      ->check(CLI::IsMember({"prefill", "decode", "train"}))
       ->group("");  // not shown
   command->callback([flags] { ttpu::cli::compile(*flags); });
 }

@@ -80,9 +80,7 @@ void add_common_flags(CLI::App& command, PlanFlags* flags) {
       ->required();
   command.add_option("--tensor-parallel-size,--tp", flags->tensor,
                      "Only meshes with so many devices to a layer (0: any)");
-  command
-      .add_option("--strategy", flags->strategy,
-                  "Only this one; to train: sequence, ulysses or tensor")
+  command.add_option("--strategy", flags->strategy, "Only this one; to train: sequence or tensor")
       ->check(
           CLI::IsMember({"tensor", "sequence", "ulysses", "context", "expert", "expert_context"}));
   command.add_option("--price-per-chip-hour", flags->prices,

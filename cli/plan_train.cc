@@ -46,10 +46,9 @@ void plan_training(const PlanFlags& flags, plan::TrainRequest& request) {
   request.strategy = flags.strategy;
   request.compile = flags.compile;
   request.price_per_chip_hour = plan::parse_prices(flags.prices);
-  const bool trains = request.strategy.empty() || request.strategy == "sequence" ||
-                      request.strategy == "tensor" || request.strategy == "ulysses";
-  require(trains,
-          "[plan] --strategy {} is for serving; --task train has sequence, ulysses and tensor",
+  const bool trains =
+      request.strategy.empty() || request.strategy == "sequence" || request.strategy == "tensor";
+  require(trains, "[plan] --strategy {} is for serving; --task train has sequence and tensor",
           request.strategy);
   const Json config = read_config(flags.model);
   const plan::ModelFacts facts = plan::facts_of(models::decoder_from_config(config));

@@ -450,7 +450,7 @@ def refused_download(command, env, *phrases, before=None):
     (["--topology", "h100:8"], ["h100:8", "GPU"]),
     (["--batch", "8"], ["--batch is for --task serve", "--train-batch-size"]),
     (["--max-ttft", "8"], ["--max-ttft is for --task serve"]),
-    (["--strategy", "context"], ["sequence, ulysses and tensor"]),
+    (["--strategy", "context"], ["sequence and tensor"]),
     (["--price-per-chip-hour", "free"], ["'free' is no price"]),
     (["--task", "serve", "--remat", "full"], ["--remat is for --task train", "--input-len"]),
 ])

@@ -119,14 +119,9 @@ TEST(TrainCost, DevicesThatShareALayerDivideActivationsByTokens) {
   const TrainCost whole = cost(1, "sequence");
   const TrainCost sequence = cost(4, "sequence");
   const TrainCost tensor = cost(4, "tensor");
-  const TrainCost ulysses = cost(4, "ulysses");
   EXPECT_EQ(sequence.activation_bytes, whole.activation_bytes / 4);
   EXPECT_EQ(tensor.activation_bytes, whole.activation_bytes);
   EXPECT_GT(tensor.exposed, sequence.exposed);  // waits for sums instead of passing them around
-  // Attention's weights are on all devices, and heads move instead of tokens.
-  const double attention = 32 * 4096.0 * (2 * 4096 + 2 * 1024);
-  EXPECT_NEAR(ulysses.optimizer_bytes - sequence.optimizer_bytes, 8 * 0.75 * attention / 2, 1);
-  EXPECT_LT(cost(8, "ulysses").sent_bytes, cost(8, "sequence").sent_bytes);
 }
 
 TEST(TrainCost, AWindowAndALatentAreCountedAsTheyTrain) {
@@ -272,7 +267,6 @@ TEST(TrainPlan, ImpossibleWishesAreRefusedWithWhatIsPossible) {
   refused([](auto& r) { r.work.train_batch_size = 6, r.fsdp = 8; }, "that 8 divides, such as 8");
   refused([](auto& r) { r.micro_batch = 3; }, "that 3 divides, such as 66");
   refused([](auto& r) { r.work = {1001, 1}, r.tensor = 8; }, "--seq-len that these divide");
-  refused([](auto& r) { r.strategy = "ulysses"; }, "take sequence", "deepseek-v3");
 }
 
 ProgramReport report_of(double seconds, double gib) {

@@ -65,7 +65,6 @@ class Formulas {
     return kF32 * micro.tokens * as_double(facts_.vocab) / tensor();
   }
   double tensor() const { return as_double(candidate_.tensor); }
-  bool ulysses() const { return candidate_.strategy == "ulysses" && candidate_.tensor > 1; }
   // States between blocks are divided by tokens.
   bool divides_tokens() const { return candidate_.strategy != "tensor"; }
   // Into how many parts stage `least` and those above it divide.
@@ -82,12 +81,9 @@ class Formulas {
       kv += share / kv_parts(layer);
       kv_weight += share;
     }
-    const double attention = ulysses() ? facts_.head_params + facts_.kv_params
-                                       : facts_.head_params / tensor() +
-                                             facts_.kv_params * kv / std::max(1.0, kv_weight);
-    own.shared = facts_.whole_params + (ulysses() ? attention : 0);
-    own.layers =
-        attention + facts_.whole_params + (facts_.mlp_params + facts_.expert_params) / tensor();
+    own.shared = facts_.whole_params;
+    own.layers = facts_.kv_params * kv / std::max(1.0, kv_weight) + facts_.whole_params +
+                 (facts_.head_params + facts_.mlp_params + facts_.expert_params) / tensor();
     own.vocab = facts_.vocab_params / tensor();
     return own;
   }
@@ -197,27 +193,8 @@ class Formulas {
     const bool full = candidate_.remat == "full";
     const double again = divides_tokens() ? 2 : 0;
     const double pairs = full ? 12 : 8;
-    const double blocks = ulysses() ? 0.5 : 1;
-    const double count = (pairs + again) * blocks * layers();
-    Traffic traffic = ring(candidate_.tensor, count * states, count);
-    if (ulysses()) traffic += of_heads(micro, full ? 3 : 2);
-    return traffic;
-  }
-
-  // The all-to-alls in which heads of a device's own tokens become its own heads of all tokens, and
-  // back; a quarter of a ring is the mean way.
-  Traffic of_heads(const MicroBatch& micro, double passes) const {
-    double widths = 0;
-    for (const ModelFacts::Attention& layer : facts_.attention) {
-      widths += as_double(layer.layers) *
-                (as_double(layer.query_width + layer.output_width) + kv_width(layer));
-    }
-    const double n = tensor();
-    const double sent = passes * kBf16 * micro.tokens / n * widths * (n - 1) / n;
-    const double seconds =
-        sent * std::max(1.0, n / 4) / candidate_.slice.ici_bandwidth(candidate_.tensor) +
-        2 * passes * layers() * n * kHopSeconds;
-    return {seconds, sent};
+    const double count = (pairs + again) * layers();
+    return ring(candidate_.tensor, count * states, count);
   }
 
   // The embedding's sum, the head's input and its gradient, which nothing runs beside.

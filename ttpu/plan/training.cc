@@ -77,8 +77,6 @@ void check_request(const ModelFacts& facts, const TrainRequest& request) {
           "[plan] --zero-stage 0 divides no state, --fsdp-size {} replicas do; leave one of them "
           "out, or take --zero-stage 1, 2 or 3",
           request.fsdp);
-  require(request.strategy != "ulysses" || !has_latent(facts),
-          "[plan] --strategy ulysses is for models without MLA; take sequence");
 }
 
 // Of one slice, where what was asked for is impossible on it.
@@ -299,18 +297,15 @@ std::vector<TrainCandidate> train_meshes(const ModelFacts& facts, const TrainReq
   for (const int64_t tensor : tensor_sizes(facts, slice.devices())) {
     if (request.tensor > 0 && tensor != request.tensor) continue;
     // `tensor` is what `sequence` is with more memory and waits.
-    std::vector<std::string> strategies = {"sequence"};
-    if (tensor > 1 && !has_latent(facts)) strategies.emplace_back("ulysses");
-    if (tensor > 1 && !request.strategy.empty()) strategies = {request.strategy};
+    const std::string strategy =
+        tensor > 1 && !request.strategy.empty() ? request.strategy : "sequence";
     const int64_t replicas = slice.devices() / tensor;
-    for (const std::string& strategy : strategies) {
-      for (int64_t fsdp = 1; fsdp <= replicas; ++fsdp) {
-        if (replicas % fsdp != 0) continue;
-        const int64_t first = fsdp == 1 ? 0 : 1;
-        const int64_t last = fsdp == 1 ? 0 : 3;
-        for (int64_t stage = first; stage <= last; ++stage) {
-          add({slice, replicas / fsdp, fsdp, tensor, stage, strategy});
-        }
+    for (int64_t fsdp = 1; fsdp <= replicas; ++fsdp) {
+      if (replicas % fsdp != 0) continue;
+      const int64_t first = fsdp == 1 ? 0 : 1;
+      const int64_t last = fsdp == 1 ? 0 : 3;
+      for (int64_t stage = first; stage <= last; ++stage) {
+        add({slice, replicas / fsdp, fsdp, tensor, stage, strategy});
       }
     }
   }
