@@ -163,7 +163,8 @@ ENTRY %main (w: f32[1024,1024], x: bf16[64,64]) -> (bf16[8192,1024], bf16[64,64]
   %start = (u32[]{:S(2)}, u32[]{:S(2)}) async-start(), calls=%wrapped
   %c = bf16[1024,1024]{1,0:T(8,128)(2,1)} convert(%w), backend_config={"estimated_cycles":"1000"}
   %update = ((bf16[1024,1024]{1,0:T(8,128)(2,1)}), bf16[8192,1024]{1,0:T(8,128)(2,1)}, u32[]{:S(2)}) async-update(%start, %c)
-  %y = bf16[64,64]{1,0:T(8,128)(2,1)} negate(%x), backend_config={"estimated_cycles":")" + beside + R"("}
+  %y = bf16[64,64]{1,0:T(8,128)(2,1)} negate(%x), backend_config={"estimated_cycles":")" +
+                       beside + R"("}
   %done = bf16[8192,1024]{1,0:T(8,128)(2,1)} async-done(%update)
   ROOT %both = (bf16[8192,1024]{1,0:T(8,128)(2,1)}, bf16[64,64]{1,0:T(8,128)(2,1)}) tuple(%done, %y)
 })",
