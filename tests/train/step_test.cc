@@ -38,6 +38,7 @@ struct How {
   grad::Remat remat = grad::Remat::kFull;
   nn::Layers layers = nn::Layers::kScanned;
   int64_t accumulation = 1;
+  DType compute = DType::kF32;
 
   std::string to_string() const {
     return fmt::format("data {} fsdp {} tensor {} zero {} {} remat {} {} accumulation {}", data,
@@ -74,7 +75,7 @@ class Training {
     options_.zero_stage = how.zero_stage;
     options_.remat = how.remat;
     options_.layers = how.layers;
-    options_.compute = DType::kF32;
+    options_.compute = how.compute;
     options_.optimizer.weight_decay = fixtures().at("settings").at("weight_decay");
     options_.optimizer.max_grad_norm = fixtures().at("settings").at("max_grad_norm");
     program_ = build_train_program(spec_, options_, engine::target_of(client_, false), mesh_,
@@ -237,6 +238,24 @@ TEST(Steps, EveryPolicyOfRematerialization) {
   for (const grad::Remat remat : {grad::Remat::kFull, grad::Remat::kMinimal, grad::Remat::kNone}) {
     for (const nn::Layers layers : {nn::Layers::kScanned, nn::Layers::kUnrolled}) {
       expect_steps("qwen3", {.remat = remat, .layers = layers});
+    }
+  }
+}
+
+// As it is on TPUs: state and sums in f32, the rest rounded.
+TEST(Steps, RoundedToBfloat16) {
+  for (const std::string model : {"llama", "gemma3_text", "qwen3_moe"}) {
+    const How how{.fsdp = 2,
+                  .tensor = 2,
+                  .strategy = "sequence",
+                  .remat = grad::Remat::kMinimal,
+                  .compute = DType::kBF16};
+    Training training(model, how);
+    for (size_t step = 0; step < 3; ++step) {
+      const Training::Result result = training.step();
+      const Json& expected = case_of(model).at("steps").at(step);
+      EXPECT_NEAR(result.loss, expected.at(0).get<float>(), 0.05) << model << " " << step;
+      EXPECT_NEAR(result.norm, expected.at(1).get<float>(), 0.5) << model << " " << step;
     }
   }
 }
