@@ -22,13 +22,16 @@ double as_double(int64_t value) { return static_cast<double>(value); }
 
 bool is_search(const TrainRequest& request) { return request.topology.ends_with("auto"); }
 
+// Buffers leave gaps between each other: the compiler needs up to so much more than they have.
+constexpr double kPlacing = 1.05;
+
 // Fills in all that follows from the formulas or, where it was compiled, from the program.
 void evaluate(const TrainRequest& request, TrainRow* row) {
   const TrainCost& cost = row->cost;
   const Slice& slice = row->candidate.slice;
   row->weight_bytes = cost.weight_bytes;
   row->optimizer_bytes = cost.optimizer_bytes;
-  row->temporary_bytes = cost.temporary_bytes();
+  row->temporary_bytes = kPlacing * cost.temporary_bytes();
   row->seconds = cost.seconds;
   if (row->report) {
     const ProgramReport& report = *row->report;
@@ -263,14 +266,17 @@ bool is_told(const std::vector<TrainRow>& rows, const TrainRow& row, bool any_ti
 // The best of each way to share layers first, then what differs in time.
 void compile_best(const ModelFacts& facts, const TrainRequest& request, const CompileStep& compile,
                   std::vector<TrainRow>* rows) {
+  // What is found too large is found so at once, and does not stand for another.
   int64_t left = request.compile;
+  int64_t tries = 2 * request.compile;
   for (const bool any_time : {true, false}) {
-    for (size_t i = 0; i < rows->size() && left > 0; ++i) {
+    for (size_t i = 0; i < rows->size() && left > 0 && tries > 0; ++i) {
       const bool tried = rows->at(i).compiled() || !rows->at(i).failure.empty();
       if (tried || !rows->at(i).fits() || is_told(*rows, rows->at(i), any_time)) continue;
       compile_row(request, compile, &rows->at(i));
-      --left;
       const TrainRow& row = rows->at(i);
+      --tries;
+      if (!row.too_large) --left;
       if (row.fits() || (!row.compiled() && !row.too_large)) continue;
       if (auto smaller = smaller_variant(facts, request, row)) {
         rows->insert(rows->begin() + static_cast<std::ptrdiff_t>(i) + 1, std::move(*smaller));
