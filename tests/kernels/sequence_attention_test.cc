@@ -292,10 +292,11 @@ TEST(SequenceAttention, LayersThatAreAlikeCallOneFunction) {
     return sequence_attention(test_target(false), x, x, x, length, options);
   };
   const ir::Values results = {attend(8, {}), attend(8, {}), attend(4, {}),
-                              attend(8, {.sliding_window = 3})};
+                              attend(8, {.sliding_window = 3}), attend(8, {.sliding_window = 9})};
   EXPECT_EQ(&function_of(results[0]), &function_of(results[1]));
   EXPECT_NE(&function_of(results[0]), &function_of(results[2]));
   EXPECT_NE(&function_of(results[0]), &function_of(results[3]));
+  EXPECT_EQ(&function_of(results[0]), &function_of(results[4])) << "a window that hides nothing";
   f.set_results(results);
   module.verify();
 }

@@ -2,6 +2,8 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <sstream>
+#include <utility>
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -11,6 +13,7 @@
 #include "ttpu/base/file.h"
 #include "ttpu/ir/ir.h"
 #include "ttpu/kernels/ragged_paged_attention/ragged_paged_attention.h"
+#include "ttpu/kernels/sequence_attention/sequence_attention.h"
 
 namespace ttpu::kernels {
 namespace {
@@ -43,7 +46,7 @@ class TpuKernelsTest : public testing::Test {
     fs::create_directories(venv / "bin");
     fs::create_directories(venv / "tool");
     write_file(venv / "tool" / "lower.py", "");
-    write_file(venv / "tool" / "row_attention.py", "");
+    write_file(venv / "tool" / "sequence_attention.py", "");
     write_file(venv / "bin" / "python", "#!/bin/sh\n" + script);
     fs::permissions(venv / "bin" / "python", fs::perms::owner_all);
   }
@@ -243,6 +246,82 @@ TEST_F(TpuKernelsTest, PartsThatTheKernelLacksAreNamed) {
   EXPECT_NE(kernels_->choices()[0].reason.find("heads of 80"), std::string::npos);
   EXPECT_NE(kernels_->choices()[1].reason.find("3 slots of a block"), std::string::npos);
   EXPECT_FALSE(fs::exists(cache_ / "key"));
+}
+
+// The texts of a program of two equal layers of whole sequences, and of its gradient in a module of
+// its own.
+std::pair<std::string, std::string> sequence_programs(const std::shared_ptr<TpuKernels>& kernels,
+                                                      int64_t length = 128,
+                                                      DType dtype = DType::kBF16) {
+  Target target;
+  target.platform = Platform::kTpu;
+  target.tpu = kernels;
+  const auto arguments = [&](ir::Function& f) {
+    ir::Values made;
+    for (const int64_t heads : {4, 2, 2, 4}) {
+      made.push_back(f.add_argument(Shape(dtype, {2 * length, heads, 64})));
+    }
+    return made;
+  };
+  ir::Module module;
+  ir::Function& f = module.add_function();
+  const ir::Values a = arguments(f);
+  SequenceAttentionOptions options;
+  options.sliding_window = 3;
+  const ir::Value first = sequence_attention(target, a[0], a[1], a[2], length, options);
+  const ir::Value second = sequence_attention(target, a[0], a[1], a[2], length, options);
+  f.set_results({first, second});
+  module.verify();
+  const ir::CustomGradient& gradient =
+      *module.find_function(first.producer()->attributes.get<ir::Symbol>("callee").name)
+           ->gradient();
+  ir::Module other;
+  ir::Function& g = other.add_function();
+  const ir::Values b = arguments(g);
+  const ir::Values given = {b[0], b[1], b[2]};
+  g.set_results(gradient.backward(given, gradient.forward(given), {b[3]}));
+  other.verify();
+  return {module.to_string(), other.to_string()};
+}
+
+TEST_F(TpuKernelsTest, WholeSequencesAndTheirGradientHaveAKernelEach) {
+  install("echo \"$2\" >> \"$TTPU_CACHE/keys\"; echo \"// lowered: $2\" > \"$4\"\n");
+  const auto [program, gradient] = sequence_programs(kernels_);
+  EXPECT_EQ(count(program, "// lowered: "), 1);
+  EXPECT_EQ(count(gradient, "// lowered: "), 2);
+  EXPECT_EQ(count(program + gradient, "stablehlo.dot_general"), 0);
+  ASSERT_EQ(kernels_->choices().size(), 2);
+  EXPECT_EQ(kernels_->choices()[1].op, "sequence_attention_gradient");
+  std::istringstream keys(read_file(cache_ / "keys"));
+  for (const char* kernel : {"sequence_attention", "sequence_attention_gradient"}) {
+    std::string line;
+    std::getline(keys, line);
+    const Json key = Json::parse(line);
+    EXPECT_EQ(key.at("kernel"), kernel);
+    EXPECT_EQ(key.at("sequences"), 2);
+    EXPECT_EQ(key.at("pairs"), 1 + 2 + 126 * 3) << "a window of 3";
+  }
+}
+
+TEST_F(TpuKernelsTest, WholeSequencesThatTheKernelLacksAreNamed) {
+  install(kWrites);
+  EXPECT_NE(sequence_programs(kernels_, 100).first.find("stablehlo.dot_general"),
+            std::string::npos);
+  sequence_programs(kernels_, 128, DType::kF32);
+  ASSERT_EQ(kernels_->choices().size(), 4) << "each for the operator and for its gradient";
+  EXPECT_NE(kernels_->choices()[0].reason.find("sequences of 100"), std::string::npos);
+  EXPECT_NE(kernels_->choices()[3].reason.find("queries of f32"), std::string::npos);
+  EXPECT_FALSE(fs::exists(cache_ / "runs"));
+}
+
+TEST_F(TpuKernelsTest, AfterTheCompilersRefusalSequencesHaveTheReference) {
+  install(kWrites);
+  const auto before = sequence_programs(kernels_);
+  ASSERT_TRUE(kernels_->take_back("Ran out of memory in memory space vmem"));
+  const auto after = sequence_programs(kernels_);
+  EXPECT_EQ(count(after.first + after.second, "// lowered: "), 0);
+  EXPECT_GT(count(after.second, "stablehlo.dot_general"), 0);
+  EXPECT_FALSE(kernels_->used());
 }
 
 TEST_F(TpuKernelsTest, AfterTheCompilersRefusalThereIsNone) {

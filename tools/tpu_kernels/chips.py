@@ -1,11 +1,15 @@
 """The chips that kernels are lowered for, and what fits on them."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jax._src.pallas.mosaic import tpu_info
+from jax.experimental import pallas as pl
 
 CHIPS = {"v5e": ("TPU v5 lite", 5), "v5p": ("TPU v5p", 5), "v6e": ("TPU v6 lite", 6), "tpu7x": ("TPU7x", 7)}
 DTYPES = {"bf16": jnp.bfloat16, "f32": jnp.float32, "f8E4M3FN": jnp.float8_e4m3fn, "i8": jnp.int8}
+LANES = 128
 
 
 class Refused(Exception):
@@ -22,8 +26,30 @@ def vmem_bytes():
     return tpu_info.get_tpu_info().vmem_capacity_bytes
 
 
+def priced(work, vmem_limit=None, then=None):
+    """pallas_call with the cost that work(name) tells, flops and bytes; where they are given with room for blocks of
+    the kernel's own, and with what `then` makes of its results."""
+    original = getattr(pl.pallas_call, "original", pl.pallas_call)
+
+    def call(*args, **kwargs):
+        flops, moved = work(kwargs.get("name") or "")
+        kwargs["cost_estimate"] = pl.CostEstimate(flops=int(flops), bytes_accessed=int(moved), transcendentals=0)
+        if vmem_limit:
+            kwargs["compiler_params"] = dataclasses.replace(kwargs["compiler_params"], vmem_limit_bytes=vmem_limit)
+        kernel = original(*args, **kwargs)
+        return (lambda *operands: then(kernel(*operands))) if then else kernel
+
+    call.original = original
+    pl.pallas_call = call
+
+
 def power_of_2(x):
     return 1 << (max(1, int(x)).bit_length() - 1)
+
+
+def divisor(x, most):
+    """The largest multiple of LANES that divides x and is at most `most`."""
+    return max(d for d in range(LANES, max(LANES, int(most)) + 1, LANES) if x % d == 0)
 
 
 def fitted(estimate, queries, pages, what):

@@ -1,6 +1,6 @@
 """Attention kernels of the wheel tpu-inference as functions with the interface of TTPU's operators.
 
-A key says what is wanted, all sizes those of one device:
+A key says what is wanted, all sizes those of one device (of whole sequences: see sequence_attention.py):
   kernel                "ragged_paged_attention", or "mla_attention": all heads share one row of the cache
   chip                  "v5e", "v5p", "v6e" or "tpu7x"
   tokens, q_heads, kv_heads, head_dim, pages, page_size, sequences, pages_per_sequence
@@ -20,7 +20,8 @@ import chips
 import jax
 import jax.numpy as jnp
 import row_attention
-from chips import DTYPES, Refused, check_smem, fitted, power_of_2, scoped_vmem, shape, vmem_bytes
+import sequence_attention
+from chips import DTYPES, Refused, check_smem, fitted, power_of_2, priced, scoped_vmem, shape, vmem_bytes
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
@@ -60,23 +61,10 @@ def does_the_work(name, decodes):
     return False  # a transpose
 
 
-def priced(key):
-    """pallas_call with the cost that the key tells: of the decode kernel where every token is one."""
-    original = getattr(pl.pallas_call, "original", pl.pallas_call)
+def work_of(key):
+    """Flops and bytes of a call by its name: all are those of the decode kernel where every token is one."""
     decodes = key["tokens"] <= key["sequences"]
-
-    def call(*args, **kwargs):
-        name = kwargs.get("name") or ""
-        works = does_the_work(name, decodes)
-        kwargs["cost_estimate"] = pl.CostEstimate(
-            flops=int(key["flops"]) if works else 0,
-            bytes_accessed=int(key["bytes"]) if works else 0,
-            transcendentals=0,
-        )
-        return original(*args, **kwargs)
-
-    call.original = original
-    pl.pallas_call = call
+    return lambda name: (key["flops"], key["bytes"]) if does_the_work(name, decodes) else (0, 0)
 
 
 def ragged_paged_attention(key):
@@ -180,6 +168,9 @@ def build(key):
     """(function, shapes of its arguments) for a key. Throws Refused."""
     if key["chip"] not in chips.CHIPS:
         raise Refused(f"no kernel for {key['chip']}; there are some for {', '.join(chips.CHIPS)}")
+    if "length" in key:
+        chips.pretend(key["chip"])
+        return sequence_attention.build(key)
     pretend(key["chip"])
-    priced(key)
+    priced(work_of(key))
     return row_attention.build(key) if "parts" in key else KERNELS[key["kernel"]](key)

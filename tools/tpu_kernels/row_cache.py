@@ -10,12 +10,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from chips import DTYPES, power_of_2, scoped_vmem, shape, vmem_bytes
+from chips import DTYPES, LANES, power_of_2, scoped_vmem, shape, vmem_bytes
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-LANES = 128
 MOST_AT_ONCE = 16  # pages
 
 

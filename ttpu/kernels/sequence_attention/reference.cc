@@ -13,8 +13,8 @@ using ir::Value;
 
 // Queries of a block, by the bytes that its scores may take.
 constexpr int64_t kMostQueries = 512;
-constexpr int64_t kFewestQueries = 128;
-constexpr int64_t kScoreBytes = int64_t{256} << 20;
+constexpr int64_t kFewestQueries = 256;
+constexpr int64_t kScoreBytes = int64_t{128} << 20;
 
 constexpr double kUnseen = -1e30;
 
@@ -176,14 +176,14 @@ SequenceAttentionResult sequence_attention(Value q, Value k, Value v, int64_t le
 ir::Values sequence_attention_gradient(Value q, Value k, Value v, int64_t length,
                                        const SequenceAttentionOptions& options,
                                        const SequenceAttentionResult& result, Value d_output) {
-  const Heads heads(q, k, v, length);
+  Heads heads(q, k, v, length);
   const DType dtype = q.dtype();
-  const Value d_outputs = heads_first(d_output, length, k.dim(1), true);
+  Value d_outputs = heads_first(d_output, length, k.dim(1), true);
   // What the derivative of softmax takes off: the sum of P * dP, which is that of O * dO.
   const Value together =
       ir::convert(d_output, DType::kF32) * ir::convert(result.output, DType::kF32);
   const Value shared = heads_first(ir::reduce_sum(together, {2}, true), length, k.dim(1), true);
-  Dims column = shared.dims();
+  const Dims& column = shared.dims();
   const Value logarithm = ir::reshape(result.logarithm, column);
 
   ir::Values d_q;
@@ -204,6 +204,13 @@ ir::Values sequence_attention_gradient(Value q, Value k, Value v, int64_t length
     add_to(d_k, product(d_scores, heads.queries(*block), {2, 3}, {2, 3}), *block, length);
     add_to(d_v, product(ir::convert(weights, dtype), rows(d_outputs), {2, 3}, {2, 3}), *block,
            length);
+    // The next block waits for this one: of all of them at once the scores would be kept.
+    const ir::Values after = ir::optimization_barrier({heads.q, d_outputs, *d_k, *d_v, d_q.back()});
+    heads.q = after[0];
+    d_outputs = after[1];
+    d_k = after[2];
+    d_v = after[3];
+    d_q.back() = after[4];
   }
   std::reverse(d_q.begin(), d_q.end());
   ir::Values gradients = {tokens_first(ir::concatenate(d_q, 3), dtype), tokens_first(*d_k, dtype),

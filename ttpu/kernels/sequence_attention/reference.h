@@ -4,13 +4,15 @@
 
 #include "ttpu/kernels/sequence_attention/sequence_attention.h"
 
-namespace ttpu::kernels::reference {
+namespace ttpu::kernels {
 
 struct SequenceAttentionResult {
   ir::Value output;  // [tokens, q_heads, d_v]
-  ir::Value
-      logarithm;  // [sequences, q_heads, length] f32: of the sum of the exponentials of scores
+  // [sequences, q_heads, length] f32: of the sum of the exponentials of scores.
+  ir::Value logarithm;
 };
+
+namespace reference {
 
 SequenceAttentionResult sequence_attention(ir::Value q, ir::Value k, ir::Value v, int64_t length,
                                            const SequenceAttentionOptions& options);
@@ -20,4 +22,5 @@ ir::Values sequence_attention_gradient(ir::Value q, ir::Value k, ir::Value v, in
                                        const SequenceAttentionOptions& options,
                                        const SequenceAttentionResult& result, ir::Value d_output);
 
-}  // namespace ttpu::kernels::reference
+}  // namespace reference
+}  // namespace ttpu::kernels

@@ -6,6 +6,7 @@
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
 #include "ttpu/kernels/sequence_attention/reference.h"
+#include "ttpu/kernels/sequence_attention/tpu.h"
 
 namespace ttpu::kernels {
 namespace {
@@ -45,12 +46,12 @@ std::string name_of(const ir::Values& arguments, int64_t length,
   if (options.causal) name += ".causal";
   if (options.sliding_window) name += fmt::format(".window_{}", *options.sliding_window);
   if (options.soft_cap) name += fmt::format(".cap_{}", *options.soft_cap);
-  if (options.sinks) name += ".sinks";
   return name;
 }
 
 // The operator over the arguments of a function, q, k, v and perhaps sinks, whichever that is.
 struct Attention {
+  Target target;
   int64_t length;
   SequenceAttentionOptions options;  // without sinks
 
@@ -60,20 +61,36 @@ struct Attention {
     return all;
   }
 
+  SequenceAttentionResult result_of(const ir::Values& a) const {
+    const SequenceAttentionOptions all = options_for(a);
+    if (target.tpu) {
+      const auto made = tpu_sequence_attention(*target.tpu, a[0], a[1], a[2], length, all);
+      if (made) return *made;
+    }
+    return reference::sequence_attention(a[0], a[1], a[2], length, all);
+  }
+
   // The output, and what the gradient wants to know of it.
-  ir::Values forward(const ir::Values& a) const {
-    const auto result = reference::sequence_attention(a[0], a[1], a[2], length, options_for(a));
+  ir::Values forward(const ir::Values& arguments) const {
+    const SequenceAttentionResult result = result_of(arguments);
     return {result.output, result.logarithm};
   }
 
   ir::Values backward(const ir::Values& a, const ir::Values& kept, ir::Value d_output) const {
-    return reference::sequence_attention_gradient(a[0], a[1], a[2], length, options_for(a),
-                                                  {kept[0], kept[1]}, d_output);
+    const SequenceAttentionOptions all = options_for(a);
+    const SequenceAttentionResult result{kept.at(0), kept.at(1)};
+    if (target.tpu) {
+      const auto made = tpu_sequence_attention_gradient(*target.tpu, a[0], a[1], a[2], length, all,
+                                                        result, d_output);
+      if (made) return *made;
+    }
+    return reference::sequence_attention_gradient(a[0], a[1], a[2], length, all, result, d_output);
   }
 };
 
-const ir::Function& function_of(ir::Module& module, const std::string& name,
-                                const ir::Values& operands, const Attention& attention) {
+const ir::Function& function_of(ir::Module& module, const ir::Values& operands,
+                                const Attention& attention) {
+  const std::string name = name_of(operands, attention.length, attention.options);
   if (const ir::Function* known = module.find_function(name)) return *known;
   ir::Function& function = module.add_function(name);
   for (const ir::Value x : operands) function.add_argument(x.shape());
@@ -89,15 +106,16 @@ const ir::Function& function_of(ir::Module& module, const std::string& name,
 
 }  // namespace
 
-ir::Value sequence_attention(const Target& /*target*/, ir::Value q, ir::Value k, ir::Value v,
+ir::Value sequence_attention(const Target& target, ir::Value q, ir::Value k, ir::Value v,
                              int64_t length, const SequenceAttentionOptions& options) {
   check(q, k, v, length, options);
   ir::Values operands = {q, k, v};
   if (options.sinks) operands.push_back(ir::convert(*options.sinks, DType::kF32));
-  Attention attention{length, options};
+  Attention attention{target, length, options};
   attention.options.sinks.reset();
-  const ir::Function& function =
-      function_of(q.function().module(), name_of(operands, length, options), operands, attention);
+  // A window as long as the sequence hides nothing.
+  if (options.sliding_window.value_or(0) >= length) attention.options.sliding_window.reset();
+  const ir::Function& function = function_of(q.function().module(), operands, attention);
   return ir::call(function, operands)[0];
 }
 
