@@ -24,7 +24,7 @@ ir::Values record_call(const ir::Function& callee, const ir::Values& arguments,
   if (callee.gradient() != nullptr) {
     const ir::Values kept = callee.gradient()->forward(arguments);
     const size_t count = callee.results().size();
-    const ir::Values results(kept.begin(), kept.begin() + static_cast<std::ptrdiff_t>(count));
+    ir::Values results(kept.begin(), kept.begin() + static_cast<std::ptrdiff_t>(count));
     tape->push_back({nullptr, callee.gradient(), arguments, results, kept});
     return results;
   }
