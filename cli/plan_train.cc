@@ -1,6 +1,7 @@
 // ttpu plan MODEL --task train
 #include <iostream>
 
+#include "cli/compile_train.h"
 #include "cli/model_flags.h"
 #include "cli/plan_flags.h"
 #include "ttpu/models/registry.h"
@@ -12,31 +13,14 @@ namespace {
 engine::ChildCompile child_of(const PlanFlags& flags, const Json& config,
                               const plan::TrainCandidate& candidate,
                               const plan::TrainWorkload& work) {
-  return plan_child(flags, config, candidate.slice.name,
-                    {"--task",
-                     "train",
-                     "--seq-len",
-                     std::to_string(work.seq_len),
-                     "--train-batch-size",
-                     std::to_string(work.train_batch_size),
-                     "--micro-batch-size",
-                     std::to_string(candidate.micro_batch),
-                     "--data-parallel-size",
-                     std::to_string(candidate.data),
-                     "--fsdp-size",
-                     std::to_string(candidate.fsdp),
-                     "--tensor-parallel-size",
-                     std::to_string(candidate.tensor),
-                     "--zero-stage",
-                     std::to_string(candidate.zero_stage),
-                     "--remat",
-                     candidate.remat,
-                     "--strategy",
-                     candidate.strategy,
-                     "--layers",
-                     "scanned",
-                     "--child",
-                     "train"});
+  std::vector<std::string> arguments =
+      train_arguments({work.seq_len, work.train_batch_size, candidate.micro_batch, candidate.fsdp,
+                       candidate.zero_stage, candidate.remat});
+  arguments.insert(arguments.end(),
+                   {"--data-parallel-size", std::to_string(candidate.data),
+                    "--tensor-parallel-size", std::to_string(candidate.tensor), "--strategy",
+                    candidate.strategy, "--layers", "scanned", "--child", "train"});
+  return plan_child(flags, config, candidate.slice.name, std::move(arguments));
 }
 
 void plan_training(const PlanFlags& flags, plan::TrainRequest& request) {

@@ -78,6 +78,19 @@ TEST_F(CompileTraining, LayersAreSharedByDevicesAndMicroBatchesAccumulate) {
             2 * one["schedule"]["estimate_seconds"].get<double>());
 }
 
+TEST_F(CompileTraining, ThePlanCompilesTheBest) {
+  const SubprocessResult result = run_subprocess(
+      {TTPU_COMMAND, "plan", std::string(TTPU_SOURCE_DIR) + "/tests/fixtures/models/llama",
+       "--topology", "v6e:2x2", "--task", "train", "--seq-len", "64", "--train-batch-size", "8",
+       "--zero-stage", "3", "--fsdp-size", "4", "--compile", "1", "--no-cache", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  const Json best = parse_json(result.output, "plan")["candidates"].at(0);
+  EXPECT_EQ(best["compiled"], true) << best;
+  EXPECT_EQ(best["fits"], true);
+  EXPECT_EQ(best["fsdp_size"], 4);
+  EXPECT_GT(best["tokens_per_second"], 0);
+}
+
 TEST_F(CompileTraining, WhatDoesNotDivideIsExplained) {
   const SubprocessResult mesh = compile("llama", {"--topology", "v5e:2x2", "--fsdp-size", "3"});
   EXPECT_EQ(mesh.exit_code, 1);
