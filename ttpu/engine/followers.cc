@@ -26,6 +26,16 @@ void compare(const parallel::ControlPlane& control, const Json& own, int process
   }
 }
 
+// Whoever ends takes its values along: the others are to have read them by then.
+void let_others_read(parallel::ControlPlane& control, const std::string& name) {
+  constexpr std::chrono::seconds kPatience(2);  // some may find nothing different, and not come
+  try {
+    control.barrier("engine/" + name + "/different", kPatience);
+  } catch (const Error&) {
+    // What differs is the error to tell.
+  }
+}
+
 }  // namespace
 
 void require_same(parallel::ControlPlane& control, const std::string& name, const Json& own) {
@@ -33,7 +43,12 @@ void require_same(parallel::ControlPlane& control, const std::string& name, cons
   const bool leads = control.process() == 0;
   for (int other = leads ? 1 : 0; other < (leads ? control.processes() : 1); ++other) {
     const std::string theirs = control.get(key_of(name, other), kLoading);
-    compare(control, own, other, parse_json(theirs, control.name(other)));
+    try {
+      compare(control, own, other, parse_json(theirs, control.name(other)));
+    } catch (const Error&) {
+      let_others_read(control, name);
+      throw;
+    }
   }
 }
 
