@@ -12,6 +12,7 @@ namespace {
 
 constexpr int64_t kLeastTokens = 1 << 18;  // of a step whose batch nobody gave
 constexpr double kLogitBytes = 1 << 28;    // of a chunk of logits in f32
+constexpr double kGaps = 0.05;             // of temporaries: up to so much more the compiler takes
 constexpr double kBf16 = 2;
 constexpr double kF32 = 4;
 
@@ -141,6 +142,7 @@ class Formulas {
     const double layer = 1.5 * micro.all + kBf16 * gathered_rows * as_double(facts_.hidden);
     const double logits = 3 * std::min(kLogitBytes, logit_bytes(micro));
     cost->working_bytes = std::max(layer, logits);
+    cost->gap_bytes = kGaps * cost->temporary_bytes();
   }
 
   // Of a token, forward, in the attention of all layers: what a causal mask and windows leave.

@@ -52,6 +52,7 @@ struct TrainCost {
   double gradient_bytes = 0;    // accumulators in f32, and what is on its way to them
   double activation_bytes = 0;  // kept for the backward pass
   double working_bytes = 0;     // of the layer that is computed, or of a chunk of logits
+  double gap_bytes = 0;         // that buffers leave between each other
 
   double model_flops = 0;  // of a step on all devices, without what is computed again
   StepTime time;           // of a step, each as if nothing else were done
@@ -60,7 +61,7 @@ struct TrainCost {
   double sent_bytes = 0;   // by a device
 
   double temporary_bytes() const {
-    return copy_bytes + gradient_bytes + activation_bytes + working_bytes;
+    return copy_bytes + gradient_bytes + activation_bytes + working_bytes + gap_bytes;
   }
   double total() const { return weight_bytes + optimizer_bytes + temporary_bytes(); }
 };

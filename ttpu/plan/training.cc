@@ -22,16 +22,13 @@ double as_double(int64_t value) { return static_cast<double>(value); }
 
 bool is_search(const TrainRequest& request) { return request.topology.ends_with("auto"); }
 
-// Buffers leave gaps between each other: the compiler needs up to so much more than they have.
-constexpr double kPlacing = 1.05;
-
 // Fills in all that follows from the formulas or, where it was compiled, from the program.
 void evaluate(const TrainRequest& request, TrainRow* row) {
   const TrainCost& cost = row->cost;
   const Slice& slice = row->candidate.slice;
   row->weight_bytes = cost.weight_bytes;
   row->optimizer_bytes = cost.optimizer_bytes;
-  row->temporary_bytes = kPlacing * cost.temporary_bytes();
+  row->temporary_bytes = cost.temporary_bytes();
   row->seconds = cost.seconds;
   if (row->report) {
     const ProgramReport& report = *row->report;
@@ -218,13 +215,14 @@ std::string here_would_do(const ModelFacts& facts, TrainRequest request, const S
   const double usable = usable_hbm(best.candidate.slice.chip);
   fail(Code::kResourceExhausted,
        "[plan] {} does not train on {}: {}, a device needs {:.1f} GiB (master weights {:.1f}, "
-       "moments {:.1f}, bf16 weights {:.1f}, gradients {:.1f}, activations {:.1f}) and has {:.1f}: "
+       "moments {:.1f}, bf16 weights {:.1f}, gradients {:.1f}, activations {:.1f}, gaps {:.1f}) "
+       "and has {:.1f}: "
        "{:.1f} GiB are missing. What would do: {}{}",
        request.model, request.topology, best.candidate.words(), cost.total() / kGiB,
        cost.weight_bytes / kGiB, cost.optimizer_bytes / kGiB, cost.copy_bytes / kGiB,
        cost.gradient_bytes / kGiB, (cost.activation_bytes + cost.working_bytes) / kGiB,
-       usable / kGiB, -best.free_bytes / kGiB, slices_that_train(facts, request),
-       here_would_do(facts, request, best.candidate.slice));
+       cost.gap_bytes / kGiB, usable / kGiB, -best.free_bytes / kGiB,
+       slices_that_train(facts, request), here_would_do(facts, request, best.candidate.slice));
 }
 
 void compile_row(const TrainRequest& request, const CompileStep& compile, TrainRow* row) {

@@ -45,6 +45,7 @@ Json formulas_json(const TrainCost& cost) {
           {"gradient_bytes", cost.gradient_bytes},
           {"activation_bytes", cost.activation_bytes},
           {"working_bytes", cost.working_bytes},
+          {"gap_bytes", cost.gap_bytes},
           {"compute_seconds", cost.time.compute},
           {"hbm_seconds", cost.time.hbm},
           {"interconnect_seconds", cost.time.interconnect},

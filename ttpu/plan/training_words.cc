@@ -99,10 +99,10 @@ std::string memory(const TrainRow& row) {
   const TrainCost& cost = row.cost;
   const auto gib = [](double bytes) { return fmt::format("{:.2f}", bytes / kGiB); };
   const std::string parts = fmt::format(
-      "{} of bf16 weights, {} of gradients, {} of activations kept and {} of what is computed at a "
-      "time",
+      "{} of bf16 weights, {} of gradients, {} of activations kept, {} of what is computed at a "
+      "time and {} between buffers",
       gib(cost.copy_bytes), gib(cost.gradient_bytes), gib(cost.activation_bytes),
-      gib(cost.working_bytes));
+      gib(cost.working_bytes), gib(cost.gap_bytes));
   const std::string temporaries =
       row.compiled() ? fmt::format("{} of temporaries (by the formulas {}: {})",
                                    gib(row.temporary_bytes), gib(cost.temporary_bytes()), parts)
