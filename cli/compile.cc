@@ -112,11 +112,12 @@ void compile_here(const CompileFlags& flags) {
 
 // For a program that does not fit: what to do instead.
 std::string advice(const CompileFlags& flags) {
-  constexpr const char* kSmaller =
-      "Or lower --max-num-seqs, --max-model-len or --max-num-batched-tokens.";
+  const char* smaller = flags.trains() ? "Or lower --micro-batch-size or --seq-len."
+                                       : "Or lower --max-num-seqs, --max-model-len or "
+                                         "--max-num-batched-tokens.";
   if (const plan::Gpu* gpu = plan::gpu_of_topology(flags.topology)) {
     return fmt::format("\nTake more devices ({}:{}). {}", gpu->chip.name,
-                       2 * plan::gpus_of_topology(flags.topology), kSmaller);
+                       2 * plan::gpus_of_topology(flags.topology), smaller);
   }
   if (flags.trains()) {
     return fmt::format("\n`ttpu plan {} --topology {} --task train` looks for what fits.",
@@ -137,7 +138,7 @@ std::string advice(const CompileFlags& flags) {
   work.cache_dtype = ttpu::engine::cache_dtype_of(flags.cache_dtype);
   work.quantization = planned_quantization(config, engine.quantization, flags.weights, facts);
   return fmt::format("\nBy formulas these would do: {}. {}", plan::slices_that_fit(facts, work),
-                     kSmaller);
+                     smaller);
 }
 
 plan::ProgramReport compile_in_child(const CompileFlags& flags, const std::string& phase) {
