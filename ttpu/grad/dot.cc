@@ -9,12 +9,6 @@ namespace {
 
 using ir::Value;
 
-Dims counted(int64_t from, int64_t count) {
-  Dims dims;
-  for (int64_t i = 0; i < count; ++i) dims.push_back(from + i);
-  return dims;
-}
-
 // The dimensions of one operand by what the product does with them.
 struct Operand {
   Value value;
@@ -39,7 +33,7 @@ Value cotangent_of(const Reverse& reverse, const Operand& own, const Operand& ot
       reverse.operation().attributes.get_if<std::vector<ir::Precision>>("precision_config");
   const Value product = ir::dot_general(
       ct, other.value,
-      {counted(0, batch), other.batching, counted(free, static_cast<int64_t>(other.free.size())),
+      {counted(batch), other.batching, counted(static_cast<int64_t>(other.free.size()), free),
        other.free},
       own.value.dtype(), precision == nullptr ? ir::Precision::kDefault : precision->at(0));
   // It has the batching dimensions, the free ones of `own`, and the contracting ones as `other` has
@@ -53,11 +47,7 @@ Value cotangent_of(const Reverse& reverse, const Operand& own, const Operand& ot
     places.push_back(own.contracting[static_cast<size_t>(at - other.contracting.begin())]);
   }
   if (std::is_sorted(places.begin(), places.end())) return product;
-  Dims permutation(places.size());
-  for (size_t i = 0; i < places.size(); ++i) {
-    permutation[static_cast<size_t>(places[i])] = static_cast<int64_t>(i);
-  }
-  return ir::transpose(product, permutation);
+  return ir::transpose(product, inverse(places));
 }
 
 }  // namespace

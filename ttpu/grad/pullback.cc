@@ -18,7 +18,7 @@ using ir::Value;
 ir::Values record(const ir::Function& source, const ir::Values& arguments, ir::Function& target,
                   std::vector<Step>* tape);
 
-// Returns the results.
+// The same of a call.
 ir::Values record_call(const ir::Function& callee, const ir::Values& arguments,
                        ir::Function& target, std::vector<Step>* tape) {
   if (callee.gradient() != nullptr) {
@@ -29,7 +29,10 @@ ir::Values record_call(const ir::Function& callee, const ir::Values& arguments,
     return results;
   }
   if (callee.text() == nullptr) return record(callee, arguments, target, tape);
-  return ir::call(callee, arguments, target);  // has none, which is told if it is asked for
+  // Has none, which is told if it is asked for.
+  ir::Values results = ir::call(callee, arguments, target);
+  tape->push_back({results.at(0).producer(), nullptr, arguments, results, {}});
+  return results;
 }
 
 ir::Values record(const ir::Function& source, const ir::Values& arguments, ir::Function& target,
@@ -41,11 +44,8 @@ ir::Values record(const ir::Function& source, const ir::Values& arguments, ir::F
     if (operation->kind == ir::OpKind::kCall) {
       const std::string& name = operation->attributes.get<ir::Symbol>("callee").name;
       const ir::Function& callee = *source.module().find_function(name);
-      const ir::Values given = copier.at(operation->operands);
-      const ir::Values results = record_call(callee, given, target, tape);
-      copier.map(operation->results, results);
-      if (callee.text() == nullptr || callee.gradient() != nullptr) continue;
-      tape->push_back({results.at(0).producer(), nullptr, given, results, {}});
+      copier.map(operation->results,
+                 record_call(callee, copier.at(operation->operands), target, tape));
       continue;
     }
     const ir::Operation& made = copier.copy(*operation);
@@ -54,17 +54,19 @@ ir::Values record(const ir::Function& source, const ir::Values& arguments, ir::F
   return copier.at(source.results());
 }
 
-bool depends_on_arguments(Value value, std::unordered_set<int32_t>& known) {
-  if (known.contains(value.id())) return true;
-  const ir::Operation* producer = value.producer();
-  bool depends = producer == nullptr;
-  if (producer != nullptr) {
-    for (const Value read : values_read(*producer)) {
-      depends = depends_on_arguments(read, known) || depends;
+// The values that follow from arguments, by their numbers.
+std::unordered_set<int32_t> dependent_values(const ir::Function& function) {
+  std::unordered_set<int32_t> dependent;
+  for (const Value argument : function.arguments()) dependent.insert(argument.id());
+  for (const ir::Operation* operation : function.body().operations) {
+    const ir::Values read = values_read(*operation);
+    if (std::none_of(read.begin(), read.end(),
+                     [&](Value value) { return dependent.contains(value.id()); })) {
+      continue;
     }
+    for (const Value result : operation->results) dependent.insert(result.id());
   }
-  if (depends) known.insert(value.id());
-  return depends;
+  return dependent;
 }
 
 // Cheaper to make again than to keep.
@@ -86,7 +88,10 @@ class Keeper {
  public:
   // `forward`: as many of the values of `joint` belong to the first pass.
   Keeper(const ir::Function& joint, int32_t forward, Remat remat, const std::vector<Step>& tape)
-      : forward_(forward), remat_(remat), users_(joint.users()) {
+      : forward_(forward),
+        remat_(remat),
+        users_(joint.users()),
+        dependent_(dependent_values(joint)) {
     for (const Step& step : tape) {
       if (step.custom == nullptr) continue;
       for (const Value value : step.kept) of_custom_.insert(value.id());
@@ -94,7 +99,7 @@ class Keeper {
   }
 
   // What is to be kept that `values` may be computed from it, and from arguments.
-  ir::Values for_values(const ir::Values& values) {
+  ir::Values for_values(const ir::Values& values) const {
     ir::Values open = values;
     ir::Values kept;
     std::unordered_set<int32_t> seen;
@@ -135,14 +140,14 @@ class Keeper {
            bit_width((*first)->results[0].dtype()) < bit_width(product.dtype());
   }
 
-  bool keeps(Value value) {
+  bool keeps(Value value) const {
     switch (remat_) {
       case Remat::kFull:
         return false;
       case Remat::kMinimal:
         return of_custom_.contains(value.id()) || is_product(value);
       case Remat::kNone:
-        return depends_on_arguments(value, dependent_) && !is_view(*value.producer());
+        return dependent_.contains(value.id()) && !is_view(*value.producer());
     }
     return false;
   }
@@ -150,8 +155,8 @@ class Keeper {
   int32_t forward_;
   Remat remat_;
   std::vector<std::vector<ir::Operation*>> users_;
-  std::unordered_set<int32_t> of_custom_;
   std::unordered_set<int32_t> dependent_;
+  std::unordered_set<int32_t> of_custom_;
 };
 
 ir::Values add_arguments(ir::Function& function, const ir::Values& like) {

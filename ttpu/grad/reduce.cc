@@ -42,12 +42,6 @@ Value whole_indices(Value numbers, int64_t dimension) {
   return ir::concatenate(parts, numbers.rank());
 }
 
-Dims counted(int64_t count) {
-  Dims dims;
-  for (int64_t i = 0; i < count; ++i) dims.push_back(i);
-  return dims;
-}
-
 }  // namespace
 
 void reverse_reduce(const Reverse& reverse) {

@@ -1,5 +1,7 @@
 #include "ttpu/grad/rules.h"
 
+#include <numeric>
+
 #include "ttpu/ir/ir.h"
 
 namespace ttpu::grad {
@@ -91,6 +93,20 @@ Rule rule_of(ir::OpKind kind) {
     default:
       return nullptr;
   }
+}
+
+Dims counted(int64_t count, int64_t first) {
+  Dims dims(static_cast<size_t>(count));
+  std::iota(dims.begin(), dims.end(), first);
+  return dims;
+}
+
+Dims inverse(const Dims& permutation) {
+  Dims back(permutation.size());
+  for (size_t i = 0; i < permutation.size(); ++i) {
+    back[static_cast<size_t>(permutation[i])] = static_cast<int64_t>(i);
+  }
+  return back;
 }
 
 bool combines_by(const ir::Operation& operation, ir::OpKind kind) {

@@ -42,6 +42,10 @@ void reverse_collective_permute(const Reverse& reverse);
 void reverse_optimization_barrier(const Reverse& reverse);
 void reverse_sharding_constraint(const Reverse& reverse);
 
+// `count` numbers from `first` on.
+Dims counted(int64_t count, int64_t first = 0);
+// The permutation that undoes it.
+Dims inverse(const Dims& permutation);
 // Whether a region of two scalars gives `kind` of them.
 bool combines_by(const ir::Operation& operation, ir::OpKind kind);
 

@@ -21,12 +21,7 @@ void reverse_reshape(const Reverse& reverse) {
 
 void reverse_transpose(const Reverse& reverse) {
   reverse.give(0, [&] {
-    const auto& permutation = reverse.attribute<Dims>("permutation");
-    Dims back(permutation.size());
-    for (size_t i = 0; i < permutation.size(); ++i) {
-      back[static_cast<size_t>(permutation[i])] = static_cast<int64_t>(i);
-    }
-    return ir::transpose(reverse.cotangent(), back);
+    return ir::transpose(reverse.cotangent(), inverse(reverse.attribute<Dims>("permutation")));
   });
 }
 
@@ -45,8 +40,7 @@ void reverse_broadcast_in_dim(const Reverse& reverse) {
     }
     const Value sum = summed.empty() ? ct : ir::reduce_sum(ct, summed);
     // What is left stands in the order of the result; the operand's may be another.
-    Dims order(mapping.size());
-    for (size_t i = 0; i < mapping.size(); ++i) order[i] = static_cast<int64_t>(i);
+    Dims order = counted(static_cast<int64_t>(mapping.size()));
     std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
       return mapping[static_cast<size_t>(a)] < mapping[static_cast<size_t>(b)];
     });
@@ -54,11 +48,7 @@ void reverse_broadcast_in_dim(const Reverse& reverse) {
     for (const int64_t dim : order) sorted.push_back(own[static_cast<size_t>(dim)]);
     const Value whole = ir::reshape(sum, sorted);
     if (std::is_sorted(order.begin(), order.end())) return whole;
-    Dims back(order.size());
-    for (size_t i = 0; i < order.size(); ++i) {
-      back[static_cast<size_t>(order[i])] = static_cast<int64_t>(i);
-    }
-    return ir::transpose(whole, back);
+    return ir::transpose(whole, inverse(order));
   });
 }
 
@@ -122,8 +112,7 @@ void reverse_pad(const Reverse& reverse) {
   };
   reverse.give(0, inside);
   reverse.give(1, [&] {
-    Dims all;
-    for (int64_t i = 0; i < ct.rank(); ++i) all.push_back(i);
+    const Dims all = counted(ct.rank());
     return ir::reduce_sum(ct, all) - ir::reduce_sum(inside(), all);
   });
 }
