@@ -56,15 +56,13 @@ std::vector<int32_t> numbers(const Json& rows) {
   return all;
 }
 
-pjrt::Client make_client(int64_t devices) { return engine::make_client("cpu", devices); }
-
 // A model that is trained on its case's batch.
 class Training {
  public:
   Training(const std::string& model, const How& how)
       : case_(case_of(model)),
         mesh_(train_mesh(how.data, how.fsdp, how.tensor)),
-        client_(make_client(mesh_.num_devices())),
+        client_(engine::make_client("cpu", mesh_.num_devices())),
         devices_(engine::own_devices(client_, mesh_)) {
     const std::filesystem::path folder = kFixtures / "models" / model;
     spec_ = models::decoder_from_config(read_json(folder / "config.json"));

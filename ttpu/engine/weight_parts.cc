@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
-#include <numeric>
 
 #include "ttpu/base/error.h"
 
@@ -26,21 +25,11 @@ Piece piece_of(int64_t index, int64_t size, int64_t local, int64_t offset) {
   return {offset + begin, std::clamp<int64_t>(size - begin, 0, local), local};
 }
 
-// The dimension that the segments divide: the last one of a bias, stacked or not, that before it of
-// a matrix.
-size_t segments_axis(const nn::WeightDecl& decl) {
-  const int64_t rows =
-      std::accumulate(decl.segments.begin(), decl.segments.end(), int64_t{0},
-                      [](int64_t sum, const nn::Segment& segment) { return sum + segment.rows; });
-  const size_t rank = decl.dims.size();
-  return rank > 1 && decl.dims[rank - 2] == rows ? rank - 2 : rank - 1;
-}
-
 Part part_of_device(const nn::WeightDecl& decl, const parallel::Mesh& mesh, int64_t device) {
   if (decl.places > 0) device = parallel::device_after(mesh, decl.ring, decl.places, device);
   Part part;
   const size_t rank = decl.dims.size();
-  const size_t rows = segments_axis(decl);
+  const size_t rows = nn::segments_axis(decl);
   for (size_t i = 0; i < rank; ++i) {
     const parallel::Division& division = decl.placement.at(i);
     const int64_t index = parallel::part_of(mesh, division, device);

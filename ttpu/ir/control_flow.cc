@@ -68,8 +68,10 @@ Values while_loop(const Values& inits, const std::function<Value(const Values&)>
 Values repeat(int64_t turns, const Values& inits,
               const std::function<Values(Value index, const Values& values)>& turn) {
   require(!inits.empty(), "[repeat] no values to carry; give at least one");
+  const Value first = scalar(inits[0].function(), DType::kS32, 0);
+  if (turns == 1) return turn(first, inits);
   Values all = inits;
-  all.insert(all.begin(), scalar(inits[0].function(), DType::kS32, 0));
+  all.insert(all.begin(), first);
   const auto more = [turns](const Values& v) {
     const Value end = scalar(v[0].function(), DType::kS32, static_cast<double>(turns));
     return compare(v[0], end, ComparisonDirection::kLt);

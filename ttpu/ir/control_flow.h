@@ -13,7 +13,7 @@ using Branch = std::function<Values()>;
 Values while_loop(const Values& inits, const std::function<Value(const Values&)>& cond,
                   const std::function<Values(const Values&)>& body);
 // A loop that counts from 0 to `turns`: `turn` of the number (i32) and the values gives those of
-// the next turn. Returns the last.
+// the next turn. Returns the last. One turn is made without a loop.
 Values repeat(int64_t turns, const Values& inits,
               const std::function<Values(Value index, const Values& values)>& turn);
 Values if_(Value pred, const Branch& on_true, const Branch& on_false);

@@ -1,5 +1,6 @@
 #include "ttpu/ir/shape_ops.h"
 
+#include "ttpu/ir/broadcasting.h"
 #include "ttpu/ir/function.h"
 #include "ttpu/ir/infer.h"
 
@@ -204,6 +205,28 @@ Value slice_in_dim(Value x, int64_t axis, int64_t begin, int64_t end) {
   start[dim] = begin;
   limit[dim] = end;
   return slice(x, std::move(start), std::move(limit));
+}
+
+namespace {
+
+// Of the first dimension from `index` on, and all of the others.
+Values starts_at(Value index, int rank) {
+  Values starts(static_cast<size_t>(rank), scalar_like(index, 0));
+  starts[0] = index;
+  return starts;
+}
+
+}  // namespace
+
+Value dynamic_index(Value x, Value index) {
+  Dims sizes = x.dims();
+  sizes.at(0) = 1;
+  const Value one = dynamic_slice(x, starts_at(index, x.rank()), sizes);
+  return reshape(one, Dims(sizes.begin() + 1, sizes.end()));
+}
+
+Value dynamic_update_index(Value x, Value update, Value index) {
+  return dynamic_update_slice(x, expand_dims(update, 0), starts_at(index, x.rank()));
 }
 
 Value concatenate(const Values& values, int64_t axis) {

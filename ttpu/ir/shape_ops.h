@@ -15,6 +15,10 @@ Value slice_in_dim(Value x, int64_t axis, int64_t begin, int64_t end);
 // starts: one integer scalar for each dimension; clamped so that the slice is inside.
 Value dynamic_slice(Value x, const Values& starts, Dims sizes);
 Value dynamic_update_slice(Value x, Value update, const Values& starts);
+// What stands at `index` (an integer scalar) of the first dimension, which goes away; and x with
+// that replaced.
+Value dynamic_index(Value x, Value index);
+Value dynamic_update_index(Value x, Value update, Value index);
 Value concatenate(const Values& values, int64_t axis);  // axis may be negative
 // low and high may be negative, which crops; interior puts padding between elements.
 Value pad(Value x, Value padding_value, Dims low, Dims high, Dims interior = {});

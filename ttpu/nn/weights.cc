@@ -30,9 +30,7 @@ void divide(const parallel::Layout& layout, WeightDecl* decl) {
   decl->local = decl->dims;
   if (layout.one_device()) return;
   decl->placement.resize(decl->dims.size());
-  const size_t rank = decl->dims.size();
-  const size_t rows = rank > 1 ? rank - 2 : 0;
-  for (size_t i = 0; i < rank; ++i) {
+  for (size_t i = 0; i < decl->dims.size(); ++i) {
     const int64_t units = i < decl->units.size() ? decl->units[i] : 0;
     if (i < decl->axes.size()) {
       decl->placement[i] = division_of(layout, decl->axes[i], units);
@@ -40,6 +38,7 @@ void divide(const parallel::Layout& layout, WeightDecl* decl) {
     }
   }
   if (decl->segments.empty()) return;
+  const size_t rows = segments_axis(*decl);
   decl->local[rows] = 0;
   decl->segment_parts.clear();
   for (const Segment& segment : decl->segments) {
@@ -89,6 +88,14 @@ std::string argument_name(const WeightDecl& decl) {
 
 }  // namespace
 
+size_t segments_axis(const WeightDecl& decl) {
+  const int64_t rows =
+      std::accumulate(decl.segments.begin(), decl.segments.end(), int64_t{0},
+                      [](int64_t sum, const Segment& segment) { return sum + segment.rows; });
+  const size_t rank = decl.dims.size();
+  return rank > 1 && decl.dims[rank - 2] == rows ? rank - 2 : rank - 1;
+}
+
 Shape argument_shape(const WeightDecl& decl) {
   Dims dims = decl.local.empty() ? decl.dims : decl.local;
   if (decl.encoding == Encoding::kDense) return {decl.dtype, dims};
@@ -121,13 +128,7 @@ WeightDecl of_stage(const WeightDecl& decl, int64_t stage) {
 }
 
 ir::Value Context::of_turn(ir::Value value) const {
-  if (!takes_turns()) return value;
-  const Dims dims(value.dims().begin() + 1, value.dims().end());
-  Dims sizes = value.dims();
-  sizes[0] = 1;
-  ir::Values starts(sizes.size(), ir::scalar_like(loop_->index, 0));
-  starts[0] = loop_->index;
-  return ir::reshape(ir::dynamic_slice(value, starts, sizes), dims);
+  return takes_turns() ? ir::dynamic_index(value, loop_->index) : value;
 }
 
 const Context::Entry& Context::declare(WeightDecl decl) {

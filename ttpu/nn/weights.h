@@ -83,6 +83,9 @@ bool same_weight(const WeightDecl& one, const WeightDecl& other);
 // none.
 using FormatOf = std::function<WeightFormat(const WeightDecl&)>;
 
+// The dimension that the segments divide: the last one of a bias, stacked or not, that before it of
+// a matrix.
+size_t segments_axis(const WeightDecl& decl);
 // The shape of the argument as a device has it: encoded rows are bytes.
 Shape argument_shape(const WeightDecl& decl);
 // How the argument is divided; those of several stages lie one after another.

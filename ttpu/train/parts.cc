@@ -73,7 +73,6 @@ Part PartBuilder::make(const std::string& name, const Shape& input, bool wants_i
   function.set_results({build(context, x)});
   Part part;
   part.weights = context.weights();
-  part.input = wants_input;
   std::vector<size_t> wanted;
   for (size_t i = wants_input ? 0 : 1; i < function.arguments().size(); ++i) wanted.push_back(i);
   part.pullback = grad::make_pullback(function, std::move(wanted), remat, barrier);
@@ -100,25 +99,25 @@ Part PartBuilder::head() const {
               });
 }
 
+ir::Value PartBuilder::layer_output(nn::Context& context, size_t index, ir::Value x) const {
+  const nn::StepInputs own = inputs(context.function());
+  nn::RotaryTables tables(own.positions);
+  return nn::layer_step(context, spec_.layers.at(index), x, {}, own, tables).output;
+}
+
 nn::LayerTrace PartBuilder::trace(size_t index) const {
   ir::Module module("layer");
   ir::Function& function = module.add_function("layer");
   nn::Context context = context_.sibling(&function);
-  const nn::StepInputs own = inputs(function);
-  nn::RotaryTables tables(own.positions);
   const ir::Value x = function.add_argument(states());
-  function.set_results(
-      {nn::layer_step(context, spec_.layers.at(index), x, {}, own, tables).output});
+  function.set_results({layer_output(context, index, x)});
   return {module.to_string(), context.weights()};
 }
 
 Part PartBuilder::layer(size_t index, bool barrier) const {
-  return make(fmt::format("layer_{}", index), states(), true, options_.remat, barrier,
-              [&](nn::Context& context, ir::Value x) {
-                const nn::StepInputs own = inputs(context.function());
-                nn::RotaryTables tables(own.positions);
-                return nn::layer_step(context, spec_.layers[index], x, {}, own, tables).output;
-              });
+  return make(fmt::format("layer_{}{}", index, barrier ? "_alone" : ""), states(), true,
+              options_.remat, barrier,
+              [&](nn::Context& context, ir::Value x) { return layer_output(context, index, x); });
 }
 
 std::vector<Run> runs_of(const std::vector<nn::LayerTrace>& traces, nn::Layers layers) {

@@ -12,13 +12,10 @@
 
 namespace ttpu::train {
 
-// function(x, weights...) -> y
+// function(x, weights...) -> y; of its gradients the first is that of x, but of the embedding.
 struct Part {
   grad::Pullback pullback;
   std::vector<nn::WeightDecl> weights;
-  bool input = true;  // the gradient of x is wanted: the first that the pullback gives
-
-  ir::Value output(const ir::Values& forward) const { return forward.at(0); }
 };
 
 // What the parts of one program share. Weights have the compute type.
@@ -46,6 +43,7 @@ class PartBuilder {
 
  private:
   nn::StepInputs inputs(ir::Function& function) const;
+  ir::Value layer_output(nn::Context& context, size_t index, ir::Value x) const;
   Part make(const std::string& name, const Shape& input, bool wants_input, grad::Remat remat,
             bool barrier, const std::function<ir::Value(nn::Context&, ir::Value)>& build) const;
 

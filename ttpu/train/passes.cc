@@ -1,5 +1,7 @@
 #include "ttpu/train/passes.h"
 
+#include <optional>
+
 #include "ttpu/ir/ir.h"
 #include "ttpu/train/loss.h"
 
@@ -20,24 +22,6 @@ Values part_of(const Values& all, size_t begin, size_t count) {
   return {first, first + static_cast<std::ptrdiff_t>(count)};
 }
 
-Values starts_at(Value index, int rank) {
-  Values starts(static_cast<size_t>(rank), ir::scalar_like(index, 0));
-  starts[0] = index;
-  return starts;
-}
-
-// Of values stacked on a first dimension, the one at `index`.
-Value at(Value stack, Value index) {
-  Dims sizes = stack.dims();
-  sizes[0] = 1;
-  const Value one = ir::dynamic_slice(stack, starts_at(index, stack.rank()), sizes);
-  return ir::reshape(one, Dims(sizes.begin() + 1, sizes.end()));
-}
-
-Value put(Value stack, Value index, Value value) {
-  return ir::dynamic_update_slice(stack, ir::expand_dims(value, 0), starts_at(index, stack.rank()));
-}
-
 Value zeros(ir::Function& function, const Shape& shape) { return ir::full(function, shape, 0); }
 
 class Passes {
@@ -46,11 +30,10 @@ class Passes {
 
   Sums add(Value tokens, Value targets, Value scale, Sums sums) {
     const PlacedPart& embedding = model_.embedding;
-    const Values embedding_weights = whole(embedding.weights);
-    const Values embedded =
-        ir::call(*embedding.part.pullback.forward, joined({tokens}, embedding_weights));
+    const Values embedding_weights = to_compute(embedding.weights);
+    const auto [embedded, kept] = part_forward(embedding.part, tokens, embedding_weights);
     std::vector<Saved> saved;
-    Value x = embedded[0];
+    Value x = embedded;
     for (const PlacedRun& run : model_.runs) {
       saved.push_back(forward(run, x));
       x = saved.back().output;
@@ -59,10 +42,7 @@ class Passes {
     for (size_t i = model_.runs.size(); i-- > 0;) {
       cotangent = backward(model_.runs[i], saved[i], cotangent, &sums);
     }
-    const Values kept = part_of(embedded, 1, embedding.part.pullback.kept);
-    collect(embedding.weights,
-            ir::call(*embedding.part.pullback.backward,
-                     joined(joined(joined({tokens}, embedding_weights), kept), {cotangent})),
+    collect(embedding.weights, part_backward(embedding.part, kept, embedding_weights, cotangent),
             &sums.gradients);
     return sums;
   }
@@ -75,20 +55,11 @@ class Passes {
     std::vector<Values> layers;
   };
 
-  Value whole(size_t index) const {
-    if (!model_.sharding.gathers_by_layer()) return ready_[index];
-    return model_.sharding.gathered(model_.weights[index], ready_[index], 0);
-  }
-  Values whole(const std::vector<size_t>& indices) const {
-    Values values;
-    for (const size_t index : indices) values.push_back(whole(index));
-    return values;
-  }
-  // In a loop: of the layer of this turn.
-  Values of_turn(const std::vector<size_t>& indices, Value turn) const {
+  // The weights; of those that are stacked, those of one turn.
+  Values to_compute(const std::vector<size_t>& indices, std::optional<Value> turn = {}) const {
     Values values;
     for (const size_t index : indices) {
-      const Value own = at(ready_[index], turn);
+      const Value own = turn ? ir::dynamic_index(ready_[index], *turn) : ready_[index];
       values.push_back(model_.sharding.gathers_by_layer()
                            ? model_.sharding.gathered(model_.weights[index], own, 0)
                            : own);
@@ -103,14 +74,14 @@ class Passes {
     }
   }
 
-  // What a layer's function gives: its output, then what is saved.
-  static std::pair<Value, Values> layer_forward(const Part& part, Value x, const Values& weights) {
+  // What a part gives: its output; and what it takes to go back.
+  static std::pair<Value, Values> part_forward(const Part& part, Value x, const Values& weights) {
     const Values all = ir::call(*part.pullback.forward, joined({x}, weights));
     return {all[0], joined({x}, part_of(all, 1, part.pullback.kept))};
   }
-  // The cotangent of x, then those of the weights.
-  static Values layer_backward(const Part& part, const Values& saved, const Values& weights,
-                               Value cotangent) {
+  // The cotangent of x, but for the embedding, then those of the weights.
+  static Values part_backward(const Part& part, const Values& saved, const Values& weights,
+                              Value cotangent) {
     const Values kept(saved.begin() + 1, saved.end());
     return ir::call(*part.pullback.backward,
                     joined(joined({saved[0]}, weights), joined(kept, {cotangent})));
@@ -120,7 +91,7 @@ class Passes {
     Saved saved{x, {}};
     if (run.run.turns == 1) {
       for (size_t j = 0; j < run.parts.size(); ++j) {
-        auto [y, own] = layer_forward(*run.parts[j], saved.output, whole(run.weights[j]));
+        auto [y, own] = part_forward(*run.parts[j], saved.output, to_compute(run.weights[j]));
         saved.output = y;
         saved.layers.push_back(own);
       }
@@ -136,10 +107,10 @@ class Passes {
           size_t place = 1;
           for (size_t j = 0; j < run.parts.size(); ++j) {
             const auto [y, own] =
-                layer_forward(*run.parts[j], next[0], of_turn(run.weights[j], turn));
+                part_forward(*run.parts[j], next[0], to_compute(run.weights[j], turn));
             next[0] = y;
             for (const Value value : own) {
-              next[place] = put(next[place], turn, value);
+              next[place] = ir::dynamic_update_index(next[place], value, turn);
               ++place;
             }
           }
@@ -172,7 +143,7 @@ class Passes {
     if (run.run.turns == 1) {
       for (size_t j = run.parts.size(); j-- > 0;) {
         const Values back =
-            layer_backward(*run.parts[j], saved.layers[j], whole(run.weights[j]), cotangent);
+            part_backward(*run.parts[j], saved.layers[j], to_compute(run.weights[j]), cotangent);
         cotangent = back[0];
         collect(run.weights[j], {back.begin() + 1, back.end()}, &sums->gradients);
       }
@@ -195,15 +166,15 @@ class Passes {
     size_t place = v.size();
     for (size_t j = run.parts.size(); j-- > 0;) {
       Values own;
-      for (const Value stack : saved.layers[j]) own.push_back(at(stack, turn));
-      const Values back = layer_backward(*run.parts[j], own, of_turn(run.weights[j], turn), v[0]);
+      for (const Value stack : saved.layers[j]) own.push_back(ir::dynamic_index(stack, turn));
+      const Values back = part_backward(*run.parts[j], own, to_compute(run.weights[j], turn), v[0]);
       v[0] = back[0];
       place -= run.weights[j].size();
       for (size_t i = 0; i < run.weights[j].size(); ++i) {
         Value& sum = v[place + i];
         const Value collected =
             model_.sharding.collected(model_.weights[run.weights[j][i]], back[i + 1]);
-        sum = put(sum, turn, at(sum, turn) + collected);
+        sum = ir::dynamic_update_index(sum, ir::dynamic_index(sum, turn) + collected, turn);
       }
     }
     return v;
@@ -212,7 +183,7 @@ class Passes {
   // A chunk of rows after the other: the scores of all would be too many.
   Value head(Value x, Value targets, Value scale, Sums* sums) const {
     const PlacedPart& head = model_.head;
-    const Values weights = whole(head.weights);
+    const Values weights = to_compute(head.weights);
     const int64_t rows = model_.head_rows;
     const int64_t chunks = x.dim(0) / rows;
     const Value by_device = ir::reshape(targets, {model_.token_parts, x.dim(0)});
@@ -228,21 +199,17 @@ class Passes {
       const Value wanted =
           ir::reshape(ir::dynamic_slice(by_device, {zero, first}, {model_.token_parts, rows}),
                       {model_.token_parts * rows});
-      const Values all = ir::call(*head.part.pullback.forward, joined({own}, weights));
+      const auto [logits, saved] = part_forward(head.part, own, weights);
       const CrossEntropy entropy =
-          cross_entropy(model_.layout, model_.spec.vocab, all[0], wanted, scale);
-      const Values kept = part_of(all, 1, head.part.pullback.kept);
-      const Values back =
-          ir::call(*head.part.pullback.backward,
-                   joined(joined(joined({own}, weights), kept), {entropy.cotangent}));
+          cross_entropy(model_.layout, model_.spec.vocab, logits, wanted, scale);
+      const Values back = part_backward(head.part, saved, weights, entropy.cotangent);
       Values next = {ir::dynamic_update_slice(v[0], back[0], {first, zero}), v[1] + entropy.loss};
       for (size_t i = 0; i < weights.size(); ++i) {
         next.push_back(v[i + 2] + ir::convert(back[i + 1], DType::kF32));
       }
       return next;
     };
-    const Values end = chunks == 1 ? chunk(ir::scalar(x.function(), DType::kS32, 0), inits)
-                                   : ir::repeat(chunks, inits, chunk);
+    const Values end = ir::repeat(chunks, inits, chunk);
     sums->loss = end[1];
     collect(head.weights, {end.begin() + 2, end.end()}, &sums->gradients);
     return end[0];

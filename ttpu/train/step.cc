@@ -96,17 +96,24 @@ class LayerParts {
   }
 
   const Part& part_of(size_t layer, bool barrier) {
-    for (const auto& [index, part] : parts_) {
-      if (nn::alike(traces_[index], traces_[layer])) return *part;
+    for (const Made& made : parts_) {
+      if (made.barrier == barrier && nn::alike(traces_[made.layer], traces_[layer])) {
+        return *made.part;
+      }
     }
-    parts_.emplace_back(layer, std::make_unique<Part>(builder_.layer(layer, barrier)));
-    return *parts_.back().second;
+    parts_.push_back({layer, barrier, std::make_unique<Part>(builder_.layer(layer, barrier))});
+    return *parts_.back().part;
   }
 
   const PartBuilder& builder_;
   std::vector<nn::LayerTrace> traces_;
   std::vector<Run> runs_;
-  std::vector<std::pair<size_t, std::unique_ptr<Part>>> parts_;
+  struct Made {
+    size_t layer;
+    bool barrier;
+    std::unique_ptr<Part> part;
+  };
+  std::vector<Made> parts_;
 };
 
 // The sums of all micro-batches.
@@ -118,22 +125,13 @@ Sums all_micro_batches(const Model& model, const StepOptions& options, const Val
     inits.push_back(ir::full(function, model.sharding.gradient_shape(weight), 0));
   }
   const auto add = [&](Value index, const Values& sums) {
-    const auto own = [&](Value all) {
-      const Value row =
-          ir::dynamic_slice(all, {index, ir::scalar_like(index, 0)}, {1, options.tokens()});
-      return ir::reshape(row, {options.tokens()});
-    };
-    Sums next = add_micro_batch(model, ready, own(tokens), own(targets), scale,
+    Sums next = add_micro_batch(model, ready, ir::dynamic_index(tokens, index),
+                                ir::dynamic_index(targets, index), scale,
                                 {sums[0], {sums.begin() + 1, sums.end()}});
     next.gradients.insert(next.gradients.begin(), next.loss);
     return next.gradients;
   };
-  Values end;
-  if (options.accumulation == 1) {
-    end = add(ir::scalar(function, DType::kS32, 0), inits);
-  } else {
-    end = ir::repeat(options.accumulation, inits, add);
-  }
+  const Values end = ir::repeat(options.accumulation, inits, add);
   return {end[0], {end.begin() + 1, end.end()}};
 }
 

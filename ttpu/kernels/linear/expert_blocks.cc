@@ -82,14 +82,7 @@ Blocks blocks_of(Value ids, int64_t experts, int64_t blocks) {
 
 // One of the stacked weights; its values are taken in the form in which products read them.
 WeightOperand at_expert(const WeightOperand& stacked, Value expert) {
-  const auto one = [&](Value all) {
-    ir::Values starts(static_cast<size_t>(all.rank()), ir::scalar_like(expert, 0));
-    starts[0] = expert;
-    Dims dims = all.dims();
-    dims[0] = 1;
-    const Value slice = ir::dynamic_slice(all, starts, dims);
-    return ir::reshape(slice, Dims(dims.begin() + 1, dims.end()));
-  };
+  const auto one = [&](Value all) { return ir::dynamic_index(all, expert); };
   WeightOperand own = stacked;
   const bool blocks = rows_in_block(stacked) > 1;
   own.value = one(blocks ? in_row_blocks(stacked) : stacked.value);
@@ -108,10 +101,6 @@ Value rows_of_block(Value sorted, Value first) {
                            {kExpertBlock, sorted.dim(1)});
 }
 
-Value expert_of_block(const Blocks& layout, Value block) {
-  return ir::reshape(ir::dynamic_slice(layout.experts, {block}, {1}), {});
-}
-
 Value multiply_blocks(Platform platform, Value x, Value ids, const WeightOperand& stacked,
                       DType dtype) {
   const int64_t blocks = count_blocks(x, stacked.dims[0]);
@@ -121,7 +110,7 @@ Value multiply_blocks(Platform platform, Value x, Value ids, const WeightOperand
   const auto turn = [&](Value block, const ir::Values& v) -> ir::Values {
     const Value first = block * static_cast<double>(kExpertBlock);
     const Value y = weight_product(platform, rows_of_block(sorted, first),
-                                   at_expert(stacked, expert_of_block(layout, block)));
+                                   at_expert(stacked, ir::dynamic_index(layout.experts, block)));
     return {
         ir::dynamic_update_slice(v[0], ir::convert(y, dtype), {first, ir::scalar_like(first, 0)})};
   };
@@ -151,20 +140,15 @@ std::pair<Value, Value> multiply_back(Value x, Value ids, Value weight, Value co
   const Value sorted = ir::take(x, layout.sources, 0);
   const ir::Precision precision = ir::precision_for(x.dtype());
   const auto turn = [&](Value block, const ir::Values& v) -> ir::Values {
-    const Value zero = ir::scalar_like(block, 0);
     const Value first = block * static_cast<double>(kExpertBlock);
-    const Value expert = expert_of_block(layout, block);
+    const Value expert = ir::dynamic_index(layout.experts, block);
     const Value rows = rows_of_block(sorted_given, first);
-    Dims one = weight.dims();
-    one[0] = 1;
-    const Value own = ir::dynamic_slice(weight, {expert, zero, zero}, one);
-    const Value back = ir::dot_general(rows, ir::convert(ir::squeeze(own, 0), x.dtype()),
-                                       {{}, {}, {1}, {0}}, std::nullopt, precision);
+    const Value own = ir::convert(ir::dynamic_index(weight, expert), x.dtype());
+    const Value back = ir::dot_general(rows, own, {{}, {}, {1}, {0}}, std::nullopt, precision);
     const Value part = ir::dot_general(rows, rows_of_block(sorted, first), {{}, {}, {0}, {0}},
                                        DType::kF32, precision);
-    const Value sum = ir::dynamic_slice(v[1], {expert, zero, zero}, one) + ir::expand_dims(part, 0);
-    return {ir::dynamic_update_slice(v[0], back, {first, zero}),
-            ir::dynamic_update_slice(v[1], sum, {expert, zero, zero})};
+    return {ir::dynamic_update_slice(v[0], back, {first, ir::scalar_like(first, 0)}),
+            ir::dynamic_update_index(v[1], ir::dynamic_index(v[1], expert) + part, expert)};
   };
   const ir::Values end = ir::repeat(blocks,
                                     {ir::full(function, sorted.shape(), 0),
