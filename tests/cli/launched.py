@@ -3,12 +3,24 @@
 import contextlib
 import os
 import pathlib
+import random
+import socket
 import subprocess
 import time
 import uuid
 
 # A process that SIGTERM does not end, with a child that has left its session and does not end either.
 STUBBORN = "trap '' TERM; setsid sh -c \"trap '' TERM; sleep 1000; sleep 1000\" & echo ready; sleep 1000; sleep 1000; sleep 1000"
+
+
+def free_port() -> int:
+    """With the seven after it, below those that the system gives to clients."""
+    while True:
+        first = random.randrange(10000, 32000)
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(first, first + 8):
+                stack.enter_context(socket.socket()).bind(("", port))
+            return first
 
 
 class Job:

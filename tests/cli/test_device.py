@@ -7,12 +7,13 @@ it has run on a GPU or a TPU yet; with DEVICE=cpu-0.81, the other CPU plugin, th
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import time
 import urllib.request
 
 import pytest
+
+from launched import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEVICE = os.environ.get("TTPU_TEST_DEVICE", "cuda")
@@ -123,9 +124,7 @@ def test_a_bundle_that_was_compiled_ahead_is_loaded(ttpu, tmp_path):
 
 def test_a_server_answers(ttpu, tmp_path, smollm2):
     expected = generate(ttpu, tmp_path, smollm2, "--no-kernels")[0]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     flags = ["--device", DEVICE, "--dtype", "f32", "--port", str(port), "--memory-fraction", "0.5", "--max-model-len", "64",
              "--max-num-seqs", "2", "--max-num-batched-tokens", "64", "--served-model-name", "served"]  # fmt: skip
     with subprocess.Popen([ttpu, "serve", str(smollm2), *flags]) as server:

@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import http.server
 import os
-import random
 import signal
 import socket
 import stat
@@ -14,20 +13,10 @@ import threading
 
 import pytest
 
-from launched import STUBBORN
+from launched import STUBBORN, free_port
 
 HOSTS = ["--hosts", "a=127.0.0.1,b=127.0.0.2", "--rsh", "env TTPU_TEST_HOST={host}"]
 SHOW = "import os; print(' '.join(f'{k}={v}' for k, v in sorted(os.environ.items()) if 'TPU' in k))"
-
-
-def free_port() -> int:
-    """With the seven after it, below those that the system gives to clients."""
-    while True:
-        first = random.randrange(10000, 32000)
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(first, first + 8):
-                stack.enter_context(socket.socket()).bind(("", port))
-            return first
 
 
 @pytest.fixture(name="port")

@@ -7,12 +7,11 @@ import os
 import pathlib
 import re
 import signal
-import socket
 
 import httpx
 import pytest
 
-from launched import Job
+from launched import Job, free_port
 
 MODELS = pathlib.Path(__file__).resolve().parents[1] / "fixtures/models"
 STORY = ["--prompt", "Once upon a time", "--max-tokens", "24", "--json"]
@@ -42,8 +41,7 @@ def fixture_pair(command):
     """Starts two processes as hosts a and b, without a launcher to end them; each with arguments of its own."""
     with contextlib.ExitStack() as stack:
         def start(first, second, peer_timeout=15):
-            with socket.create_server(("127.0.0.1", 0)) as probe:
-                port = probe.getsockname()[1]
+            port = free_port()
             jobs = []
             for number, arguments in enumerate((first, second)):
                 jobs.append(Job(command, *arguments, before=(), env={

@@ -236,8 +236,7 @@ parallel::ControlOptions control_options(int process, const std::string& coordin
 struct TwoProcesses {
   using Body = std::function<void(std::shared_ptr<parallel::ControlPlane>)>;
   TwoProcesses(const Body& leader, const Body& follower) {
-    const std::string coordinator =
-        "127.0.0.1:" + std::to_string(parallel::port_of(parallel::listen_on(0)));
+    const std::string coordinator = "127.0.0.1:" + std::to_string(parallel::free_ports(1));
     const auto start = [&](int process, const Body& body) {
       return std::async(std::launch::async, [=] {
         body(std::make_shared<parallel::ControlPlane>(control_options(process, coordinator)));

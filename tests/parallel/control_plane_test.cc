@@ -31,7 +31,7 @@ ControlOptions options_of(int process, int processes, const std::string& coordin
 }
 
 // Free at the time of the call.
-std::string free_coordinator() { return "127.0.0.1:" + std::to_string(port_of(listen_on(0))); }
+std::string free_coordinator() { return "127.0.0.1:" + std::to_string(free_ports(1)); }
 
 using Body = std::function<void(ControlPlane&)>;
 

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <random>
 #include <utility>
 
 #include <fcntl.h>
@@ -112,6 +113,20 @@ Descriptor bind_to(int port) {
 }  // namespace
 
 bool is_free(int port) { return bind_to(port).open(); }
+
+int free_ports(int count) {
+  constexpr int kFirst = 10000;
+  constexpr int kEnd = 32768;  // Linux's ip_local_port_range begins here
+  std::random_device source;
+  for (int attempt = 0; attempt < 1000 && count < kEnd - kFirst; ++attempt) {
+    const int port = std::uniform_int_distribution<int>(kFirst, kEnd - count)(source);
+    int free = 0;
+    while (free < count && is_free(port + free)) ++free;
+    if (free == count) return port;
+  }
+  fail(Code::kResourceExhausted, "[control] no {} ports in a row are free from {} to {}", count,
+       kFirst, kEnd - 1);
+}
 
 Descriptor listen_on(int port) {
   Descriptor socket = bind_to(port);

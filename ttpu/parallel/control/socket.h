@@ -34,6 +34,9 @@ std::string to_string(const Address& address);
 
 // Whether nobody listens there. Asking disturbs nobody else who asks.
 bool is_free(int port);
+// The first of `count` in a row where nobody listens, below those that the system gives to clients.
+// Throws kResourceExhausted.
+int free_ports(int count);
 // On all interfaces; throws kAlreadyExists when the port is taken.
 Descriptor listen_on(int port);
 // The port of a socket that listens (port 0: any that is free).

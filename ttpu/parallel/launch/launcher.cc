@@ -35,8 +35,6 @@ std::string random_name() {
   return fmt::format("{:08x}{:08x}", source(), source());
 }
 
-int free_port() { return port_of(listen_on(0)); }
-
 std::vector<std::string> words_of(const std::string& text) {
   std::vector<std::string> words;
   std::stringstream stream(text);
@@ -82,11 +80,6 @@ class Launcher {
  public:
   explicit Launcher(const LaunchOptions& options) : options_(options), cluster_(options.cluster) {
     if (!options_.topology.empty()) cluster_.topology = options_.topology;
-    if (cluster_.local) {
-      if (options_.ports.coordinator == 0) options_.ports.coordinator = free_port();
-      if (options_.ports.first_process == 0) options_.ports.first_process = free_port();
-    }
-    settings_.ports = options_.ports;
     settings_.start_timeout_s = options_.start_timeout_s;
     settings_.peer_timeout_s = options_.peer_timeout_s;
     adopt_orphans();
@@ -128,6 +121,7 @@ class Launcher {
     stop_at_.reset();
     restartable_ = true;
     settings_.restarts = attempt;
+    settings_.ports = ports();
     if (!crew_ || std::any_of(stations_.begin(), stations_.end(), [&](const Station& station) {
           return crew_->is_lost(static_cast<size_t>(&station - stations_.data()));
         })) {
@@ -143,6 +137,13 @@ class Launcher {
     while (!over()) step();
     if (ranks_ && signal_ == 0) ranks_->stopped(attempt);
     return code_;
+  }
+
+  // Those of the options, or others at each start, laid out as `--port` does.
+  JobPorts ports() const {
+    if (options_.ports.coordinator != 0) return options_.ports;
+    const int first = free_ports(2 + cluster_.hosts.front().processes);
+    return {first, first + 2};
   }
 
   void call_agents() {
