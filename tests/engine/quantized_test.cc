@@ -101,10 +101,16 @@ EngineOptions options_of(const std::string& quantization, const ParallelOptions&
 
 // Scales go with the rows that they belong to, or with the groups of columns.
 TEST(QuantizedEngine, TwoDevicesSayWhatOneSays) {
-  const auto expect_equal = [](const std::filesystem::path& model, const std::string& name) {
-    Engine one(model, options_of(name));
+  const auto expect_equal = [](const std::filesystem::path& model, const std::string& name,
+                               bool kernels = true) {
+    const auto options = [&](const ParallelOptions& parallel) {
+      EngineOptions all = options_of(name, parallel);
+      all.custom_calls = kernels;
+      return all;
+    };
+    Engine one(model, options({}));
     for (const char* strategy : {"tensor", "ulysses"}) {
-      Engine two(model, options_of(name, {2, 1, false, strategy}));
+      Engine two(model, options({2, 1, false, strategy}));
       EXPECT_EQ(answers(two), answers(one)) << model << " " << name << " " << strategy;
     }
   };
@@ -112,6 +118,19 @@ TEST(QuantizedEngine, TwoDevicesSayWhatOneSays) {
   for (const char* model : {"int4", "fp8_blocks"}) {
     expect_equal(kFixtures / "quantized" / model, "");
   }
+  // Without kernels values of groups are no blocks of ggml's.
+  expect_equal(kFixtures / "quantized" / "int4_zero_points", "", false);
+}
+
+// All columns stay together, so that the groups that are made are those of one device.
+TEST(QuantizedEngine, TwoDevicesHaveExpertsOfGroups) {
+  EngineOptions options = options_of("int4");
+  options.custom_calls = false;
+  Engine one(kModels / "mixtral", options);
+  options.parallel.data_parallel_size = 2;
+  options.parallel.enable_expert_parallel = true;
+  Engine two(kModels / "mixtral", options);
+  EXPECT_EQ(answers(two), answers(one));
 }
 
 TEST(QuantizedEngine, WeightsTakeTheBytesOfTheirForm) {

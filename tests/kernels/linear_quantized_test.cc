@@ -60,11 +60,32 @@ std::vector<uint8_t> packed(const std::vector<int8_t>& values) {
   return bytes;
 }
 
+// [.., out, in] to [.., in, out].
+std::vector<int8_t> by_columns(const std::vector<int8_t>& values, const Dims& dims) {
+  const auto in = static_cast<size_t>(dims.back());
+  const auto out = static_cast<size_t>(dims[dims.size() - 2]);
+  std::vector<int8_t> result;
+  for (size_t matrix = 0; matrix < values.size(); matrix += in * out) {
+    for (size_t column = 0; column < in; ++column) {
+      for (size_t row = 0; row < out; ++row) result.push_back(values[matrix + row * in + column]);
+    }
+  }
+  return result;
+}
+
 WeightOperand operand_of(TestProgram& program, const Numbers& w, DType dtype, Dims dims,
                          int64_t group, int64_t block) {
+  const bool groups = group != kIn && block == 1;
+  const std::vector<int8_t> values = groups ? by_columns(w.values, dims) : w.values;
+  Dims stored = dims;
+  if (groups) {
+    stored.back() = dims[dims.size() - 2];
+    stored[dims.size() - 2] = group;
+    stored.insert(stored.end() - 2, kIn / group);
+  }
   WeightOperand operand;
-  operand.value = dtype == DType::kS4 ? program.argument(packed(w.values), dtype, dims)
-                                      : program.argument(w.values, dtype, dims);
+  operand.value = dtype == DType::kS4 ? program.argument(packed(values), dtype, stored)
+                                      : program.argument(values, dtype, stored);
   operand.dims = dims;
   if (group == kIn) {
     dims.pop_back();
@@ -244,19 +265,22 @@ TEST(LinearQuantizedProgram, BlocksAreBatchesOfTheProductOnTpu) {
   EXPECT_TRUE(has(many, "(tensor<3x9x256xbf16>, tensor<3x8x256xbf16>) -> tensor<3x9x8xf32>"));
 }
 
-// A row of a table takes the scales of its block.
-TEST(LinearQuantizedProgram, EmbeddingsTakeTheScalesOfTheirBlocks) {
-  const Numbers w = make_weight(kOut, DType::kF8E4M3FN, kGroup, kBlock, false);
-  const std::vector<int32_t> tokens = {23, 0, 8, 7};
-  TestProgram program;
-  const WeightOperand table = operand_of(program, w, DType::kF8E4M3FN, {kOut, kIn}, kGroup, kBlock);
-  const ir::Value ids = program.argument(tokens, DType::kS32, {4});
-  const auto y =
-      program.run({embedding(test_target(false), table, ids, DType::kF32)})[0].to_vector<float>();
-  for (size_t i = 0; i < y.size(); ++i) {
-    const size_t row = i / static_cast<size_t>(kIn);
-    const auto from = static_cast<size_t>(tokens[row]) * kIn + i % kIn;
-    ASSERT_EQ(y[i], w.dense[from]) << "token " << tokens[row];
+// A row of a table takes its scales, or those of its block.
+TEST(LinearQuantizedProgram, EmbeddingsTakeTheirScales) {
+  for (const int64_t block : {kBlock, int64_t{1}}) {
+    const Numbers w = make_weight(kOut, DType::kF8E4M3FN, kGroup, block, false);
+    const std::vector<int32_t> tokens = {23, 0, 8, 7};
+    TestProgram program;
+    const WeightOperand table =
+        operand_of(program, w, DType::kF8E4M3FN, {kOut, kIn}, kGroup, block);
+    const ir::Value ids = program.argument(tokens, DType::kS32, {2, 2});
+    const auto y =
+        program.run({embedding(test_target(false), table, ids, DType::kF32)})[0].to_vector<float>();
+    for (size_t i = 0; i < y.size(); ++i) {
+      const size_t row = i / static_cast<size_t>(kIn);
+      const auto from = static_cast<size_t>(tokens[row]) * kIn + i % kIn;
+      ASSERT_EQ(y[i], w.dense[from]) << "token " << tokens[row];
+    }
   }
 }
 

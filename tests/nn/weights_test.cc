@@ -51,5 +51,38 @@ TEST(WeightsOfBlocks, RowsOfMatricesThatAreStoredAsOneShareNoScales) {
   EXPECT_EQ(fused(512, 48), (Dims{280, 2}));
 }
 
+// A device's columns are whole groups of the argument [groups, group, out].
+TEST(WeightsOfGroups, AreDividedByGroupsOrRows) {
+  const parallel::Layout layout(parallel::Mesh({{parallel::kTensorAxis, 2}}),
+                                parallel::find_strategy("tensor"));
+  const auto groups = [](const WeightDecl&) {
+    const Quantization quantization{DType::kS4, 128, false, false, DType::kBF16};
+    return WeightFormat{DType::kS4, Encoding::kDense, quantization};
+  };
+  const auto declared = [&](const Dims& dims, const Axes& axes) {
+    ir::Module module;
+    Context context(&module.add_function(), {}, DType::kBF16, groups, layout);
+    WeightDecl decl;
+    decl.names = {"weight"};
+    decl.dims = dims;
+    decl.axes = axes;
+    context.matrix(std::move(decl));
+    const WeightDecl& values = context.weights().at(0);
+    Dims parts;
+    for (const auto& division : argument_placement(values, layout.mesh())) {
+      parts.push_back(division.parts);
+    }
+    return std::pair(argument_shape(values).dims, parts);
+  };
+  EXPECT_EQ(declared({512, 256}, {"mlp", "embed"}),
+            std::pair(Dims({2, 128, 256}), Dims({1, 1, 2})));
+  EXPECT_EQ(declared({256, 512}, {"embed", "mlp"}),
+            std::pair(Dims({2, 128, 256}), Dims({2, 1, 1})));
+  // Half of 384 columns is no multiple of 128.
+  EXPECT_EQ(declared({256, 384}, {"embed", "mlp"}), std::pair(Dims({3, 64, 256}), Dims({2, 1, 1})));
+  EXPECT_EQ(declared({3, 64, 256}, {"experts", "expert_mlp", "embed"}),
+            std::pair(Dims({3, 2, 128, 32}), Dims({1, 1, 1, 2})));
+}
+
 }  // namespace
 }  // namespace ttpu::nn

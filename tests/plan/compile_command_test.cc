@@ -129,6 +129,25 @@ TEST_F(CompileCommandOnce, BlocksAreReadAsTheyAreStored) {
   }
 }
 
+// Four bits with scales of groups, whose number is no multiple of eight in the last product: their
+// numbers are made where products read them.
+TEST_F(CompileCommandOnce, GroupsAreReadAsTheyAreStored) {
+  const std::string path = testing::TempDir() + "/int4_groups.json";
+  Json config = read_json(std::string(TTPU_SOURCE_DIR) + "/tests/fixtures/configs/llama-3-8b.json");
+  config["num_hidden_layers"] = 1;
+  config["vocab_size"] = 1024;
+  config["intermediate_size"] = 12 * 128;
+  config["quantization_config"] = {
+      {"quant_method", "awq"}, {"bits", 4}, {"group_size", 128}, {"version", "gemm"}};
+  std::ofstream(path) << config;
+  const SubprocessResult result = compile(path, "v5e:1x1");
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  const Json decode = parse_json(result.output, "report")["decode"];
+  const double bytes = decode["weight_read_bytes"].get<double>();
+  EXPECT_LT(decode["schedule"]["hbm_bytes"].get<double>(), 1.4 * bytes);
+  EXPECT_LT(decode["schedule"]["cycle_seconds"].get<double>(), 5 * bytes / 819e9);
+}
+
 // Two heads of keys on four devices: what is divided by heads, and not by rows, in the loop too.
 TEST_F(CompileCommandOnce, ScannedLayersAreDividedAsUnrolledOnes) {
   const auto weights_of = [](const char* layers) -> int64_t {

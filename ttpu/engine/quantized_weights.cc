@@ -100,6 +100,27 @@ int64_t host_bytes(const nn::WeightDecl& decl) {
   return bit_width(shape.dtype) == 4 ? shape.num_elements() : shape.byte_size();
 }
 
+std::shared_ptr<std::byte> by_columns(const nn::WeightDecl& decl, const std::byte* values) {
+  constexpr int64_t kTile = 64;
+  const Shape shape = nn::argument_shape(decl);
+  const int64_t in = shape.dims[shape.dims.size() - 3] * shape.dims[shape.dims.size() - 2];
+  const int64_t out = shape.dims.back();
+  std::shared_ptr<std::byte> result = aligned_bytes(host_bytes(decl));
+  const auto tile = [&](const std::byte* from, std::byte* to, int64_t r, int64_t c) {
+    for (int64_t row = r; row < std::min(r + kTile, out); ++row) {
+      for (int64_t column = c; column < std::min(c + kTile, in); ++column) {
+        to[column * out + row] = from[row * in + column];
+      }
+    }
+  };
+  for (int64_t matrix = 0; matrix < shape.num_elements(); matrix += in * out) {
+    for (int64_t r = 0; r < out; r += kTile) {
+      for (int64_t c = 0; c < in; c += kTile) tile(values + matrix, result.get() + matrix, r, c);
+    }
+  }
+  return result;
+}
+
 Encoding blocks_of(const Quantization& quantization, int64_t columns) {
   const int64_t group =
       quantization.group == 0 ? columns : fitting_group(quantization.group, columns);

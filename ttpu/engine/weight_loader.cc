@@ -247,8 +247,9 @@ pjrt::Buffer WeightLoader::load(const nn::WeightDecl& decl, const pjrt::Client& 
       return client.transfer(tensor.bytes.data(), shape, options_.semantics(), keep_alive).buffer;
     }
   }
-  const std::shared_ptr<std::byte> bytes = aligned_bytes(host_bytes(decl));
+  std::shared_ptr<std::byte> bytes = aligned_bytes(host_bytes(decl));
   fill(decl, bytes.get());
+  if (nn::is_by_groups(decl)) bytes = by_columns(decl, bytes.get());
   return client
       .transfer_unpacked(bytes.get(), shape, client.devices().at(0), options_.semantics(), bytes)
       .buffer;

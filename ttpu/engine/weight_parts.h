@@ -20,6 +20,10 @@ inline bool reordered(const nn::WeightDecl& decl) {
 // Of the weight's argument in the host's memory, where 4-bit numbers lie one to a byte.
 int64_t host_bytes(const nn::WeightDecl& decl);
 
+// The values of a weight of groups as its argument has them, from [.., out, in], both in the host's
+// memory.
+std::shared_ptr<std::byte> by_columns(const nn::WeightDecl& decl, const std::byte* values);
+
 // The blocks of ggml that hold the values of a quantized matrix of so many columns, with scales and
 // zero points as f16: kDense where there are none.
 Encoding blocks_of(const Quantization& quantization, int64_t columns);

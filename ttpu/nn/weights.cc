@@ -96,8 +96,20 @@ size_t segments_axis(const WeightDecl& decl) {
   return rank > 1 && decl.dims[rank - 2] == rows ? rank - 2 : rank - 1;
 }
 
+bool is_by_groups(const WeightDecl& decl) {
+  return decl.encoding == Encoding::kDense && decl.part == WeightDecl::Part::kValues &&
+         decl.quantization && decl.quantization->group > 0 && decl.quantization->rows == 1;
+}
+
 Shape argument_shape(const WeightDecl& decl) {
   Dims dims = decl.local.empty() ? decl.dims : decl.local;
+  if (is_by_groups(decl)) {
+    const int64_t out = dims[dims.size() - 2];
+    const int64_t group = decl.quantization->group;
+    dims[dims.size() - 2] = dims.back() / group;
+    dims.back() = group;
+    dims.push_back(out);
+  }
   if (decl.encoding == Encoding::kDense) return {decl.dtype, dims};
   dims.back() = dims.back() / block_elements(decl.encoding) * block_bytes(decl.encoding);
   return {DType::kU8, dims};
@@ -105,6 +117,12 @@ Shape argument_shape(const WeightDecl& decl) {
 
 parallel::Placement argument_placement(const WeightDecl& decl, const parallel::Mesh& mesh) {
   parallel::Placement placement = decl.placement;
+  if (is_by_groups(decl) && !placement.empty()) {
+    const parallel::Division out = placement[placement.size() - 2];
+    placement[placement.size() - 2] = placement.back();
+    placement.back() = {};
+    placement.push_back(out);
+  }
   if (!decl.stages.whole()) placement.at(0) = parallel::join(mesh, decl.stages, placement.at(0));
   return placement;
 }

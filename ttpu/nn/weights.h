@@ -86,6 +86,9 @@ using FormatOf = std::function<WeightFormat(const WeightDecl&)>;
 // The dimension that the segments divide: the last one of a bias, stacked or not, that before it of
 // a matrix.
 size_t segments_axis(const WeightDecl& decl);
+// Values with scales of groups, whose argument is [.., groups, group, out]
+// (kernels::WeightOperand).
+bool is_by_groups(const WeightDecl& decl);
 // The shape of the argument as a device has it: encoded rows are bytes.
 Shape argument_shape(const WeightDecl& decl);
 // How the argument is divided; those of several stages lie one after another.

@@ -60,10 +60,16 @@ void check_weight(const char* op, const WeightOperand& weight, size_t rank) {
     require(weight.value.dtype() == DType::kU8, "[{}] {} weight is {}, expected ui8", op,
             encoding_name(weight.encoding), weight.value.shape().to_string());
   }
+  check_scales(op, weight);
+  if (has_group_scales(weight)) {
+    const int64_t groups = weight.scales.dim(-1);
+    stored.back() = stored[rank - 2];
+    stored[rank - 2] = weight.dims.back() / groups;
+    stored.insert(stored.end() - 2, groups);
+  }
   require(weight.value.dims() == stored, "[{}] {} weight of {} is stored as {}, expected {}", op,
           encoding_name(weight.encoding), dims_to_string(weight.dims),
           dims_to_string(weight.value.dims()), dims_to_string(stored));
-  check_scales(op, weight);
 }
 
 void check_operands(const char* op, Value x, const WeightOperand& weight,
@@ -223,18 +229,26 @@ Value embedding(const Target&, const WeightOperand& table, Value tokens, DType d
   check_weight("embedding", table, 2);
   require(is_signed_int(tokens.dtype()) || is_unsigned_int(tokens.dtype()),
           "[embedding] tokens are {}, expected integers", tokens.shape().to_string());
+  const int64_t count = tokens.shape().num_elements();
+  const Value ids = ir::reshape(tokens, {count});
   WeightOperand rows = table;
-  rows.value = ir::take(table.value, tokens, 0);
+  rows.value = ir::take(table.value, ids, has_group_scales(table) ? 2 : 0);
+  if (rows_in_block(table) > 1) {  // each has scales of its own, as those of groups have
+    const int64_t groups = table.scales.dim(1);
+    const Dims grouped = {count, groups, table.dims[1] / groups};
+    rows.value = ir::transpose(ir::reshape(rows.value, grouped), {1, 2, 0});
+  }
   const auto own = [&](Value of_blocks) {
     const int64_t size = table.dims[0] / of_blocks.dim(0);
-    const Value sizes = ir::full(tokens.function(), tokens.shape(), static_cast<double>(size));
-    return ir::take(of_blocks, size == 1 ? tokens : ir::divide(tokens, sizes), 0);
+    const Value sizes = ir::full(ids.function(), ids.shape(), static_cast<double>(size));
+    return ir::take(of_blocks, size == 1 ? ids : ir::divide(ids, sizes), 0);
   };
   if (table.scales) rows.scales = own(table.scales);
   if (table.zero_points) rows.zero_points = own(table.zero_points);
-  rows.dims = tokens.dims();
-  rows.dims.push_back(table.dims[1]);
-  return dense(rows, dtype);
+  rows.dims = {count, table.dims[1]};
+  Dims result = tokens.dims();
+  result.push_back(table.dims[1]);
+  return ir::reshape(dense(rows, dtype), result);
 }
 
 }  // namespace ttpu::kernels

@@ -20,8 +20,11 @@
 namespace ttpu::kernels {
 
 struct WeightOperand {
-  // Dense: bf16, f16, f32, or i4, i8 or f8E4M3FN with `scales`, of shape `dims`. Blocked: ui8, the
-  // last dimension being the bytes of a row.
+  // Dense: bf16, f16, f32, or i4, i8 or f8E4M3FN with `scales`, of shape `dims`, but with scales of
+  // groups [.., groups, group, out], so that the TPU compiler makes the numbers where a product
+  // reads the values: of [.., out, in] it spreads the scales first, which takes ten times as long
+  // as the product of a step of decoding. Blocked: ui8, the last dimension being the bytes of a
+  // row.
   ir::Value value;
   Encoding encoding = Encoding::kDense;
   Dims dims;  // [out, in], or [experts, out, in]

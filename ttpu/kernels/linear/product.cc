@@ -69,6 +69,25 @@ Value block_product(Value x, const WeightOperand& weight, int64_t batching) {
   return ir::reshape(ir::transpose(y, axes), result);
 }
 
+// Groups are a dimension that is summed over beside their columns: of one for both, the TPU
+// compiler makes the numbers apart from the product where there is no multiple of eight groups.
+Value group_product(Value x, const WeightOperand& weight, int64_t batching) {
+  const DType dtype = compute_dtype(x, weight);
+  const Value numbers = numbers_in_groups(weight, dtype);
+  const int64_t at = numbers.rank() - 3;
+  Dims rows(x.dims().begin(), x.dims().end() - 1);
+  rows.insert(rows.end(), {numbers.dim(-3), numbers.dim(-2)});
+  ir::DotDimensionNumbers dims;
+  for (int64_t i = 0; i < batching; ++i) {
+    dims.lhs_batching.push_back(i);
+    dims.rhs_batching.push_back(i);
+  }
+  dims.lhs_contracting = {x.rank() - 1, x.rank()};
+  dims.rhs_contracting = {at, at + 1};
+  return ir::dot_general(ir::reshape(ir::convert(x, dtype), rows), numbers, dims, DType::kF32,
+                         ir::precision_for(dtype));
+}
+
 }  // namespace
 
 DType compute_dtype(Value x, const WeightOperand& weight) {
@@ -94,6 +113,7 @@ Value weight_product(Platform platform, Value x, const WeightOperand& weight, in
   if (rows_in_block(weight) > 1 && platform == Platform::kTpu) {
     return block_product(x, weight, batching);
   }
+  if (has_group_scales(weight)) return group_product(x, weight, batching);
   if (!has_row_scales(weight)) {
     return product(ir::convert(x, dtype), dense(weight, dtype), batching);
   }

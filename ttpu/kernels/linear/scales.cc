@@ -1,5 +1,8 @@
 #include "ttpu/kernels/linear/scales.h"
 
+#include <algorithm>
+#include <numeric>
+
 #include "ttpu/ir/ir.h"
 
 namespace ttpu::kernels {
@@ -10,9 +13,13 @@ bool has_row_scales(const WeightOperand& weight) {
   return weight.scales && weight.scales.dims().size() + 1 == weight.dims.size();
 }
 
+bool has_group_scales(const WeightOperand& weight) {
+  return weight.scales && !has_row_scales(weight) && rows_in_block(weight) == 1;
+}
+
 int64_t rows_in_block(const WeightOperand& weight) {
   if (!weight.scales || has_row_scales(weight) || weight.dims.size() < 2) return 1;
-  return weight.value.dim(-2) / weight.scales.dim(-2);
+  return weight.dims[weight.dims.size() - 2] / weight.scales.dim(-2);
 }
 
 Value in_row_blocks(const WeightOperand& weight) {
@@ -20,6 +27,19 @@ Value in_row_blocks(const WeightOperand& weight) {
   dims.back() = rows_in_block(weight);
   dims.push_back(weight.value.dim(-1));
   return ir::reshape(weight.value, dims);
+}
+
+Value numbers_in_groups(const WeightOperand& weight, DType dtype) {
+  const auto spread = [&](Value factors) {
+    Dims axes(static_cast<size_t>(factors.rank()));
+    std::iota(axes.begin(), axes.end(), 0);
+    std::swap(axes.back(), axes[axes.size() - 2]);
+    const Value by_groups = ir::transpose(ir::convert(factors, DType::kF32), axes);
+    return ir::broadcast_to(ir::expand_dims(by_groups, -2), weight.value.dims());
+  };
+  Value numbers = ir::convert(weight.value, DType::kF32);
+  if (weight.zero_points) numbers = numbers - spread(weight.zero_points);
+  return ir::convert(numbers * spread(weight.scales), dtype);
 }
 
 Value of_columns(Value factors, const WeightOperand& weight) {
@@ -44,9 +64,13 @@ Value numbers_in_blocks(const WeightOperand& weight, DType dtype) {
 Value dense(const WeightOperand& weight, DType dtype) {
   if (weight.encoding != Encoding::kDense) return dequantize(weight.value, weight.encoding, dtype);
   if (!weight.scales) return ir::convert(weight.value, dtype);
-  if (!has_row_scales(weight)) {
-    return ir::reshape(numbers_in_blocks(weight, dtype), weight.value.dims());
+  if (has_group_scales(weight)) {
+    Dims axes(static_cast<size_t>(weight.value.rank()));
+    std::iota(axes.begin(), axes.end(), 0);
+    std::rotate(axes.end() - 3, axes.end() - 1, axes.end());
+    return ir::reshape(ir::transpose(numbers_in_groups(weight, dtype), axes), weight.dims);
   }
+  if (!has_row_scales(weight)) return ir::reshape(numbers_in_blocks(weight, dtype), weight.dims);
   const Value scales = ir::expand_dims(ir::convert(weight.scales, DType::kF32), -1);
   return ir::convert(ir::convert(weight.value, DType::kF32) * scales, dtype);
 }
