@@ -75,6 +75,7 @@ engine::EngineOptions engine_options(const CompileFlags& flags) {
 engine::AotRequest to_request(const CompileFlags& flags) {
   engine::AotRequest request;
   request.config = read_config(flags.model);
+  if (flags.model.ends_with(".gguf")) request.weights = flags.model;
   request.topology = flags.topology;
   request.phase = flags.child == "decode" ? engine::Phase::kDecode : engine::Phase::kPrefill;
   request.engine = engine_options(flags);

@@ -5,6 +5,7 @@
 #include <rapidcheck.h>
 
 #include "testing.h"
+#include "ttpu/io/quantized_matrix.h"
 #include "ttpu/io/safetensors.h"
 
 namespace ttpu::io {
@@ -43,6 +44,45 @@ TEST(GgmlQuantTest, ValuesEqualTheGgufPackagesToTheBit) {
     EXPECT_EQ(std::memcmp(values.data(), expected.data(), expected.size()), 0)
         << encoding_name(encoding);
   }
+}
+
+// For devices without a kernel for blocks.
+TEST(GgmlQuantTest, ValuesAndFactorsApartAreTheSameNumbers) {
+  const Fixture fixture;
+  for (const Encoding encoding : kAll) {
+    Tensor tensor;
+    tensor.name = encoding_name(encoding);
+    tensor.encoding = encoding;
+    tensor.bytes = fixture.bytes(encoding, "blocks");
+    const auto blocks = static_cast<int64_t>(tensor.bytes.size()) / block_bytes(encoding);
+    tensor.dims = {blocks, block_elements(encoding)};
+    const QuantizedRows rows = rows_of_blocks(tensor, 0, blocks);
+    const Quantization form = groups_of(encoding);
+    EXPECT_EQ(rows.columns, rows.groups * form.group);
+    EXPECT_EQ(rows.zero_points.empty(), !form.zero_points);
+    const std::vector<float> numbers = rows.numbers(form.dtype);
+    std::vector<float> expected(numbers.size());
+    dequantize_row(encoding, tensor.bytes.data(), tensor.num_elements(), expected.data());
+    for (size_t i = 0; i < numbers.size(); ++i) {
+      const int most = form.dtype == DType::kS4 ? 7 : 127;
+      ASSERT_LE(rows.values[i], most);
+      ASSERT_GE(rows.values[i], -most - 1);
+      ASSERT_NEAR(numbers[i], expected[i], 4e-6F * (1 + std::fabs(expected[i])))
+          << encoding_name(encoding) << " " << i;
+    }
+  }
+}
+
+// A scale of zero leaves the minimum.
+TEST(GgmlQuantTest, GroupsOfOneNumberStayIt) {
+  std::vector<std::byte> block(static_cast<size_t>(block_bytes(Encoding::kQ4_1)), std::byte{0x35});
+  const uint16_t bits[] = {0, f16_from_f32(-1.5F)};
+  std::memcpy(block.data(), bits, sizeof(bits));
+  Tensor tensor;
+  tensor.encoding = Encoding::kQ4_1;
+  tensor.bytes = block;
+  tensor.dims = {1, 32};
+  EXPECT_EQ(rows_of_blocks(tensor, 0, 1).numbers(DType::kS4), std::vector<float>(32, -1.5F));
 }
 
 TEST(GgmlQuantTest, BlocksEqualTheGgufPackagesToTheBit) {

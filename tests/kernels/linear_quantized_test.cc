@@ -177,6 +177,32 @@ TEST_P(LinearQuantized, IsTheProductOfTheNumbersThatItStandsFor) {
   }
 }
 
+// Weights become bf16 beside the product, whose sums are f32.
+TEST_P(LinearQuantized, IsThatProductInBfloat16Too) {
+  const auto [dtype, group, zero_points, activations, block, platform] = GetParam();
+  const Numbers w = make_weight(kOut, dtype, group, block, zero_points);
+  for (const int64_t rows : {1, 2, 9, 40}) {
+    std::vector<float> x = make_rows(rows);
+    const std::vector<uint16_t> bits = as_bf16(x);
+    for (size_t i = 0; i < x.size(); ++i) x[i] = f32_from_bf16(bits[i]);
+    const std::vector<float> seen = activations ? rounded_rows(x, dtype) : x;
+    TestProgram program;
+    const ir::Value input = program.argument(bits, DType::kBF16, {rows, kIn});
+    WeightOperand operand = operand_of(program, w, dtype, {kOut, kIn}, group, block);
+    operand.quantize_activations = activations;
+    const auto y =
+        program.run({linear(Target{platform, false}, input, operand, std::nullopt, DType::kF32)})[0]
+            .to_vector<float>();
+    for (int64_t i = 0; i < rows * kOut; ++i) {
+      const float* own_x = seen.data() + i / kOut * kIn;
+      const float* own_w = w.dense.data() + i % kOut * kIn;
+      ASSERT_NEAR(y[static_cast<size_t>(i)], expected(own_x, own_w),
+                  (activations ? 2e-2 : 2e-3) * norm(own_x, own_w))
+          << rows << " rows, row " << i / kOut;
+    }
+  }
+}
+
 TEST_P(LinearQuantized, ExpertsTakeTheirOwnRows) {
   const auto [dtype, group, zero_points, activations, block, platform] = GetParam();
   constexpr int64_t kExperts = 3;

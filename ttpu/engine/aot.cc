@@ -152,9 +152,13 @@ plan::ProgramReport compile_with(const AotRequest& request, const nn::DecoderSpe
   const Bucket bucket = bucket_of(plan, request.phase);
   const DType dtype = request.engine.dtype;
   const WeightOptions weights{dtype, request.engine.expand_weights, request.engine.quantization};
+  const std::unique_ptr<io::Checkpoint> checkpoint =
+      request.weights.empty() ? nullptr : io::Checkpoint::open(request.weights);
+  const nn::FormatOf format_of = checkpoint
+                                     ? format_of_weights(*checkpoint, weights, spec.name_prefixes)
+                                     : format_without_weights(weights, request.config);
   EngineProgram program =
-      build_engine_program(spec, plan.shape, bucket, target, dtype,
-                           format_without_weights(weights, request.config), plan.layout);
+      build_engine_program(spec, plan.shape, bucket, target, dtype, format_of, plan.layout);
 
   plan::ProgramReport report;
   report.phase = request.phase == Phase::kDecode ? "decode" : "prefill";

@@ -20,7 +20,8 @@ struct CompileWith {
 };
 
 struct AotRequest {
-  Json config;  // config.json
+  Json config;                         // config.json
+  std::filesystem::path weights = {};  // a GGUF file, whose blocks say what programs take
   std::string topology;
   Phase phase = Phase::kDecode;
   EngineOptions engine;  // dtype, lengths and sizes of batches; its device is the topology

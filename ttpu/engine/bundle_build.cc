@@ -25,8 +25,7 @@ struct Source {
     const WeightOptions weights{options.dtype, options.expand_weights, options.quantization,
                                 target.cpu_kernels()};
     if (checkpoint == nullptr) return format_without_weights(weights, config);
-    const auto loader = std::make_shared<WeightLoader>(*checkpoint, weights, spec.name_prefixes);
-    return [loader](const nn::WeightDecl& decl) { return loader->format_of(decl); };
+    return format_of_weights(*checkpoint, weights, spec.name_prefixes);
   }
 
   Json config;

@@ -143,6 +143,13 @@ void WeightLoader::fill_quantized(const nn::WeightDecl& decl, const io::Tensor& 
     }
     return;
   }
+  if (takes_apart(decl, tensor)) {
+    for (int64_t at = 0; at < rows; at += kRowsAtOnce) {
+      const int64_t end = std::min(at + kRowsAtOnce, rows);
+      out = store_part(io::rows_of_blocks(tensor, at, end), decl, at, out);
+    }
+    return;
+  }
   std::vector<float> numbers;
   if (reordered(decl)) {
     nn::WeightDecl dense = whole(decl);

@@ -98,6 +98,12 @@ nn::FormatOf format_without_weights(const WeightOptions& options, const Json& co
   };
 }
 
+nn::FormatOf format_of_weights(const io::Checkpoint& checkpoint, const WeightOptions& options,
+                               const std::vector<std::pair<std::string, std::string>>& prefixes) {
+  const auto loader = std::make_shared<WeightLoader>(checkpoint, options, prefixes);
+  return [loader](const nn::WeightDecl& decl) { return loader->format_of(decl); };
+}
+
 WeightLoader::WeightLoader(const io::Checkpoint& checkpoint, WeightOptions options,
                            std::vector<std::pair<std::string, std::string>> prefixes)
     : checkpoint_(checkpoint), options_(std::move(options)), prefixes_(std::move(prefixes)) {
@@ -155,20 +161,28 @@ void WeightLoader::check_nothing_left(const std::vector<nn::WeightDecl>& decls) 
        count, fmt::join(left, ", "), count > left.size() ? ", ..." : "");
 }
 
+bool WeightLoader::takes_apart(const nn::WeightDecl& decl, const io::Tensor& tensor) const {
+  return !options_.blocks && !wanted_ && decl.quantizable && tensor.encoding != Encoding::kDense &&
+         tensor.transform.keeps_blocks();
+}
+
 std::optional<Quantization> WeightLoader::quantization_of(const nn::WeightDecl& decl) const {
   std::optional<Quantization> stored;
   bool alike = true;
   for (const std::string& name : decl.names) {
-    const io::QuantizedMatrix* matrix = io::quantized_of(find(name));
-    if (matrix == nullptr) {
+    const io::Tensor& tensor = find(name);
+    const io::QuantizedMatrix* matrix = io::quantized_of(tensor);
+    const bool parts = matrix == nullptr && takes_apart(decl, tensor);
+    if (matrix == nullptr && !parts) {
       alike = false;
       continue;
     }
     require(!wanted_,
             "[weights] '{}' is quantized in the checkpoint already; leave out --quantization {}",
             name, options_.quantization);
-    if (!stored) stored = matrix->quantization();
-    alike = alike && matrix->quantization() == *stored;
+    const Quantization own = parts ? io::groups_of(tensor.encoding) : matrix->quantization();
+    if (!stored) stored = own;
+    alike = alike && own == *stored;
   }
   if (options_.expand || !decl.is_matrix)
     return wanted_ && decl.quantizable ? wanted_ : std::nullopt;
@@ -192,8 +206,8 @@ nn::WeightFormat WeightLoader::format_of(const nn::WeightDecl& decl) const {
   for (const std::string& name : decl.names) {
     const io::Tensor& tensor = find(name);
     check_dims(one, tensor);
-    const bool keep = !options_.expand && !decl.cut_blocks && decl.is_matrix && !reordered(decl) &&
-                      tensor.transform.keeps_blocks();
+    const bool keep = options_.blocks && !options_.expand && !decl.cut_blocks && decl.is_matrix &&
+                      !reordered(decl) && tensor.transform.keeps_blocks();
     const Encoding own = keep ? tensor.encoding : Encoding::kDense;
     if (first) {
       encoding = own;

@@ -20,7 +20,8 @@ struct WeightOptions {
   bool expand = false;
   // "int8", "fp8" or "int4": linear layers that are dense in the checkpoint are quantized.
   std::string quantization = {};
-  // Integers of 4 and 8 bits become ggml's blocks, which CPU kernels take (kernels::Target).
+  // ggml's blocks are kept, and integers of 4 and 8 bits become such, for CPU kernels
+  // (kernels::Target). Without, linear layers in blocks become integers with scales of groups.
   bool blocks = false;
   // Buffers are copies that programs may write to; the state of training is donated to them.
   bool donated = false;
@@ -65,6 +66,8 @@ class WeightLoader {
   void check_dims(const nn::WeightDecl& decl, const io::Tensor& tensor) const;
   void fill(const nn::WeightDecl& decl, std::byte* out) const;
   bool is_as_stored(const nn::WeightDecl& decl, const io::Tensor& tensor) const;
+  // Blocks of a linear layer become values and factors apart, where no kernel takes blocks.
+  bool takes_apart(const nn::WeightDecl& decl, const io::Tensor& tensor) const;
   // How the weight is quantized here: in the checkpoint, or as the options wish.
   std::optional<Quantization> quantization_of(const nn::WeightDecl& decl) const;
   void fill_quantized(const nn::WeightDecl& decl, const io::Tensor& tensor, std::byte* out) const;
@@ -74,6 +77,10 @@ class WeightLoader {
   std::optional<Quantization> wanted_;
   std::vector<std::pair<std::string, std::string>> prefixes_;
 };
+
+// WeightLoader::format_of of a checkpoint that stays open meanwhile.
+nn::FormatOf format_of_weights(const io::Checkpoint& checkpoint, const WeightOptions& options,
+                               const std::vector<std::pair<std::string, std::string>>& prefixes);
 
 // The form of weights when there is no checkpoint: dense in the compute type, quantized as the
 // options wish, or as the quantization_config of `config` (config.json) promises. Throws as

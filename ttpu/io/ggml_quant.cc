@@ -30,177 +30,163 @@ uint32_t word_at(const uint8_t* bytes) {
   return word;
 }
 
-// The first 16 values of a block of 32 are in the low halves of its bytes, the others in the high.
-void dequantize_q4_0(const uint8_t* block, float* out) {
-  const float d = half_at(block);
+// Codes of four bits: the first 16 of a block of 32 are in the low halves of its bytes, the others
+// in the high.
+void read_nibbles(const uint8_t* bytes, Block* block) {
   for (int i = 0; i < kSmall / 2; ++i) {
-    out[i] = d * static_cast<float>((block[2 + i] & 15) - 8);
-    out[i + 16] = d * static_cast<float>((block[2 + i] >> 4) - 8);
+    block->codes[i] = static_cast<int8_t>(bytes[i] & 15);
+    block->codes[i + 16] = static_cast<int8_t>(bytes[i] >> 4);
   }
 }
 
-void dequantize_q4_1(const uint8_t* block, float* out) {
-  const float d = half_at(block);
-  const float m = half_at(block + 2);
-  for (int i = 0; i < kSmall / 2; ++i) {
-    out[i] = d * static_cast<float>(block[4 + i] & 15) + m;
-    out[i + 16] = d * static_cast<float>(block[4 + i] >> 4) + m;
+void add_to_codes(int count, int number, Block* block) {
+  for (int i = 0; i < count; ++i) block->codes[i] = static_cast<int8_t>(block->codes[i] + number);
+}
+
+void read_q4_0(const uint8_t* bytes, Block* block) {
+  block->scales[0] = half_at(bytes);
+  read_nibbles(bytes + 2, block);
+  add_to_codes(kSmall, -8, block);
+}
+
+void read_q4_1(const uint8_t* bytes, Block* block) {
+  block->scales[0] = half_at(bytes);
+  block->minima[0] = -half_at(bytes + 2);
+  read_nibbles(bytes + 4, block);
+}
+
+void add_fifth_bits(const uint8_t* bytes, Block* block) {
+  const uint32_t high = word_at(bytes);
+  for (int i = 0; i < kSmall; ++i) {
+    block->codes[i] = static_cast<int8_t>(block->codes[i] | ((high >> i) & 1) << 4);
   }
 }
 
-void dequantize_q5_0(const uint8_t* block, float* out) {
-  const float d = half_at(block);
-  const uint32_t high = word_at(block + 2);
-  for (int i = 0; i < kSmall / 2; ++i) {
-    const int low = (block[6 + i] & 15) | static_cast<int>((high >> i) & 1) << 4;
-    const int upper = (block[6 + i] >> 4) | static_cast<int>((high >> (i + 16)) & 1) << 4;
-    out[i] = d * static_cast<float>(low - 16);
-    out[i + 16] = d * static_cast<float>(upper - 16);
-  }
+void read_q5_0(const uint8_t* bytes, Block* block) {
+  block->scales[0] = half_at(bytes);
+  read_nibbles(bytes + 6, block);
+  add_fifth_bits(bytes + 2, block);
+  add_to_codes(kSmall, -16, block);
 }
 
-void dequantize_q5_1(const uint8_t* block, float* out) {
-  const float d = half_at(block);
-  const float m = half_at(block + 2);
-  const uint32_t high = word_at(block + 4);
-  for (int i = 0; i < kSmall / 2; ++i) {
-    const int low = (block[8 + i] & 15) | static_cast<int>((high >> i) & 1) << 4;
-    const int upper = (block[8 + i] >> 4) | static_cast<int>((high >> (i + 16)) & 1) << 4;
-    out[i] = d * static_cast<float>(low) + m;
-    out[i + 16] = d * static_cast<float>(upper) + m;
-  }
+void read_q5_1(const uint8_t* bytes, Block* block) {
+  block->scales[0] = half_at(bytes);
+  block->minima[0] = -half_at(bytes + 2);
+  read_nibbles(bytes + 8, block);
+  add_fifth_bits(bytes + 4, block);
 }
 
-void dequantize_q8_0(const uint8_t* block, float* out) {
-  const float d = half_at(block);
-  for (int i = 0; i < kSmall; ++i)
-    out[i] = static_cast<float>(static_cast<int8_t>(block[2 + i])) * d;
+void read_q8_0(const uint8_t* bytes, Block* block) {
+  block->scales[0] = half_at(bytes);
+  for (int i = 0; i < kSmall; ++i) block->codes[i] = static_cast<int8_t>(bytes[2 + i]);
+}
+
+// Of 256 codes of two bits, that at `i`.
+int two_bits(const uint8_t* bytes, int i) {
+  return (bytes[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2)) & 3;
 }
 
 // 16 scales and minima of 4 bits, 256 values of 2 bits, d, dmin.
-void dequantize_q2_k(const uint8_t* block, float* out) {
-  const uint8_t* scales = block;
-  const uint8_t* quants = block + 16;
-  const float d = half_at(block + 80);
-  const float dmin = half_at(block + 82);
-  for (int i = 0; i < kSuper; ++i) {
-    const int group = i / 16;
-    const float scale = d * static_cast<float>(scales[group] & 15);
-    const float min = dmin * static_cast<float>(scales[group] >> 4);
-    const int q = (quants[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2)) & 3;
-    out[i] = scale * static_cast<float>(q) - min;
+void read_q2_k(const uint8_t* bytes, Block* block) {
+  const float d = half_at(bytes + 80);
+  const float dmin = half_at(bytes + 82);
+  for (int group = 0; group < 16; ++group) {
+    block->scales[group] = d * static_cast<float>(bytes[group] & 15);
+    block->minima[group] = dmin * static_cast<float>(bytes[group] >> 4);
   }
+  for (int i = 0; i < kSuper; ++i) block->codes[i] = static_cast<int8_t>(two_bits(bytes + 16, i));
 }
 
 // High bits (inverted), 256 values of 2 bits, 16 scales of 6 bits in 12 bytes, d.
-void dequantize_q3_k(const uint8_t* block, float* out) {
-  const uint8_t* high = block;
-  const uint8_t* quants = block + 32;
-  const uint8_t* packed = block + 96;
-  const float d = half_at(block + 108);
-  float scales[16];
+void read_q3_k(const uint8_t* bytes, Block* block) {
+  const uint8_t* packed = bytes + 96;
+  const float d = half_at(bytes + 108);
   for (int i = 0; i < 16; ++i) {
     const int low = i < 8 ? packed[i] & 15 : packed[i - 8] >> 4;
     const int upper = (packed[8 + i % 4] >> (i / 4 * 2)) & 3;
-    scales[i] = d * static_cast<float>((low | upper << 4) - 32);
+    block->scales[i] = d * static_cast<float>((low | upper << 4) - 32);
   }
   for (int i = 0; i < kSuper; ++i) {
-    const int low = (quants[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2)) & 3;
-    const int missing = (high[i % 32] >> (i / 32)) & 1 ? 0 : 4;
-    out[i] = scales[i / 16] * static_cast<float>(low - missing);
+    const int missing = (bytes[i % 32] >> (i / 32)) & 1 ? 0 : 4;
+    block->codes[i] = static_cast<int8_t>(two_bits(bytes + 32, i) - missing);
   }
 }
 
 // Eight scales and eight minima of 6 bits in 12 bytes, times d and dmin.
-struct ScalesAndMins {
-  float scales[8];
-  float mins[8];
-};
-
-ScalesAndMins unpack_k_scales(const uint8_t* block) {
-  const float d = half_at(block);
-  const float dmin = half_at(block + 2);
-  const uint8_t* packed = block + 4;
-  ScalesAndMins result;
+void read_k_scales(const uint8_t* bytes, Block* block) {
+  const float d = half_at(bytes);
+  const float dmin = half_at(bytes + 2);
+  const uint8_t* packed = bytes + 4;
   for (int i = 0; i < 4; ++i) {
     const int scale = (packed[8 + i] & 15) | ((packed[i] >> 2) & 0x30);
     const int min = (packed[8 + i] >> 4) | ((packed[4 + i] >> 2) & 0x30);
-    result.scales[i] = d * static_cast<float>(packed[i] & 63);
-    result.mins[i] = dmin * static_cast<float>(packed[4 + i] & 63);
-    result.scales[i + 4] = d * static_cast<float>(scale);
-    result.mins[i + 4] = dmin * static_cast<float>(min);
-  }
-  return result;
-}
-
-void dequantize_q4_k(const uint8_t* block, float* out) {
-  const ScalesAndMins k = unpack_k_scales(block);
-  const uint8_t* quants = block + 16;
-  for (int group = 0; group < 8; ++group) {
-    const int shift = group % 2 * 4;
-    for (int i = 0; i < 32; ++i) {
-      const int q = (quants[group / 2 * 32 + i] >> shift) & 15;
-      out[group * 32 + i] = k.scales[group] * static_cast<float>(q) - k.mins[group];
-    }
+    block->scales[i] = d * static_cast<float>(packed[i] & 63);
+    block->minima[i] = dmin * static_cast<float>(packed[4 + i] & 63);
+    block->scales[i + 4] = d * static_cast<float>(scale);
+    block->minima[i + 4] = dmin * static_cast<float>(min);
   }
 }
 
-void dequantize_q5_k(const uint8_t* block, float* out) {
-  const ScalesAndMins k = unpack_k_scales(block);
-  const uint8_t* high = block + 16;
-  const uint8_t* quants = block + 48;
-  for (int group = 0; group < 8; ++group) {
-    const int shift = group % 2 * 4;
-    for (int i = 0; i < 32; ++i) {
-      const int low = (quants[group / 2 * 32 + i] >> shift) & 15;
-      const int q = low | ((high[i] >> group) & 1) << 4;
-      out[group * 32 + i] = k.scales[group] * static_cast<float>(q) - k.mins[group];
-    }
+// Of 256 codes of four bits, 32 in the low halves of 32 bytes and the next 32 in the high.
+void read_k_nibbles(const uint8_t* bytes, Block* block) {
+  for (int i = 0; i < kSuper; ++i) {
+    block->codes[i] = static_cast<int8_t>((bytes[i / 64 * 32 + i % 32] >> (i % 64 / 32 * 4)) & 15);
+  }
+}
+
+void read_q4_k(const uint8_t* bytes, Block* block) {
+  read_k_scales(bytes, block);
+  read_k_nibbles(bytes + 16, block);
+}
+
+void read_q5_k(const uint8_t* bytes, Block* block) {
+  read_k_scales(bytes, block);
+  read_k_nibbles(bytes + 48, block);
+  for (int i = 0; i < kSuper; ++i) {
+    const int fifth = (bytes[16 + i % 32] >> (i / 32)) & 1;
+    block->codes[i] = static_cast<int8_t>(block->codes[i] | fifth << 4);
   }
 }
 
 // Low 4 bits, high 2 bits, 16 scales of 8 bits, d.
-void dequantize_q6_k(const uint8_t* block, float* out) {
-  const uint8_t* low = block;
-  const uint8_t* high = block + 128;
-  const uint8_t* scales = block + 192;
-  const float d = half_at(block + 208);
-  for (int group = 0; group < 8; ++group) {
-    const int half = group / 4;
-    for (int i = 0; i < 32; ++i) {
-      const int index = group * 32 + i;
-      const int lower = (low[half * 64 + group % 2 * 32 + i] >> (group % 4 / 2 * 4)) & 15;
-      const int upper = (high[half * 32 + i] >> (group % 4 * 2)) & 3;
-      const float scale = d * static_cast<float>(static_cast<int8_t>(scales[index / 16]));
-      out[index] = scale * static_cast<float>((lower | upper << 4) - 32);
-    }
+void read_q6_k(const uint8_t* bytes, Block* block) {
+  const float d = half_at(bytes + 208);
+  for (int group = 0; group < 16; ++group) {
+    block->scales[group] = d * static_cast<float>(static_cast<int8_t>(bytes[192 + group]));
+  }
+  for (int i = 0; i < kSuper; ++i) {
+    const int lower = (bytes[i / 128 * 64 + i % 64] >> (i % 128 / 64 * 4)) & 15;
+    block->codes[i] = static_cast<int8_t>((lower | two_bits(bytes + 128, i) << 4) - 32);
   }
 }
 
-using Dequantize = void (*)(const uint8_t*, float*);
+struct Reader {
+  void (*read)(const uint8_t*, Block*);
+  int group;
+};
 
-Dequantize dequantizer(Encoding encoding) {
+Reader reader_of(Encoding encoding) {
   switch (encoding) {
     case Encoding::kQ4_0:
-      return dequantize_q4_0;
+      return {read_q4_0, 32};
     case Encoding::kQ4_1:
-      return dequantize_q4_1;
+      return {read_q4_1, 32};
     case Encoding::kQ5_0:
-      return dequantize_q5_0;
+      return {read_q5_0, 32};
     case Encoding::kQ5_1:
-      return dequantize_q5_1;
+      return {read_q5_1, 32};
     case Encoding::kQ8_0:
-      return dequantize_q8_0;
+      return {read_q8_0, 32};
     case Encoding::kQ2_K:
-      return dequantize_q2_k;
+      return {read_q2_k, 16};
     case Encoding::kQ3_K:
-      return dequantize_q3_k;
+      return {read_q3_k, 16};
     case Encoding::kQ4_K:
-      return dequantize_q4_k;
+      return {read_q4_k, 32};
     case Encoding::kQ5_K:
-      return dequantize_q5_k;
+      return {read_q5_k, 32};
     case Encoding::kQ6_K:
-      return dequantize_q6_k;
+      return {read_q6_k, 16};
     case Encoding::kDense:
       break;
   }
@@ -266,13 +252,27 @@ void check_blocks(Encoding encoding, int64_t elements) {
 
 }  // namespace
 
+int block_group(Encoding encoding) { return reader_of(encoding).group; }
+
+Block read_block(Encoding encoding, const std::byte* bytes) {
+  Block block;
+  reader_of(encoding).read(reinterpret_cast<const uint8_t*>(bytes), &block);
+  return block;
+}
+
 void dequantize_row(Encoding encoding, const std::byte* blocks, int64_t elements, float* out) {
-  const Dequantize dequantize = dequantizer(encoding);
+  const Reader reader = reader_of(encoding);
   check_blocks(encoding, elements);
   const int64_t per_block = block_elements(encoding);
   const auto* bytes = reinterpret_cast<const uint8_t*>(blocks);
+  Block block;
   for (int64_t done = 0; done < elements; done += per_block) {
-    dequantize(bytes, out + done);
+    reader.read(bytes, &block);
+    for (int64_t i = 0; i < per_block; ++i) {
+      const int64_t group = i / reader.group;
+      out[done + i] =
+          block.scales[group] * static_cast<float>(block.codes[i]) - block.minima[group];
+    }
     bytes += block_bytes(encoding);
   }
 }

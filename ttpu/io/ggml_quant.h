@@ -9,8 +9,19 @@
 
 namespace ttpu::io {
 
-// `elements` values (whole blocks, else kInvalidArgument) from `blocks` to `out`. Every byte
-// pattern is a valid block.
+// What a block says: a number is scale * code - minimum, of its group.
+struct Block {
+  int8_t codes[256];
+  float scales[16];
+  float minima[16] = {};  // zeros where the encoding has none
+};
+
+// Codes that share a scale and a minimum: 16 or 32.
+int block_group(Encoding encoding);
+// kInvalidArgument for kDense. Every byte pattern is a valid block.
+Block read_block(Encoding encoding, const std::byte* bytes);
+
+// `elements` values (whole blocks, else kInvalidArgument) from `blocks` to `out`.
 void dequantize_row(Encoding encoding, const std::byte* blocks, int64_t elements, float* out);
 
 // The inverse, for Q8_0, Q4_0 and Q4_1; kUnimplemented for the others.

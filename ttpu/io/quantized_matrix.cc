@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "ttpu/base/error.h"
+#include "ttpu/io/ggml_quant.h"
 
 namespace ttpu::io {
 namespace {
@@ -153,6 +154,74 @@ QuantizedRows quantize_rows(const float* numbers, int64_t rows, int64_t columns,
                  result.values.data() + g * group);
   }
   return result;
+}
+
+Quantization groups_of(Encoding encoding) {
+  Quantization form;
+  form.group = block_group(encoding);
+  switch (encoding) {
+    case Encoding::kQ4_0:
+    case Encoding::kQ3_K:
+      form.dtype = DType::kS4;
+      break;
+    case Encoding::kQ4_1:
+    case Encoding::kQ2_K:
+    case Encoding::kQ4_K:
+      form.dtype = DType::kS4;
+      form.zero_points = true;
+      break;
+    case Encoding::kQ5_1:
+    case Encoding::kQ5_K:
+      form.zero_points = true;
+      break;
+    default:  // integers of up to eight bits
+      break;
+  }
+  return form;
+}
+
+namespace {
+
+// Codes from zero on become values of 4 bits from -8 on.
+void append_block(const Block& block, int64_t elements, const Quantization& form,
+                  QuantizedRows* rows) {
+  const bool lowered = form.zero_points && form.dtype == DType::kS4;
+  const int offset = lowered ? 8 : 0;
+  for (int64_t i = 0; i < elements; ++i) {
+    rows->values.push_back(static_cast<int8_t>(block.codes[i] - offset));
+  }
+  for (int64_t g = 0; g < elements / form.group; ++g) {
+    const float scale = block.scales[g];
+    if (!form.zero_points || scale != 0) {
+      rows->scales.push_back(scale);
+      if (form.zero_points) {
+        rows->zero_points.push_back(block.minima[g] / scale - static_cast<float>(offset));
+      }
+      continue;
+    }
+    // All numbers are the minimum's opposite, whatever the codes are.
+    std::fill(rows->values.end() - elements + g * form.group,
+              rows->values.end() - elements + (g + 1) * form.group, int8_t{0});
+    rows->scales.push_back(block.minima[g]);
+    rows->zero_points.push_back(1);
+  }
+}
+
+}  // namespace
+
+QuantizedRows rows_of_blocks(const Tensor& tensor, int64_t begin, int64_t end) {
+  const Quantization form = groups_of(tensor.encoding);
+  const int64_t elements = block_elements(tensor.encoding);
+  const int64_t columns = tensor.dims.back();
+  const int64_t blocks = (end - begin) * columns / elements;
+  std::vector<std::byte> bytes(static_cast<size_t>(blocks * block_bytes(tensor.encoding)));
+  copy_encoded_rows(tensor, begin, end, bytes.data());
+  QuantizedRows rows{end - begin, columns, columns / form.group, {}, {}, {}};
+  for (int64_t i = 0; i < blocks; ++i) {
+    append_block(read_block(tensor.encoding, bytes.data() + i * block_bytes(tensor.encoding)),
+                 elements, form, &rows);
+  }
+  return rows;
 }
 
 void QuantizedMatrix::copy_rows(int64_t begin, int64_t end, DType to, std::byte* out) const {

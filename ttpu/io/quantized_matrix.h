@@ -29,6 +29,12 @@ struct QuantizedRows {
 QuantizedRows quantize_rows(const float* numbers, int64_t rows, int64_t columns,
                             const Quantization& quantization);
 
+// The form of ggml's blocks with values and factors apart, for devices that have no kernel for
+// blocks: the same numbers but for the rounding of f32.
+Quantization groups_of(Encoding encoding);
+// Rows [begin, end) of a matrix in blocks, in that form. Throws as copy_encoded_rows.
+QuantizedRows rows_of_blocks(const Tensor& tensor, int64_t begin, int64_t end);
+
 // A weight that a checkpoint holds quantized, [out, in]; also readable as numbers.
 class QuantizedMatrix : public Composite {
  public:

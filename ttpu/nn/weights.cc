@@ -190,7 +190,9 @@ ir::Value Context::declare_part(size_t index, WeightDecl::Part part) {
   const auto found = by_name_.find(key_of(decl));
   if (found != by_name_.end()) return of_turn(found->second.value);
   const Quantization& quantization = *decl.quantization;
-  decl.dtype = part == WeightDecl::Part::kScales ? quantization.scales : DType::kBF16;
+  // Zero points are integers, but those of ggml's blocks, whose scales are f32.
+  const bool fine = part == WeightDecl::Part::kScales || quantization.scales == DType::kF32;
+  decl.dtype = fine ? quantization.scales : DType::kBF16;
   if (quantization.group == 0) {
     decl.dims.pop_back();
     decl.local.pop_back();
