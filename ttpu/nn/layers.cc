@@ -212,8 +212,11 @@ ir::Value mlp(Context& context, const MlpSpec& spec, ir::Value own) {
                         spec.bias, {"embed", "mlp"},  spec.transposed};
   if (!goes_round(context, down)) {
     ir::Value inner = mlp_inner(context, spec, all_tokens(context, own));
-    // The TPU compiler would join the products before and after it, and wait for both weights.
-    if (context.target().platform == kernels::Platform::kTpu) {
+    // The TPU compiler would join the products before and after it, and wait for both weights;
+    // not where rows are rounded in between.
+    const kernels::Platform platform = context.target().platform;
+    const bool rounds = kernels::rounds_rows(platform, inner, linear_weight(context, down));
+    if (platform == kernels::Platform::kTpu && !rounds) {
       inner = ir::optimization_barrier({inner})[0];
     }
     return linear_sum(context, down, inner);

@@ -4,10 +4,11 @@
 // The reference computes in f32 when x or a dense W is f32, else in bf16 (f16 weights are widened
 // to f32); blocked weights and those with scales of groups are expanded to the dtype of x. Scales
 // of rows are multiplied after the product; those of blocks, where x has no more rows than a block,
-// with x before it, so that the weight is read as it is stored. With `quantize_activations` x is
-// rounded to the weight's type, a scale for each row of x (its largest number becomes the type's
-// largest), and the product is i8 x i8 -> i32 or f8 x f8 -> f32. What the CPU kernels round:
-// linear/cpu/kernel.h; they take i8 weights with scales of rows and leave x as it is.
+// with x before it, so that the weight is read as it is stored. Where
+// rounds_rows() x is rounded to the weight's type, a scale for each row of x (its largest number
+// becomes the type's largest), and the product is i8 x i8 -> i32 or f8 x f8 -> f32. What the CPU
+// kernels round: linear/cpu/kernel.h; they take i8 weights with scales of rows and leave x as it
+// is.
 #pragma once
 
 #include <optional>
@@ -37,6 +38,10 @@ struct WeightOperand {
 };
 
 enum class Activation { kSilu, kGeluTanh, kGelu };
+
+// Whether a product with the weight rounds x: with `quantize_activations`, but on TPU not so few
+// rows that they wait for the weight.
+bool rounds_rows(Platform platform, ir::Value x, const WeightOperand& weight);
 
 // x [..., in] -> [..., out] of `result` (the dtype of x unless given; f32 or bf16). bias: [out].
 // Throws kInvalidArgument, with the shapes, where they do not fit.

@@ -117,7 +117,7 @@ Value weight_product(Platform platform, Value x, const WeightOperand& weight, in
   if (!has_row_scales(weight)) {
     return product(ir::convert(x, dtype), dense(weight, dtype), batching);
   }
-  if (!weight.quantize_activations) {
+  if (!rounds_rows(platform, x, weight)) {
     const Value y = product(ir::convert(x, dtype), ir::convert(weight.value, dtype), batching);
     return scaled_columns(y, weight.scales);
   }
@@ -127,3 +127,13 @@ Value weight_product(Platform platform, Value x, const WeightOperand& weight, in
 }
 
 }  // namespace ttpu::kernels::reference
+
+namespace ttpu::kernels {
+
+bool rounds_rows(Platform platform, ir::Value x, const WeightOperand& weight) {
+  constexpr int64_t kFewRows = 128;
+  const bool few = x.shape().num_elements() / x.dim(-1) <= kFewRows;
+  return weight.quantize_activations && !(few && platform == Platform::kTpu);
+}
+
+}  // namespace ttpu::kernels
