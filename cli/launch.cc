@@ -100,7 +100,7 @@ int run(LaunchFlags flags) {
   options.cluster = cluster_of(flags);
   const bool remote = !options.cluster.local && !options.cluster.self;
   if (!options.cluster.local || flags.port_given) {
-    options.ports = {flags.port, flags.port + 2};
+    options.ports = ttpu::parallel::JobPorts::from(flags.port);
   }
   options.preflight = !flags.no_preflight;
   options.variables = variables_of(flags, remote);

@@ -77,12 +77,7 @@ WeightOperand operand_of(TestProgram& program, const Numbers& w, DType dtype, Di
                          int64_t group, int64_t block) {
   const bool groups = group != kIn && block == 1;
   const std::vector<int8_t> values = groups ? by_columns(w.values, dims) : w.values;
-  Dims stored = dims;
-  if (groups) {
-    stored.back() = dims[dims.size() - 2];
-    stored[dims.size() - 2] = group;
-    stored.insert(stored.end() - 2, kIn / group);
-  }
+  const Dims stored = groups ? dims_by_groups(dims, kIn / group) : dims;
   WeightOperand operand;
   operand.value = dtype == DType::kS4 ? program.argument(packed(values), dtype, stored)
                                       : program.argument(values, dtype, stored);
@@ -154,53 +149,46 @@ struct Form {
 
 class LinearQuantized : public testing::TestWithParam<Form> {};
 
-TEST_P(LinearQuantized, IsTheProductOfTheNumbersThatItStandsFor) {
-  const auto [dtype, group, zero_points, activations, block, platform] = GetParam();
+// Of x [rows, in] as `dtype`; `bound`: of the sum of all products' magnitudes.
+void expect_product(const Form& form, int64_t rows, DType x_dtype, double bound) {
+  const auto [dtype, group, zero_points, activations, block, platform] = form;
   const Numbers w = make_weight(kOut, dtype, group, block, zero_points);
-  for (const int64_t rows : {1, 2, 9}) {  // of blocks: no more than they have, and more
-    const std::vector<float> x = make_rows(rows);
-    const std::vector<float> seen = activations ? rounded_rows(x, dtype) : x;
-    TestProgram program;
-    const ir::Value input = program.argument(x, DType::kF32, {rows, kIn});
-    WeightOperand operand = operand_of(program, w, dtype, {kOut, kIn}, group, block);
-    operand.quantize_activations = activations;
-    const auto y =
-        program.run({linear(Target{platform, false}, input, operand)})[0].to_vector<float>();
-    for (int64_t i = 0; i < rows * kOut; ++i) {
-      const float* own_x = seen.data() + i / kOut * kIn;
-      const float* own_w = w.dense.data() + i % kOut * kIn;
-      // f32 sums; of rounded rows a number may fall to its other neighbour, by how a quotient is
-      // rounded.
-      const double bound = (activations ? 2e-4 : 2e-6) * norm(own_x, own_w);
-      ASSERT_NEAR(y[static_cast<size_t>(i)], expected(own_x, own_w), bound) << "row " << i / kOut;
-    }
+  std::vector<float> x = make_rows(rows);
+  const std::vector<uint16_t> bits = as_bf16(x);
+  TestProgram program;
+  ir::Value input;
+  if (x_dtype == DType::kBF16) {
+    input = program.argument(bits, x_dtype, {rows, kIn});
+    for (size_t i = 0; i < x.size(); ++i) x[i] = f32_from_bf16(bits[i]);
+  } else {
+    input = program.argument(x, x_dtype, {rows, kIn});
   }
+  const std::vector<float> seen = activations ? rounded_rows(x, dtype) : x;
+  WeightOperand operand = operand_of(program, w, dtype, {kOut, kIn}, group, block);
+  operand.quantize_activations = activations;
+  const ir::Value product =
+      linear(Target{platform, false}, input, operand, std::nullopt, DType::kF32);
+  const auto y = program.run({product})[0].to_vector<float>();
+  for (int64_t i = 0; i < rows * kOut; ++i) {
+    const float* own_x = seen.data() + i / kOut * kIn;
+    const float* own_w = w.dense.data() + i % kOut * kIn;
+    ASSERT_NEAR(y[static_cast<size_t>(i)], expected(own_x, own_w), bound * norm(own_x, own_w))
+        << rows << " rows, row " << i / kOut;
+  }
+}
+
+TEST_P(LinearQuantized, IsTheProductOfTheNumbersThatItStandsFor) {
+  // f32 sums; of rounded rows a number may fall to its other neighbour, by how a quotient is
+  // rounded.
+  const double bound = GetParam().activations ? 2e-4 : 2e-6;
+  // Of blocks no more rows than they have, and more.
+  for (const int64_t rows : {1, 2, 9}) expect_product(GetParam(), rows, DType::kF32, bound);
 }
 
 // Weights become bf16 beside the product, whose sums are f32.
 TEST_P(LinearQuantized, IsThatProductInBfloat16Too) {
-  const auto [dtype, group, zero_points, activations, block, platform] = GetParam();
-  const Numbers w = make_weight(kOut, dtype, group, block, zero_points);
-  for (const int64_t rows : {1, 2, 9, 40}) {
-    std::vector<float> x = make_rows(rows);
-    const std::vector<uint16_t> bits = as_bf16(x);
-    for (size_t i = 0; i < x.size(); ++i) x[i] = f32_from_bf16(bits[i]);
-    const std::vector<float> seen = activations ? rounded_rows(x, dtype) : x;
-    TestProgram program;
-    const ir::Value input = program.argument(bits, DType::kBF16, {rows, kIn});
-    WeightOperand operand = operand_of(program, w, dtype, {kOut, kIn}, group, block);
-    operand.quantize_activations = activations;
-    const auto y =
-        program.run({linear(Target{platform, false}, input, operand, std::nullopt, DType::kF32)})[0]
-            .to_vector<float>();
-    for (int64_t i = 0; i < rows * kOut; ++i) {
-      const float* own_x = seen.data() + i / kOut * kIn;
-      const float* own_w = w.dense.data() + i % kOut * kIn;
-      ASSERT_NEAR(y[static_cast<size_t>(i)], expected(own_x, own_w),
-                  (activations ? 2e-2 : 2e-3) * norm(own_x, own_w))
-          << rows << " rows, row " << i / kOut;
-    }
-  }
+  const double bound = GetParam().activations ? 2e-2 : 2e-3;
+  for (const int64_t rows : {1, 2, 9, 40}) expect_product(GetParam(), rows, DType::kBF16, bound);
 }
 
 TEST_P(LinearQuantized, ExpertsTakeTheirOwnRows) {

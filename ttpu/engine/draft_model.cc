@@ -47,14 +47,12 @@ int64_t DraftModel::bytes(const std::filesystem::path& path, const DraftModelOpt
   }
   if (target.platform == kernels::Platform::kCpu) return bytes;
   const auto checkpoint = io::Checkpoint::open(path);
-  const WeightLoader loader(
-      *checkpoint,
-      {options.runner.dtype, options.runner.expand_weights, options.runner.quantization},
-      spec.name_prefixes);
+  const WeightOptions weights{options.runner.dtype, options.runner.expand_weights,
+                              options.runner.quantization};
   const RunnerOptions runner = runner_options(spec, options);
   const EngineProgram program = build_engine_program(
       spec, runner.shape, runner.buckets.front(), target, runner.dtype,
-      [&](const nn::WeightDecl& decl) { return loader.format_of(decl); }, runner.layout);
+      format_of_weights(*checkpoint, weights, spec.name_prefixes), runner.layout);
   return bytes + program.weight_bytes();
 }
 

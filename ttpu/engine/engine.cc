@@ -49,12 +49,10 @@ int64_t cache_memory(const std::filesystem::path& path, const nn::DecoderSpec& s
                      const kernels::Target& target, int64_t devices) {
   const int64_t bytes = cache_budget(options, client, devices, [&] {
     const auto checkpoint = io::Checkpoint::open(path);
-    const WeightLoader loader(
-        *checkpoint,
-        {options.dtype, options.expand_weights, options.quantization, target.cpu_kernels()},
-        spec.name_prefixes);
+    const WeightOptions weights{options.dtype, options.expand_weights, options.quantization,
+                                target.cpu_kernels()};
     return weight_bytes(spec, options, target,
-                        [&](const nn::WeightDecl& decl) { return loader.format_of(decl); });
+                        format_of_weights(*checkpoint, weights, spec.name_prefixes));
   });
   return options.control == nullptr ? bytes : smallest(*options.control, "cache", bytes);
 }

@@ -100,7 +100,9 @@ int64_t host_bytes(const nn::WeightDecl& decl) {
   return bit_width(shape.dtype) == 4 ? shape.num_elements() : shape.byte_size();
 }
 
-std::shared_ptr<std::byte> by_columns(const nn::WeightDecl& decl, const std::byte* values) {
+std::shared_ptr<std::byte> in_argument_order(const nn::WeightDecl& decl,
+                                             std::shared_ptr<std::byte> values) {
+  if (!nn::is_by_groups(decl)) return values;
   constexpr int64_t kTile = 64;
   const Shape shape = nn::argument_shape(decl);
   const int64_t in = shape.dims[shape.dims.size() - 3] * shape.dims[shape.dims.size() - 2];
@@ -115,7 +117,8 @@ std::shared_ptr<std::byte> by_columns(const nn::WeightDecl& decl, const std::byt
   };
   for (int64_t matrix = 0; matrix < shape.num_elements(); matrix += in * out) {
     for (int64_t r = 0; r < out; r += kTile) {
-      for (int64_t c = 0; c < in; c += kTile) tile(values + matrix, result.get() + matrix, r, c);
+      for (int64_t c = 0; c < in; c += kTile)
+        tile(values.get() + matrix, result.get() + matrix, r, c);
     }
   }
   return result;
@@ -137,16 +140,12 @@ void WeightLoader::fill_quantized(const nn::WeightDecl& decl, const io::Tensor& 
   const size_t rank = tensor.dims.size();
   const int64_t columns = decl.transposed ? tensor.dims.at(rank - 2) : tensor.dims.back();
   const int64_t rows = tensor.num_elements() / columns / decl.row_stride;
-  if (const io::QuantizedMatrix* matrix = io::quantized_of(tensor)) {
-    for (int64_t at = 0; at < rows; at += kRowsAtOnce) {
-      out = store_part(matrix->read(at, std::min(at + kRowsAtOnce, rows)), decl, at, out);
-    }
-    return;
-  }
-  if (takes_apart(decl, tensor)) {
+  if (stored_form(decl, tensor)) {
+    const io::QuantizedMatrix* matrix = io::quantized_of(tensor);
     for (int64_t at = 0; at < rows; at += kRowsAtOnce) {
       const int64_t end = std::min(at + kRowsAtOnce, rows);
-      out = store_part(io::rows_of_blocks(tensor, at, end), decl, at, out);
+      out = store_part(matrix ? matrix->read(at, end) : io::rows_of_blocks(tensor, at, end), decl,
+                       at, out);
     }
     return;
   }

@@ -161,28 +161,28 @@ void WeightLoader::check_nothing_left(const std::vector<nn::WeightDecl>& decls) 
        count, fmt::join(left, ", "), count > left.size() ? ", ..." : "");
 }
 
-bool WeightLoader::takes_apart(const nn::WeightDecl& decl, const io::Tensor& tensor) const {
-  return !options_.blocks && !wanted_ && decl.quantizable && tensor.encoding != Encoding::kDense &&
-         tensor.transform.keeps_blocks();
+std::optional<Quantization> WeightLoader::stored_form(const nn::WeightDecl& decl,
+                                                      const io::Tensor& tensor) const {
+  if (const io::QuantizedMatrix* matrix = io::quantized_of(tensor)) return matrix->quantization();
+  const bool apart = !options_.blocks && !wanted_ && decl.quantizable &&
+                     tensor.encoding != Encoding::kDense && tensor.transform.keeps_blocks();
+  return apart ? std::optional(io::groups_of(tensor.encoding)) : std::nullopt;
 }
 
 std::optional<Quantization> WeightLoader::quantization_of(const nn::WeightDecl& decl) const {
   std::optional<Quantization> stored;
   bool alike = true;
   for (const std::string& name : decl.names) {
-    const io::Tensor& tensor = find(name);
-    const io::QuantizedMatrix* matrix = io::quantized_of(tensor);
-    const bool parts = matrix == nullptr && takes_apart(decl, tensor);
-    if (matrix == nullptr && !parts) {
+    const std::optional<Quantization> own = stored_form(decl, find(name));
+    if (!own) {
       alike = false;
       continue;
     }
     require(!wanted_,
             "[weights] '{}' is quantized in the checkpoint already; leave out --quantization {}",
             name, options_.quantization);
-    const Quantization own = parts ? io::groups_of(tensor.encoding) : matrix->quantization();
     if (!stored) stored = own;
-    alike = alike && own == *stored;
+    alike = alike && own == stored;
   }
   if (options_.expand || !decl.is_matrix)
     return wanted_ && decl.quantizable ? wanted_ : std::nullopt;
@@ -263,7 +263,7 @@ pjrt::Buffer WeightLoader::load(const nn::WeightDecl& decl, const pjrt::Client& 
   }
   std::shared_ptr<std::byte> bytes = aligned_bytes(host_bytes(decl));
   fill(decl, bytes.get());
-  if (nn::is_by_groups(decl)) bytes = by_columns(decl, bytes.get());
+  bytes = in_argument_order(decl, std::move(bytes));
   return client
       .transfer_unpacked(bytes.get(), shape, client.devices().at(0), options_.semantics(), bytes)
       .buffer;

@@ -66,8 +66,10 @@ class WeightLoader {
   void check_dims(const nn::WeightDecl& decl, const io::Tensor& tensor) const;
   void fill(const nn::WeightDecl& decl, std::byte* out) const;
   bool is_as_stored(const nn::WeightDecl& decl, const io::Tensor& tensor) const;
-  // Blocks of a linear layer become values and factors apart, where no kernel takes blocks.
-  bool takes_apart(const nn::WeightDecl& decl, const io::Tensor& tensor) const;
+  // Of a tensor that is quantized in the checkpoint; of a linear layer in blocks, where no kernel
+  // takes blocks, the form with values and factors apart.
+  std::optional<Quantization> stored_form(const nn::WeightDecl& decl,
+                                          const io::Tensor& tensor) const;
   // How the weight is quantized here: in the checkpoint, or as the options wish.
   std::optional<Quantization> quantization_of(const nn::WeightDecl& decl) const;
   void fill_quantized(const nn::WeightDecl& decl, const io::Tensor& tensor, std::byte* out) const;

@@ -224,11 +224,10 @@ std::vector<pjrt::Buffer> WeightLoader::load_parts(
       if (const std::byte* at = parts.in_place(part)) {
         bytes = {keep_alive, at};
       } else {
-        std::shared_ptr<std::byte> read = aligned_bytes(host_bytes(decl));
+        const std::shared_ptr<std::byte> read = aligned_bytes(host_bytes(decl));
         if (!is_filled(part)) std::memset(read.get(), 0, static_cast<size_t>(host_bytes(decl)));
         parts.read(part, read.get());
-        if (nn::is_by_groups(decl)) read = by_columns(decl, read.get());
-        bytes = read;
+        bytes = in_argument_order(decl, read);
         copied = true;
       }
     }

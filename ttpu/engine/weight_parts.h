@@ -20,9 +20,10 @@ inline bool reordered(const nn::WeightDecl& decl) {
 // Of the weight's argument in the host's memory, where 4-bit numbers lie one to a byte.
 int64_t host_bytes(const nn::WeightDecl& decl);
 
-// The values of a weight of groups as its argument has them, from [.., out, in], both in the host's
-// memory.
-std::shared_ptr<std::byte> by_columns(const nn::WeightDecl& decl, const std::byte* values);
+// What was read as [.., out, in] as the argument has it, both in the host's memory: values of
+// groups lie by groups.
+std::shared_ptr<std::byte> in_argument_order(const nn::WeightDecl& decl,
+                                             std::shared_ptr<std::byte> values);
 
 // The blocks of ggml that hold the values of a quantized matrix of so many columns, with scales and
 // zero points as f16: kDense where there are none.

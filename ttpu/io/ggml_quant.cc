@@ -39,22 +39,6 @@ void read_nibbles(const uint8_t* bytes, Block* block) {
   }
 }
 
-void add_to_codes(int count, int number, Block* block) {
-  for (int i = 0; i < count; ++i) block->codes[i] = static_cast<int8_t>(block->codes[i] + number);
-}
-
-void read_q4_0(const uint8_t* bytes, Block* block) {
-  block->scales[0] = half_at(bytes);
-  read_nibbles(bytes + 2, block);
-  add_to_codes(kSmall, -8, block);
-}
-
-void read_q4_1(const uint8_t* bytes, Block* block) {
-  block->scales[0] = half_at(bytes);
-  block->minima[0] = -half_at(bytes + 2);
-  read_nibbles(bytes + 4, block);
-}
-
 void add_fifth_bits(const uint8_t* bytes, Block* block) {
   const uint32_t high = word_at(bytes);
   for (int i = 0; i < kSmall; ++i) {
@@ -62,18 +46,19 @@ void add_fifth_bits(const uint8_t* bytes, Block* block) {
   }
 }
 
-void read_q5_0(const uint8_t* bytes, Block* block) {
+// Q4_0 to Q5_1: d, what is added, fifth bits, and codes of four bits, which lie about zero where
+// nothing is added.
+template <bool kAdds, bool kFifth>
+void read_small(const uint8_t* bytes, Block* block) {
   block->scales[0] = half_at(bytes);
-  read_nibbles(bytes + 6, block);
-  add_fifth_bits(bytes + 2, block);
-  add_to_codes(kSmall, -16, block);
-}
-
-void read_q5_1(const uint8_t* bytes, Block* block) {
-  block->scales[0] = half_at(bytes);
-  block->minima[0] = -half_at(bytes + 2);
-  read_nibbles(bytes + 8, block);
-  add_fifth_bits(bytes + 4, block);
+  if (kAdds) block->minima[0] = -half_at(bytes + 2);
+  bytes += kAdds ? 4 : 2;
+  read_nibbles(bytes + (kFifth ? 4 : 0), block);
+  if (kFifth) add_fifth_bits(bytes, block);
+  constexpr int kMiddle = kFifth ? 16 : 8;
+  for (int i = 0; i < kSmall && !kAdds; ++i) {
+    block->codes[i] = static_cast<int8_t>(block->codes[i] - kMiddle);
+  }
 }
 
 void read_q8_0(const uint8_t* bytes, Block* block) {
@@ -168,13 +153,13 @@ struct Reader {
 Reader reader_of(Encoding encoding) {
   switch (encoding) {
     case Encoding::kQ4_0:
-      return {read_q4_0, 32};
+      return {read_small<false, false>, 32};
     case Encoding::kQ4_1:
-      return {read_q4_1, 32};
+      return {read_small<true, false>, 32};
     case Encoding::kQ5_0:
-      return {read_q5_0, 32};
+      return {read_small<false, true>, 32};
     case Encoding::kQ5_1:
-      return {read_q5_1, 32};
+      return {read_small<true, true>, 32};
     case Encoding::kQ8_0:
       return {read_q8_0, 32};
     case Encoding::kQ2_K:
@@ -268,10 +253,12 @@ void dequantize_row(Encoding encoding, const std::byte* blocks, int64_t elements
   Block block;
   for (int64_t done = 0; done < elements; done += per_block) {
     reader.read(bytes, &block);
-    for (int64_t i = 0; i < per_block; ++i) {
-      const int64_t group = i / reader.group;
-      out[done + i] =
-          block.scales[group] * static_cast<float>(block.codes[i]) - block.minima[group];
+    for (int64_t begin = 0; begin < per_block; begin += reader.group) {
+      const float scale = block.scales[begin / reader.group];
+      const float minimum = block.minima[begin / reader.group];
+      for (int64_t i = begin; i < begin + reader.group; ++i) {
+        out[done + i] = scale * static_cast<float>(block.codes[i]) - minimum;
+      }
     }
     bytes += block_bytes(encoding);
   }

@@ -182,28 +182,21 @@ Quantization groups_of(Encoding encoding) {
 
 namespace {
 
-// Codes from zero on become values of 4 bits from -8 on.
-void append_block(const Block& block, int64_t elements, const Quantization& form,
+// The block's values from `values` on. Codes from zero on become values of 4 bits from -8 on.
+void append_block(const Block& block, int64_t elements, const Quantization& form, int8_t* values,
                   QuantizedRows* rows) {
-  const bool lowered = form.zero_points && form.dtype == DType::kS4;
-  const int offset = lowered ? 8 : 0;
+  const int offset = form.zero_points && form.dtype == DType::kS4 ? 8 : 0;
   for (int64_t i = 0; i < elements; ++i) {
-    rows->values.push_back(static_cast<int8_t>(block.codes[i] - offset));
+    values[i] = static_cast<int8_t>(block.codes[i] - offset);
   }
   for (int64_t g = 0; g < elements / form.group; ++g) {
     const float scale = block.scales[g];
-    if (!form.zero_points || scale != 0) {
-      rows->scales.push_back(scale);
-      if (form.zero_points) {
-        rows->zero_points.push_back(block.minima[g] / scale - static_cast<float>(offset));
-      }
-      continue;
-    }
-    // All numbers are the minimum's opposite, whatever the codes are.
-    std::fill(rows->values.end() - elements + g * form.group,
-              rows->values.end() - elements + (g + 1) * form.group, int8_t{0});
-    rows->scales.push_back(block.minima[g]);
-    rows->zero_points.push_back(1);
+    const bool constant = form.zero_points && scale == 0;  // the minimum's opposite
+    if (constant) std::fill_n(values + g * form.group, form.group, int8_t{0});
+    rows->scales.push_back(constant ? block.minima[g] : scale);
+    if (!form.zero_points) continue;
+    const float zero = block.minima[g] / scale - static_cast<float>(offset);
+    rows->zero_points.push_back(constant ? 1 : zero);
   }
 }
 
@@ -217,9 +210,10 @@ QuantizedRows rows_of_blocks(const Tensor& tensor, int64_t begin, int64_t end) {
   std::vector<std::byte> bytes(static_cast<size_t>(blocks * block_bytes(tensor.encoding)));
   copy_encoded_rows(tensor, begin, end, bytes.data());
   QuantizedRows rows{end - begin, columns, columns / form.group, {}, {}, {}};
+  rows.values.resize(static_cast<size_t>(blocks * elements));
   for (int64_t i = 0; i < blocks; ++i) {
     append_block(read_block(tensor.encoding, bytes.data() + i * block_bytes(tensor.encoding)),
-                 elements, form, &rows);
+                 elements, form, rows.values.data() + i * elements, &rows);
   }
   return rows;
 }

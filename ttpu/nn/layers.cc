@@ -215,8 +215,8 @@ ir::Value mlp(Context& context, const MlpSpec& spec, ir::Value own) {
     // The TPU compiler would join the products before and after it, and wait for both weights;
     // not where rows are rounded in between.
     const kernels::Platform platform = context.target().platform;
-    const bool rounds = kernels::rounds_rows(platform, inner, linear_weight(context, down));
-    if (platform == kernels::Platform::kTpu && !rounds) {
+    if (platform == kernels::Platform::kTpu &&
+        !kernels::rounds_rows(platform, inner, linear_weight(context, down))) {
       inner = ir::optimization_barrier({inner})[0];
     }
     return linear_sum(context, down, inner);

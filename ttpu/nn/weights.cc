@@ -104,11 +104,7 @@ bool is_by_groups(const WeightDecl& decl) {
 Shape argument_shape(const WeightDecl& decl) {
   Dims dims = decl.local.empty() ? decl.dims : decl.local;
   if (is_by_groups(decl)) {
-    const int64_t out = dims[dims.size() - 2];
-    const int64_t group = decl.quantization->group;
-    dims[dims.size() - 2] = dims.back() / group;
-    dims.back() = group;
-    dims.push_back(out);
+    dims = kernels::dims_by_groups(dims, dims.back() / decl.quantization->group);
   }
   if (decl.encoding == Encoding::kDense) return {decl.dtype, dims};
   dims.back() = dims.back() / block_elements(decl.encoding) * block_bytes(decl.encoding);

@@ -62,10 +62,7 @@ void check_weight(const char* op, const WeightOperand& weight, size_t rank) {
   }
   check_scales(op, weight);
   if (has_group_scales(weight)) {
-    const int64_t groups = weight.scales.dim(-1);
-    stored.back() = stored[rank - 2];
-    stored[rank - 2] = weight.dims.back() / groups;
-    stored.insert(stored.end() - 2, groups);
+    stored = dims_by_groups(stored, weight.scales.dim(-1));
   }
   require(weight.value.dims() == stored, "[{}] {} weight of {} is stored as {}, expected {}", op,
           encoding_name(weight.encoding), dims_to_string(weight.dims),

@@ -39,6 +39,9 @@ struct WeightOperand {
 
 enum class Activation { kSilu, kGeluTanh, kGelu };
 
+// [.., out, in] to [.., groups, group, out], as a weight of groups is stored.
+Dims dims_by_groups(Dims dims, int64_t groups);
+
 // Whether a product with the weight rounds x: with `quantize_activations`, but on TPU not so few
 // rows that they wait for the weight.
 bool rounds_rows(Platform platform, ir::Value x, const WeightOperand& weight);

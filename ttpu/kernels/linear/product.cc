@@ -1,5 +1,7 @@
 #include "ttpu/kernels/linear/product.h"
 
+#include <numeric>
+
 #include "ttpu/ir/ir.h"
 #include "ttpu/kernels/linear/scales.h"
 
@@ -69,6 +71,15 @@ Value block_product(Value x, const WeightOperand& weight, int64_t batching) {
   return ir::reshape(ir::transpose(y, axes), result);
 }
 
+// The first dimensions of both are batching.
+ir::DotDimensionNumbers batched(int64_t batching) {
+  ir::DotDimensionNumbers dims;
+  dims.lhs_batching.resize(static_cast<size_t>(batching));
+  std::iota(dims.lhs_batching.begin(), dims.lhs_batching.end(), 0);
+  dims.rhs_batching = dims.lhs_batching;
+  return dims;
+}
+
 // Groups are a dimension that is summed over beside their columns: of one for both, the TPU
 // compiler makes the numbers apart from the product where there is no multiple of eight groups.
 Value group_product(Value x, const WeightOperand& weight, int64_t batching) {
@@ -77,11 +88,7 @@ Value group_product(Value x, const WeightOperand& weight, int64_t batching) {
   const int64_t at = numbers.rank() - 3;
   Dims rows(x.dims().begin(), x.dims().end() - 1);
   rows.insert(rows.end(), {numbers.dim(-3), numbers.dim(-2)});
-  ir::DotDimensionNumbers dims;
-  for (int64_t i = 0; i < batching; ++i) {
-    dims.lhs_batching.push_back(i);
-    dims.rhs_batching.push_back(i);
-  }
+  ir::DotDimensionNumbers dims = batched(batching);
   dims.lhs_contracting = {x.rank() - 1, x.rank()};
   dims.rhs_contracting = {at, at + 1};
   return ir::dot_general(ir::reshape(ir::convert(x, dtype), rows), numbers, dims, DType::kF32,
@@ -97,11 +104,7 @@ DType compute_dtype(Value x, const WeightOperand& weight) {
 }
 
 Value product(Value x, Value w, int64_t batching, DType floats) {
-  ir::DotDimensionNumbers dims;
-  for (int64_t i = 0; i < batching; ++i) {
-    dims.lhs_batching.push_back(i);
-    dims.rhs_batching.push_back(i);
-  }
+  ir::DotDimensionNumbers dims = batched(batching);
   dims.lhs_contracting = {x.rank() - 1};
   dims.rhs_contracting = {w.rank() - 1};
   const ir::Precision precision = ir::precision_for(x.dtype());
@@ -127,13 +130,3 @@ Value weight_product(Platform platform, Value x, const WeightOperand& weight, in
 }
 
 }  // namespace ttpu::kernels::reference
-
-namespace ttpu::kernels {
-
-bool rounds_rows(Platform platform, ir::Value x, const WeightOperand& weight) {
-  constexpr int64_t kFewRows = 128;
-  const bool few = x.shape().num_elements() / x.dim(-1) <= kFewRows;
-  return weight.quantize_activations && !(few && platform == Platform::kTpu);
-}
-
-}  // namespace ttpu::kernels

@@ -11,6 +11,9 @@ namespace ttpu::parallel {
 struct JobPorts {
   int coordinator = 0;    // of the control plane, on the first host
   int first_process = 0;  // of libtpu: that of a host's n-th process is n more
+
+  // From `first` on; the second is that of the launchers' own control plane (rank.h).
+  static JobPorts from(int first) { return {first, first + 2}; }
 };
 
 struct JobSettings {

@@ -139,11 +139,10 @@ class Launcher {
     return code_;
   }
 
-  // Those of the options, or others at each start, laid out as `--port` does.
+  // Those of the options, or others at each start.
   JobPorts ports() const {
     if (options_.ports.coordinator != 0) return options_.ports;
-    const int first = free_ports(2 + cluster_.hosts.front().processes);
-    return {first, first + 2};
+    return JobPorts::from(free_ports(2 + cluster_.hosts.front().processes));
   }
 
   void call_agents() {
