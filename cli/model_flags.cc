@@ -87,9 +87,11 @@ void add_load_flags(CLI::App& command, LoadFlags* flags) {
       ->check(CLI::IsMember({"auto", "bf16", "f32"}))
       ->capture_default_str();
   command
-      .add_option("--weights", flags->weights,
-                  "auto keeps GGUF's blocks as they are (bf16 once with --dtype f32); bf16 expands "
-                  "them when they are loaded")
+      .add_option(
+          "--weights", flags->weights,
+          "auto keeps GGUF's blocks: as they are for CPU kernels, elsewhere the same numbers "
+          "with scales of groups (bf16 once with --dtype f32); bf16 expands them when they "
+          "are loaded")
       ->check(CLI::IsMember({"auto", "bf16"}))
       ->capture_default_str();
   add_quantization_flag(command, &flags->engine.quantization);
