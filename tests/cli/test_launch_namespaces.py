@@ -75,7 +75,8 @@ def test_a_host_that_is_cut_off_is_named_and_ends_what_it_runs(command, network,
     try:
         assert daemon.stdout.readline() == "up\n"
         job = Job("ip", "netns", "exec", a, command, "launch", "--hosts", "a=10.213.7.1,b=10.213.7.2", "--rsh", str(shell),
-                  "--peer-timeout", "2", "--grace-period", "1", "--env", f"TTPU_TEST_MARK={mark}", "--", "sh", "-c", STUBBORN,
+                  "--lockfile", str(tmp_path / "libtpu_lockfile"), "--peer-timeout", "2", "--grace-period", "1",
+                  "--env", f"TTPU_TEST_MARK={mark}", "--", "sh", "-c", STUBBORN,
                   mark=mark, before=())
         for _ in range(2):
             job.wait_for("ready")
