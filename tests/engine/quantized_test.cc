@@ -122,6 +122,22 @@ TEST(QuantizedEngine, TwoDevicesSayWhatOneSays) {
   expect_equal(kFixtures / "quantized" / "int4_zero_points", "", false);
 }
 
+// Rows that are rounded before they travel are those that are rounded after it.
+TEST(QuantizedEngine, RoundedRowsTravel) {
+  for (const char* model : {"phi3", "llama", "gpt2"}) {
+    const auto said = [&](const char* strategy) {
+      EngineOptions options = options_of("int8", {2, 1, false, strategy});
+      options.custom_calls = false;
+      Engine engine(kModels / model, options);
+      return answers(engine);
+    };
+    const auto expected = said("tensor");
+    for (const char* strategy : {"sequence", "ulysses"}) {
+      EXPECT_EQ(said(strategy), expected) << model << " " << strategy;
+    }
+  }
+}
+
 // All columns stay together, so that the groups that are made are those of one device.
 TEST(QuantizedEngine, TwoDevicesHaveExpertsOfGroups) {
   EngineOptions options = options_of("int4");

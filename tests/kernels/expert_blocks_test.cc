@@ -36,7 +36,7 @@ TEST(ExpertBlocks, TheGradientIsThatOfEachRowsOwnExpert) {
   weight.dims = weight.value.dims();
   const ir::Value of_ct = program.argument(ct, DType::kF32, {kRows, kOut});
   const ir::Value y =
-      reference::experts_by_blocks(Platform::kCpu, of_x, of_ids, weight, DType::kF32);
+      reference::experts_by_blocks({Platform::kCpu, false}, of_x, of_ids, weight, DType::kF32);
   const ir::Function* callee = program.main().module().find_function(
       y.producer()->attributes.get<ir::Symbol>("callee").name);
   ASSERT_NE(callee, nullptr);

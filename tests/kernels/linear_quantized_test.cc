@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/kernels/program_testing.h"
+#include "ttpu/base/error.h"
 #include "ttpu/kernels/linear/linear.h"
 
 namespace ttpu::kernels {
@@ -237,26 +238,70 @@ INSTANTIATE_TEST_SUITE_P(
           form.activations ? "_activations" : "", form.platform == Platform::kTpu ? "_tpu" : "");
     });
 
-// The instruction that the units of low precision have; not for rows that wait for the weight.
-TEST(LinearQuantizedProgram, ProductsOfRoundedActivationsAreOfSmallNumbers) {
-  for (const auto& [dtype, product] :
-       {std::pair(DType::kS8, "xi8>, tensor<24x256xi8>) -> tensor<129x24xi32>"),
-        std::pair(DType::kF8E4M3FN,
-                  "xf8E4M3FN>, tensor<24x256xf8E4M3FN>) -> tensor<129x24xf32>")}) {
-    for (const int64_t rows : {128, 129}) {
-      ir::Module module;
-      ir::Function& main = module.add_function();
-      WeightOperand operand;
-      operand.value = main.add_argument(Shape(dtype, {kOut, kIn}));
-      operand.scales = main.add_argument(Shape(DType::kF32, {kOut}));
-      operand.dims = {kOut, kIn};
-      operand.quantize_activations = true;
-      const ir::Value x = main.add_argument(Shape(DType::kBF16, {rows, kIn}));
-      main.set_results({linear({Platform::kTpu, false}, x, operand)});
-      EXPECT_EQ(module.to_string().find(product) != std::string::npos, rows == 129)
-          << module.to_string();
-    }
-  }
+// A product of [rows, in] for a TPU with weights [out, in] on so many devices.
+struct Rounding {
+  DType dtype;
+  int64_t matrix_unit, rows, out, devices;
+  bool pays;
+};
+
+class LinearQuantizedRounding : public testing::TestWithParam<Rounding> {};
+
+// Then it is the instruction that the units of low precision have.
+TEST_P(LinearQuantizedRounding, IsWhereItPays) {
+  const auto [dtype, matrix_unit, rows, out, devices, pays] = GetParam();
+  ir::Module module;
+  ir::Function& main = module.add_function();
+  WeightOperand operand;
+  operand.value = main.add_argument(Shape(dtype, {out, kIn}));
+  operand.scales = main.add_argument(Shape(DType::kF32, {out}));
+  operand.dims = {out, kIn};
+  operand.quantize_activations = true;
+  const Target target{Platform::kTpu, false, nullptr, matrix_unit};
+  const ir::Value x = main.add_argument(Shape(DType::kBF16, {rows, kIn}));
+  const Rows given = rows_for(target, x, {operand}, devices);
+  EXPECT_EQ(given.parts().size(), pays ? 2U : 1U);
+  const ir::Value y = linear(target, given, operand);
+  EXPECT_EQ(y.shape(), Shape(DType::kBF16, {rows, out}));
+  main.set_results({y});
+  const std::string product =
+      fmt::format("tensor<{0}x256x{2}>, tensor<{1}x256x{2}>) -> tensor<{0}x{1}x{3}>", rows, out,
+                  dtype_name(dtype), dtype == DType::kS8 ? "i32" : "f32");
+  EXPECT_EQ(module.to_string().find(product) != std::string::npos, pays) << module.to_string();
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, LinearQuantizedRounding,
+    testing::Values(Rounding{DType::kS8, 128, 129, 4096, 1, true},
+                    Rounding{DType::kS8, 128, 128, 4096, 1, false},  // they wait for the weight
+                    Rounding{DType::kS8, 128, 129, 4032, 1, false},
+                    Rounding{DType::kS8, 128, 129, 1024, 4, true},
+                    Rounding{DType::kS8, 256, 129, 4096, 1, false},
+                    Rounding{DType::kS8, 256, 129, 8192, 1, true},
+                    Rounding{DType::kF8E4M3FN, 256, 129, 8192, 1, true},
+                    Rounding{DType::kF8E4M3FN, 128, 129, 8192, 1, false}),  // no such units
+    [](const auto& test) {
+      const Rounding& of = test.param;
+      return fmt::format("{}_unit{}_{}rows_{}columns_{}devices", dtype_name(of.dtype),
+                         of.matrix_unit, of.rows, of.out, of.devices);
+    });
+
+TEST(LinearQuantizedProgram, RowsRoundedForAnotherFormAreRefused) {
+  ir::Module module;
+  ir::Function& main = module.add_function();
+  const auto argument = [&](DType dtype, const Dims& dims) {
+    return main.add_argument(Shape(dtype, dims));
+  };
+  WeightOperand small{argument(DType::kS8, {kOut, kIn}), Encoding::kDense, {kOut, kIn}};
+  small.scales = argument(DType::kF32, {kOut});
+  small.quantize_activations = true;
+  const Rows rows = rows_for({}, argument(DType::kF32, {2, kIn}), {small});
+  EXPECT_EQ(rows.values.dtype(), DType::kS8);
+  const WeightOperand dense{argument(DType::kBF16, {kOut, kIn}), Encoding::kDense, {kOut, kIn}};
+  EXPECT_THROW(linear({}, rows, dense), Error);
+  EXPECT_THROW(Rows({rows.values, argument(DType::kF32, {3})}, DType::kF32), Error);
+  // What one of the weights does not take stays as it is.
+  EXPECT_EQ(rows_for({}, argument(DType::kF32, {2, kIn}), {small, dense}).parts().size(), 1U);
 }
 
 // Few rows are scaled themselves, and the values go into the product as they are; many meet

@@ -29,21 +29,24 @@ std::vector<Part> parts_of(Context& context, const Heads& heads, std::vector<Lin
 ir::Values products(Context& context, const Heads& heads, const std::vector<LinearSpec>& specs,
                     ir::Value x) {
   const std::vector<Part> parts = parts_of(context, heads, specs);
-  const auto product = [&](ir::Value rows, int64_t places) {
+  const auto product = [&](const kernels::Rows& rows, int64_t places) {
     const Part& part = parts[static_cast<size_t>(places)];
     return ir::Values(kernels::linear_group(context.target(), rows, part.weights, part.biases));
   };
   if (heads.projected.whole() || !context.ring()) {
-    return of_all_tokens(context, x, [&](ir::Value rows) { return product(rows, 0); });
+    return of_all_tokens(context, x, parts[0].weights,
+                         [&](const kernels::Rows& rows) { return product(rows, 0); });
   }
+  const kernels::Rows rows =
+      kernels::rows_for(context.target(), x, parts[0].weights, heads.projected.parts);
   const parallel::Ring& ring = *context.ring();
   const std::vector<ir::Values> received =
-      ring.trade([&](int64_t places) { return product(x, places); });
+      ring.trade([&](int64_t places) { return product(rows, places); });
   ir::Values out;
   for (size_t i = 0; i < specs.size(); ++i) {
-    ir::Values rows;
-    for (const ir::Values& values : received) rows.push_back(values[i]);
-    out.push_back(ring.in_order(rows));
+    ir::Values of_devices;
+    for (const ir::Values& values : received) of_devices.push_back(values[i]);
+    out.push_back(ring.in_order(of_devices));
   }
   return out;
 }
@@ -128,13 +131,16 @@ ir::Value project_output(Context& context, const AttentionSpec& spec, const Head
   const std::vector<Part> parts = parts_of(context, heads, {product});
   if (!context.ring()) return linear_sum(context, output, attended);
   const parallel::Ring& ring = *context.ring();
-  const std::vector<ir::Values> received =
-      ring.trade([&](int64_t places) { return ir::Values{ring.rows_of(attended, places)}; });
+  const std::vector<ir::Values> received = ring.trade([&](int64_t places) {
+    const ir::Value rows = ring.rows_of(attended, places);
+    return kernels::rows_for(context.target(), rows, parts[0].weights).parts();
+  });
   // What comes from the device k places before are its heads.
   ir::Value sum;
   for (size_t k = 0; k < received.size(); ++k) {
     const Part& part = parts[(parts.size() - k) % parts.size()];
-    const ir::Value own = kernels::linear(context.target(), received[k][0], part.weights[0]);
+    const kernels::Rows rows(received[k], attended.dtype());
+    const ir::Value own = kernels::linear(context.target(), rows, part.weights[0]);
     sum = sum ? sum + own : own;
   }
   return with_bias(context, output, sum);

@@ -35,7 +35,7 @@ std::optional<ir::Value> linear_bias(Context& context, const LinearSpec& spec) {
   return context.tensor(std::move(decl));
 }
 
-ir::Value linear(Context& context, const LinearSpec& spec, ir::Value x,
+ir::Value linear(Context& context, const LinearSpec& spec, const kernels::Rows& x,
                  std::optional<DType> result) {
   return kernels::linear(context.target(), x, linear_weight(context, spec),
                          linear_bias(context, spec), result);
@@ -61,14 +61,20 @@ ir::Value with_bias(Context& context, const LinearSpec& spec, ir::Value sum) {
   return bias ? sum + ir::convert(*bias, sum.dtype()) : sum;
 }
 
-ir::Value linear_sum(Context& context, const LinearSpec& spec, ir::Value x) {
+ir::Value linear_sum(Context& context, const LinearSpec& spec, const kernels::Rows& x) {
   const parallel::Division division = columns_of(context, spec);
   if (division.whole()) return own_tokens(context, linear(context, spec, x));
-  const auto partial = [&](ir::Value rows) {
-    return kernels::linear(context.target(), rows, linear_weight(context, spec));
+  const kernels::WeightOperand weight = linear_weight(context, spec);
+  const auto partial = [&](const kernels::Rows& rows) {
+    return kernels::linear(context.target(), rows, weight);
   };
-  const ir::Value sum = goes_round(context, spec) ? context.ring()->sum_scatter(x, partial)
-                                                  : sum_tokens(context, partial(x), division);
+  if (!goes_round(context, spec)) {
+    return with_bias(context, spec, sum_tokens(context, partial(x), division));
+  }
+  const ir::Values parts = kernels::rows_for(context.target(), x, {weight}).parts();
+  const ir::Value sum = context.ring()->sum_scatter(parts, [&](const ir::Values& rows) {
+    return partial({rows, x.dtype});
+  });
   return with_bias(context, spec, sum);
 }
 
@@ -77,9 +83,16 @@ ir::Value all_tokens(Context& context, ir::Value x) {
 }
 
 ir::Values of_all_tokens(Context& context, ir::Value own,
-                         const parallel::Ring::Products& products) {
-  if (context.ring()) return context.ring()->gather(own, products);
-  return products(all_tokens(context, own));
+                         const std::vector<kernels::WeightOperand>& weights,
+                         const RowProducts& products) {
+  const auto form = [&](ir::Value rows) {
+    return kernels::rows_for(context.target(), rows, weights, context.tokens().parts).parts();
+  };
+  const auto of = [&](const ir::Values& rows) { return products({rows, own.dtype()}); };
+  if (context.ring()) return context.ring()->gather(own, form, of);
+  ir::Values all;
+  for (const ir::Value value : form(own)) all.push_back(all_tokens(context, value));
+  return of(all);
 }
 
 ir::Value own_tokens(Context& context, ir::Value x) {
@@ -183,26 +196,33 @@ kernels::Activation activation_from_config(const std::string& name) {
 
 namespace {
 
-// What comes before the last product.
-ir::Value mlp_inner(Context& context, const MlpSpec& spec, ir::Value x) {
+// What is multiplied with the input: gate, if there is one, and up.
+std::vector<LinearSpec> input_specs(const MlpSpec& spec) {
   LinearSpec up{spec.up,   spec.hidden,      spec.intermediate,
                 spec.bias, {"mlp", "embed"}, spec.transposed};
   if (spec.fused) {
     up.out = 2 * spec.intermediate;
     up.segments = {{spec.intermediate, "mlp"}, {spec.intermediate, "mlp"}};
-    const ir::Value both = linear(context, up, x);
-    const int64_t tokens = x.dim(0);
-    const int64_t own = both.dim(1) / 2;
-    const ir::Value gate = ir::slice(both, {0, 0}, {tokens, own});
-    const ir::Value value = ir::slice(both, {0, own}, {tokens, 2 * own});
-    return kernels::activate(spec.activation, gate) * value;
   }
-  if (spec.gate.empty()) return kernels::activate(spec.activation, linear(context, up, x));
+  if (spec.fused || spec.gate.empty()) return {up};
   LinearSpec gate = up;
   gate.name = spec.gate;
-  return kernels::gated_linear(context.target(), x, linear_weight(context, gate),
-                               linear_weight(context, up), spec.activation,
-                               linear_bias(context, gate), linear_bias(context, up));
+  return {gate, up};
+}
+
+// What comes before the last product.
+ir::Value mlp_inner(Context& context, const MlpSpec& spec, const std::vector<LinearSpec>& specs,
+                    const kernels::Rows& x) {
+  if (specs.size() == 2) {
+    return kernels::gated_linear(context.target(), x, linear_weight(context, specs[0]),
+                                 linear_weight(context, specs[1]), spec.activation,
+                                 linear_bias(context, specs[0]), linear_bias(context, specs[1]));
+  }
+  const ir::Value y = linear(context, specs[0], x);
+  if (!spec.fused) return kernels::activate(spec.activation, y);
+  const int64_t own = y.dim(1) / 2;
+  return kernels::activate(spec.activation, ir::slice_in_dim(y, 1, 0, own)) *
+         ir::slice_in_dim(y, 1, own, 2 * own);
 }
 
 }  // namespace
@@ -210,21 +230,29 @@ ir::Value mlp_inner(Context& context, const MlpSpec& spec, ir::Value x) {
 ir::Value mlp(Context& context, const MlpSpec& spec, ir::Value own) {
   const LinearSpec down{spec.down, spec.intermediate, spec.hidden,
                         spec.bias, {"embed", "mlp"},  spec.transposed};
+  const std::vector<LinearSpec> specs = input_specs(spec);
+  std::vector<kernels::WeightOperand> weights;
+  for (const LinearSpec& input : specs) weights.push_back(linear_weight(context, input));
+  const kernels::Target& target = context.target();
   if (!goes_round(context, down)) {
-    ir::Value inner = mlp_inner(context, spec, all_tokens(context, own));
+    const ir::Value made = of_all_tokens(context, own, weights, [&](const kernels::Rows& rows) {
+      return ir::Values{mlp_inner(context, spec, specs, rows)};
+    })[0];
+    kernels::Rows inner = kernels::rows_for(target, made, {linear_weight(context, down)});
     // The TPU compiler would join the products before and after it, and wait for both weights;
     // not where rows are rounded in between.
-    const kernels::Platform platform = context.target().platform;
-    if (platform == kernels::Platform::kTpu &&
-        !kernels::rounds_rows(platform, inner, linear_weight(context, down))) {
-      inner = ir::optimization_barrier({inner})[0];
+    if (target.platform == kernels::Platform::kTpu && !inner.scales) {
+      inner = ir::optimization_barrier({made})[0];
     }
     return linear_sum(context, down, inner);
   }
-  const ir::Value sum = context.ring()->gather_sum_scatter(own, [&](ir::Value rows) {
+  const auto form = [&](ir::Value rows) {
+    return kernels::rows_for(target, rows, weights, context.tokens().parts).parts();
+  };
+  const ir::Value sum = context.ring()->gather_sum_scatter(own, form, [&](const ir::Values& rows) {
     // Declared in this order in every program: they share the weights.
-    const ir::Value inner = mlp_inner(context, spec, rows);
-    return kernels::linear(context.target(), inner, linear_weight(context, down));
+    const ir::Value inner = mlp_inner(context, spec, specs, {rows, own.dtype()});
+    return kernels::linear(target, inner, linear_weight(context, down));
   });
   return with_bias(context, down, sum);
 }

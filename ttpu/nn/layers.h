@@ -2,8 +2,10 @@
 // them into a program. x is [tokens, features] throughout.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "ttpu/kernels/linear/linear.h"
 #include "ttpu/kernels/norm/norm.h"
@@ -27,18 +29,22 @@ struct LinearSpec {
 kernels::WeightOperand linear_weight(Context& context, const LinearSpec& spec);
 std::optional<ir::Value> linear_bias(Context& context, const LinearSpec& spec);
 // Where rows of the weight are divided, y is what the device has of them.
-ir::Value linear(Context& context, const LinearSpec& spec, ir::Value x,
+ir::Value linear(Context& context, const LinearSpec& spec, const kernels::Rows& x,
                  std::optional<DType> result = std::nullopt);
 // Where columns are divided, x is what the device has of its features; the devices' products are
 // added, and the sum is the device's part of the tokens.
-ir::Value linear_sum(Context& context, const LinearSpec& spec, ir::Value x);
+ir::Value linear_sum(Context& context, const LinearSpec& spec, const kernels::Rows& x);
 // The bias, if it has one, of a sum of devices' products.
 ir::Value with_bias(Context& context, const LinearSpec& spec, ir::Value sum);
 
 // Between attention and MLP a device may have a part of the tokens (Context::tokens). All of them:
 ir::Value all_tokens(Context& context, ir::Value x);
-// What `products` gives of each of all the tokens, given the device's part of them.
-ir::Values of_all_tokens(Context& context, ir::Value own, const parallel::Ring::Products& products);
+// What `products` with these weights gives of each of all the tokens, given the device's part of
+// them.
+using RowProducts = std::function<ir::Values(const kernels::Rows& rows)>;
+ir::Values of_all_tokens(Context& context, ir::Value own,
+                         const std::vector<kernels::WeightOperand>& weights,
+                         const RowProducts& products);
 // Those at `indices` (i32), on every device.
 ir::Value take_tokens(Context& context, ir::Value own, ir::Value indices);
 // Its part of what all devices have, and of what is the sum over a division's devices.

@@ -27,6 +27,15 @@ ir::Value taken(ir::Value x, ir::Value row, int64_t rows) {
   return ir::dynamic_slice(x, starts_at(row, x.rank()), dims);
 }
 
+// Rows of one form behind those of the other.
+ir::Values joined(const ir::Values& first, const ir::Values& second) {
+  ir::Values both;
+  for (size_t i = 0; i < first.size(); ++i) {
+    both.push_back(ir::concatenate({first[i], second[i]}, 0));
+  }
+  return both;
+}
+
 // [begin, end) of a part's rows that travel in this direction.
 std::pair<int64_t, int64_t> half(int64_t rows, int64_t direction) {
   return direction > 0 ? std::pair(int64_t{0}, rows / 2) : std::pair(rows / 2, rows);
@@ -75,10 +84,12 @@ ir::Value Ring::first_row(ir::Function& function, int64_t places, int64_t rows) 
   return part * static_cast<double>(rows);
 }
 
-ir::Values Ring::passing(ir::Value own_half, int64_t direction) const {
-  ir::Values halves = {own_half};
+std::vector<ir::Values> Ring::passing(const ir::Values& own_half, int64_t direction) const {
+  std::vector<ir::Values> halves = {own_half};
   while (static_cast<int64_t>(halves.size()) < division_.parts) {
-    halves.push_back(send(halves.back(), direction));
+    ir::Values next;
+    for (const ir::Value value : halves.back()) next.push_back(send(value, direction));
+    halves.push_back(std::move(next));
   }
   return halves;
 }
@@ -90,12 +101,12 @@ ir::Value Ring::sum(const Rows& rows, int64_t direction) const {
   return sum;
 }
 
-ir::Values Ring::gather(ir::Value own, const Products& products) const {
+ir::Values Ring::gather(ir::Value own, const Form& form, const Products& products) const {
   const int64_t rows = own.dim(0);
   ir::Values results;
   for (const int64_t direction : kDirections) {
     const auto [begin, end] = half(rows, direction);
-    const ir::Values halves = passing(ir::slice_in_dim(own, 0, begin, end), direction);
+    const auto halves = passing(form(ir::slice_in_dim(own, 0, begin, end)), direction);
     for (int64_t k = 0; k < division_.parts; ++k) {
       const ir::Values made = products(halves[static_cast<size_t>(k)]);
       if (results.empty()) {
@@ -114,33 +125,37 @@ ir::Values Ring::gather(ir::Value own, const Products& products) const {
   return results;
 }
 
-ir::Value Ring::sum_scatter(ir::Value x, const Product& product) const {
-  require(x.dim(0) % division_.parts == 0, "[parallel] {} rows do not divide by {}", x.dim(0),
+ir::Value Ring::sum_scatter(const ir::Values& x, const Product& product) const {
+  const ir::Value all = x.at(0);
+  require(all.dim(0) % division_.parts == 0, "[parallel] {} rows do not divide by {}", all.dim(0),
           division_.parts);
-  const int64_t rows = x.dim(0) / division_.parts;
+  const int64_t rows = all.dim(0) / division_.parts;
   ir::Values sums;
   for (const int64_t direction : kDirections) {
     const auto [begin, end] = half(rows, direction);
     const auto own = [&, begin = begin, end = end](int64_t places) {
-      const ir::Value row = first_row(x.function(), places * direction, rows);
-      return product(taken(x, row + static_cast<double>(begin), end - begin));
+      const ir::Value row = first_row(all.function(), places * direction, rows);
+      ir::Values part;
+      for (const ir::Value value : x) {
+        part.push_back(taken(value, row + static_cast<double>(begin), end - begin));
+      }
+      return product(part);
     };
     sums.push_back(sum(own, direction));
   }
   return ir::concatenate(sums, 0);
 }
 
-ir::Value Ring::gather_sum_scatter(ir::Value own, const Product& product) const {
+ir::Value Ring::gather_sum_scatter(ir::Value own, const Form& form, const Product& product) const {
   const auto [first, second] = halves(own);
-  const ir::Values forward = passing(first, 1);
-  const ir::Values backward = passing(second, -1);
+  const std::vector<ir::Values> forward = passing(form(first), 1);
+  const std::vector<ir::Values> backward = passing(form(second), -1);
   const bool together = first.dim(0) < options_.few_rows;
   std::vector<Halves> made(forward.size());
   for (int64_t k = division_.parts - 1; k >= 0; --k) {
     // The half of the device k places on is that of the device parts - k places back.
     const auto at = static_cast<size_t>(modulo(-k, division_.parts));
-    const auto joined = [&] { return ir::concatenate({forward[at], backward[at]}, 0); };
-    made[static_cast<size_t>(k)] = together ? halves(product(k == 0 ? own : joined()))
+    made[static_cast<size_t>(k)] = together ? halves(product(joined(forward[at], backward[at])))
                                             : Halves{product(forward[at]), product(backward[at])};
   }
   const auto one = [&](int64_t k) { return made[static_cast<size_t>(k)].first; };

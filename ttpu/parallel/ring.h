@@ -18,9 +18,11 @@ namespace ttpu::parallel {
 
 class Ring {
  public:
-  // What is computed of each row by itself.
-  using Product = std::function<ir::Value(ir::Value rows)>;
-  using Products = std::function<ir::Values(ir::Value rows)>;
+  // What travels in the place of rows: themselves, or values that say the same, row by row.
+  using Form = std::function<ir::Values(ir::Value rows)>;
+  // What is computed of each row by itself, given its form.
+  using Product = std::function<ir::Value(const ir::Values& rows)>;
+  using Products = std::function<ir::Values(const ir::Values& rows)>;
 
   struct Options {
     int64_t few_rows = 0;    // halves of fewer are multiplied together where sums follow
@@ -32,11 +34,11 @@ class Ring {
   using Halves = std::pair<ir::Value, ir::Value>;
   static Halves halves(ir::Value own);
   // products(the rows of all parts, in order), given the device's own rows.
-  ir::Values gather(ir::Value own, const Products& products) const;
+  ir::Values gather(ir::Value own, const Form& form, const Products& products) const;
   // Of the sum over devices of product(x), the device's own rows. x: the rows of all parts.
-  ir::Value sum_scatter(ir::Value x, const Product& product) const;
+  ir::Value sum_scatter(const ir::Values& x, const Product& product) const;
   // sum_scatter of the gathered rows, which never stand together.
-  ir::Value gather_sum_scatter(ir::Value own, const Product& product) const;
+  ir::Value gather_sum_scatter(ir::Value own, const Form& form, const Product& product) const;
   // From each device what it made for this one, the k-th from that k places before it. `made(k)`:
   // for the device k places after.
   using ForDevice = std::function<ir::Values(int64_t places)>;
@@ -51,7 +53,7 @@ class Ring {
 
   // The half parts that come by, from the device's own on: after k turns the half of the device
   // that is k places before it.
-  ir::Values passing(ir::Value own_half, int64_t direction) const;
+  std::vector<ir::Values> passing(const ir::Values& own_half, int64_t direction) const;
   // `rows(k)`: what the device adds for the one k places after it.
   ir::Value sum(const Rows& rows, int64_t direction) const;
   // What is to be written over: so many rows like those of `like`.

@@ -101,7 +101,7 @@ Value rows_of_block(Value sorted, Value first) {
                            {kExpertBlock, sorted.dim(1)});
 }
 
-Value multiply_blocks(Platform platform, Value x, Value ids, const WeightOperand& stacked,
+Value multiply_blocks(const Target& target, Value x, Value ids, const WeightOperand& stacked,
                       DType dtype) {
   const int64_t blocks = count_blocks(x, stacked.dims[0]);
   const Blocks layout = blocks_of(ids, stacked.dims[0], blocks);
@@ -109,7 +109,7 @@ Value multiply_blocks(Platform platform, Value x, Value ids, const WeightOperand
   const Shape all(dtype, {blocks * kExpertBlock, stacked.dims[1]});
   const auto turn = [&](Value block, const ir::Values& v) -> ir::Values {
     const Value first = block * static_cast<double>(kExpertBlock);
-    const Value y = weight_product(platform, rows_of_block(sorted, first),
+    const Value y = weight_product(target, rows_of_block(sorted, first),
                                    at_expert(stacked, ir::dynamic_index(layout.experts, block)));
     return {
         ir::dynamic_update_slice(v[0], ir::convert(y, dtype), {first, ir::scalar_like(first, 0)})};
@@ -165,15 +165,15 @@ WeightOperand dense_operand(Value weight) {
 }
 
 // (x, ids, weight) -> y
-const ir::Function& blocks_function(ir::Module& module, Platform platform, Value x, Value ids,
+const ir::Function& blocks_function(ir::Module& module, const Target& target, Value x, Value ids,
                                     Value weight, DType dtype) {
   const std::string name =
       fmt::format("expert_blocks_{}x{}_{}_{}x{}_{}_{}", x.dim(0), x.dim(1), dtype_name(x.dtype()),
                   weight.dim(0), weight.dim(1), dtype_name(weight.dtype()), dtype_name(dtype));
   if (const ir::Function* known = module.find_function(name)) return *known;
   ir::Function& function = module.add_function(name);
-  const auto forward = [platform, dtype](const ir::Values& v) -> ir::Values {
-    return {multiply_blocks(platform, v[0], v[1], dense_operand(v[2]), dtype)};
+  const auto forward = [target, dtype](const ir::Values& v) -> ir::Values {
+    return {multiply_blocks(target, v[0], v[1], dense_operand(v[2]), dtype)};
   };
   ir::Values arguments;
   for (const Value value : {x, ids, weight}) {
@@ -191,12 +191,12 @@ const ir::Function& blocks_function(ir::Module& module, Platform platform, Value
 
 }  // namespace
 
-Value experts_by_blocks(Platform platform, Value x, Value ids, const WeightOperand& stacked,
+Value experts_by_blocks(const Target& target, Value x, Value ids, const WeightOperand& stacked,
                         DType dtype) {
   const bool dense = stacked.encoding == Encoding::kDense && !stacked.scales;
-  if (!dense) return multiply_blocks(platform, x, ids, stacked, dtype);
+  if (!dense) return multiply_blocks(target, x, ids, stacked, dtype);
   ir::Module& module = x.function().module();
-  return ir::call(blocks_function(module, platform, x, ids, stacked.value, dtype),
+  return ir::call(blocks_function(module, target, x, ids, stacked.value, dtype),
                   {x, ids, stacked.value})[0];
 }
 

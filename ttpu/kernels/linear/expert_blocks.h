@@ -14,7 +14,7 @@ ir::Value one_hot(ir::Value ids, int64_t experts);
 
 // expert_linear without bias, of `dtype`; any numbers for an id that is not an expert's. Of a dense
 // weight it is the call of a function that knows its gradient, which has none for such rows.
-ir::Value experts_by_blocks(Platform platform, ir::Value x, ir::Value ids,
+ir::Value experts_by_blocks(const Target& target, ir::Value x, ir::Value ids,
                             const WeightOperand& stacked, DType dtype);
 
 }  // namespace ttpu::kernels::reference

@@ -7,6 +7,7 @@
 #include "ttpu/kernels/linear/cpu/handlers.h"
 #include "ttpu/kernels/linear/cpu/kernel.h"
 #include "ttpu/kernels/linear/reference.h"
+#include "ttpu/kernels/linear/rows.h"
 #include "ttpu/kernels/linear/scales.h"
 
 namespace ttpu::kernels {
@@ -69,9 +70,14 @@ void check_weight(const char* op, const WeightOperand& weight, size_t rank) {
           dims_to_string(weight.value.dims()), dims_to_string(stored));
 }
 
-void check_operands(const char* op, Value x, const WeightOperand& weight,
+void check_operands(const char* op, const Rows& rows, const WeightOperand& weight,
                     const std::optional<Value>& bias, size_t rank) {
   check_weight(op, weight, rank);
+  const Value x = rows.values;
+  require(!rows.scales || (x.dtype() == weight.value.dtype() && has_row_scales(weight)),
+          "[{}] activations are rounded to {} for a weight {} with {}", op, dtype_name(x.dtype()),
+          weight.value.shape().to_string(),
+          has_row_scales(weight) ? "scales of rows" : "no scales of rows");
   require(x.rank() >= 1 && x.dim(-1) == weight.dims.back(),
           "[{}] activations {} and weight {} differ in the last dimension", op,
           x.shape().to_string(), dims_to_string(weight.dims));
@@ -81,9 +87,9 @@ void check_operands(const char* op, Value x, const WeightOperand& weight,
           dims_to_string(expected));
 }
 
-bool has_kernel(const Target& target, Value x, const WeightOperand& weight,
-                const std::optional<Value>& bias) {
-  if (!target.cpu_kernels() || !is_activation(x.dtype())) return false;
+bool has_kernel(const Target& target, const Rows& x, const WeightOperand& weight,
+                const std::optional<Value>& bias = std::nullopt) {
+  if (!target.cpu_kernels() || x.scales || !is_activation(x.dtype)) return false;
   if (bias && !is_activation(bias->dtype())) return false;
   if (weight.encoding != Encoding::kDense) return true;
   const DType dtype = weight.value.dtype();
@@ -140,9 +146,12 @@ cpu::Activation cpu_activation(Activation activation) {
 
 // The TPU compiler computes a product with a single row number by number, several times slower than
 // memory gives the weight; with rows of zeros beside it, the matrix unit does it.
-Value with_more_rows(const Target& target, Value x, const std::function<Value(Value)>& product) {
+Value with_more_rows(const Target& target, const Rows& rows,
+                     const std::function<Value(const Rows&)>& product) {
   constexpr int64_t kRows = 8;
-  if (target.platform != Platform::kTpu || x.rank() != 2 || x.dim(0) != 1) return product(x);
+  const Value x = rows.values;
+  const bool one = x.rank() == 2 && x.dim(0) == 1;
+  if (target.platform != Platform::kTpu || !one || rows.scales) return product(rows);
   const Value padded = ir::pad(x, ir::scalar(x.function(), x.dtype(), 0), {0, 0}, {kRows - 1, 0});
   const Value y = product(padded);
   return ir::slice(y, {0, 0}, {1, y.dim(1)});
@@ -150,20 +159,28 @@ Value with_more_rows(const Target& target, Value x, const std::function<Value(Va
 
 }  // namespace
 
-Value linear(const Target& target, Value x, const WeightOperand& weight, std::optional<Value> bias,
-             std::optional<DType> result) {
-  check_operands("linear", x, weight, bias, 2);
-  const DType dtype = result.value_or(x.dtype());
-  if (!has_kernel(target, x, weight, bias) || !is_activation(dtype)) {
-    return with_more_rows(target, x, [&](Value rows) {
-      return reference::linear(target.platform, rows, weight, bias, dtype);
-    });
+Rows rows_for(const Target& target, const Rows& x, const std::vector<WeightOperand>& weights,
+              int64_t devices) {
+  for (const WeightOperand& weight : weights) {
+    if (has_kernel(target, x, weight)) return x;
   }
-  const Shape shape = result_shape(x, weight.dims[0], dtype);
-  return call(x, {&weight}, {bias}, {shape}, cpu::Activation::kNone)[0];
+  return reference::rounded_rows(target, x, weights, devices);
 }
 
-std::vector<Value> linear_group(const Target& target, Value x,
+Value linear(const Target& target, const Rows& x, const WeightOperand& weight,
+             std::optional<Value> bias, std::optional<DType> result) {
+  check_operands("linear", x, weight, bias, 2);
+  const DType dtype = result.value_or(x.dtype);
+  if (!has_kernel(target, x, weight, bias) || !is_activation(dtype)) {
+    return with_more_rows(target, x, [&](const Rows& rows) {
+      return reference::linear(target, rows, weight, bias, dtype);
+    });
+  }
+  const Shape shape = result_shape(x.values, weight.dims[0], dtype);
+  return call(x.values, {&weight}, {bias}, {shape}, cpu::Activation::kNone)[0];
+}
+
+std::vector<Value> linear_group(const Target& target, const Rows& x,
                                 const std::vector<WeightOperand>& weights,
                                 const std::vector<std::optional<Value>>& biases) {
   require(biases.empty() || biases.size() == weights.size(),
@@ -177,17 +194,18 @@ std::vector<Value> linear_group(const Target& target, Value x,
     check_operands("linear_group", x, weights[i], given[i], 2);
     kernel = kernel && has_kernel(target, x, weights[i], given[i]);
     list.push_back(&weights[i]);
-    shapes.push_back(result_shape(x, weights[i].dims[0], x.dtype()));
+    shapes.push_back(result_shape(x.values, weights[i].dims[0], x.dtype));
   }
-  if (kernel) return call(x, list, given, shapes, cpu::Activation::kNone);
+  if (kernel) return call(x.values, list, given, shapes, cpu::Activation::kNone);
+  const Rows rows = rows_for(target, x, weights);
   std::vector<Value> results;
   for (size_t i = 0; i < weights.size(); ++i) {
-    results.push_back(linear(target, x, weights[i], given[i]));
+    results.push_back(linear(target, rows, weights[i], given[i]));
   }
   return results;
 }
 
-Value gated_linear(const Target& target, Value x, const WeightOperand& gate,
+Value gated_linear(const Target& target, const Rows& x, const WeightOperand& gate,
                    const WeightOperand& up, Activation activation, std::optional<Value> gate_bias,
                    std::optional<Value> up_bias) {
   check_operands("gated_linear", x, gate, gate_bias, 2);
@@ -195,13 +213,12 @@ Value gated_linear(const Target& target, Value x, const WeightOperand& gate,
   require(gate.dims == up.dims, "[gated_linear] gate is {} and up {}; they must be equal",
           dims_to_string(gate.dims), dims_to_string(up.dims));
   if (!has_kernel(target, x, gate, gate_bias) || !has_kernel(target, x, up, up_bias)) {
-    return with_more_rows(target, x, [&](Value rows) {
-      return reference::gated_linear(target.platform, rows, gate, up, activation, gate_bias,
-                                     up_bias);
+    return with_more_rows(target, rows_for(target, x, {gate, up}), [&](const Rows& rows) {
+      return reference::gated_linear(target, rows, gate, up, activation, gate_bias, up_bias);
     });
   }
-  const Shape shape = result_shape(x, gate.dims[0], x.dtype());
-  return call(x, {&gate, &up}, {gate_bias, up_bias}, {shape}, cpu_activation(activation))[0];
+  const Shape shape = result_shape(x.values, gate.dims[0], x.dtype);
+  return call(x.values, {&gate, &up}, {gate_bias, up_bias}, {shape}, cpu_activation(activation))[0];
 }
 
 Value expert_linear(const Target& target, Value x, Value expert_ids, const WeightOperand& stacked,
@@ -212,7 +229,7 @@ Value expert_linear(const Target& target, Value x, Value expert_ids, const Weigh
           "of i32",
           x.shape().to_string(), expert_ids.shape().to_string());
   if (!has_kernel(target, x, stacked, bias)) {
-    return reference::expert_linear(target.platform, x, expert_ids, stacked, bias);
+    return reference::expert_linear(target, x, expert_ids, stacked, bias);
   }
   ir::Values operands = {x, expert_ids};
   const Dims products = {add_operands(stacked, bias, operands)};

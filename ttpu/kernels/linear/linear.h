@@ -4,11 +4,9 @@
 // The reference computes in f32 when x or a dense W is f32, else in bf16 (f16 weights are widened
 // to f32); blocked weights and those with scales of groups are expanded to the dtype of x. Scales
 // of rows are multiplied after the product; those of blocks, where x has no more rows than a block,
-// with x before it, so that the weight is read as it is stored. Where
-// rounds_rows() x is rounded to the weight's type, a scale for each row of x (its largest number
-// becomes the type's largest), and the product is i8 x i8 -> i32 or f8 x f8 -> f32. What the CPU
-// kernels round: linear/cpu/kernel.h; they take i8 weights with scales of rows and leave x as it
-// is.
+// with x before it, so that the weight is read as it is stored. With rounded Rows the product is
+// i8 x i8 -> i32 or f8 x f8 -> f32. What the CPU kernels round: linear/cpu/kernel.h; they take i8
+// weights with scales of rows and leave x as it is.
 #pragma once
 
 #include <optional>
@@ -42,24 +40,40 @@ enum class Activation { kSilu, kGeluTanh, kGelu };
 // [.., out, in] to [.., groups, group, out], as a weight of groups is stored.
 Dims dims_by_groups(Dims dims, int64_t groups);
 
-// Whether a product with the weight rounds x: with `quantize_activations`, but on TPU not so few
-// rows that they wait for the weight.
-bool rounds_rows(Platform platform, ir::Value x, const WeightOperand& weight);
+// Activations [..., in]: numbers, or values of a weight's type with a scale for each row, f32
+// [...], that brings its largest number to the type's largest.
+struct Rows {
+  Rows(ir::Value numbers) : values(numbers), dtype(numbers.dtype()) {}
+  // As parts() gives them of what were numbers of `dtype`.
+  Rows(const ir::Values& parts, DType dtype);
+  ir::Values parts() const;
+
+  ir::Value values;
+  ir::Value scales = {};
+  DType dtype;
+};
+
+// x as the products with these weights on so many devices take it. It is rounded where all weights
+// have `quantize_activations`; on TPU only where that costs less than it saves: not so few rows
+// that they wait for the weight, nor for few columns. linear() and the like do so themselves;
+// beforehand where x travels.
+Rows rows_for(const Target& target, const Rows& x, const std::vector<WeightOperand>& weights,
+              int64_t devices = 1);
 
 // x [..., in] -> [..., out] of `result` (the dtype of x unless given; f32 or bf16). bias: [out].
 // Throws kInvalidArgument, with the shapes, where they do not fit.
-ir::Value linear(const Target& target, ir::Value x, const WeightOperand& weight,
+ir::Value linear(const Target& target, const Rows& x, const WeightOperand& weight,
                  std::optional<ir::Value> bias = std::nullopt,
                  std::optional<DType> result = std::nullopt);
 
 // The products of one x with several weights (q, k and v), in one call. `biases`: empty, or one
 // entry a weight.
-std::vector<ir::Value> linear_group(const Target& target, ir::Value x,
+std::vector<ir::Value> linear_group(const Target& target, const Rows& x,
                                     const std::vector<WeightOperand>& weights,
                                     const std::vector<std::optional<ir::Value>>& biases = {});
 
 // activation(x gateᵀ + gate_bias) * (x upᵀ + up_bias), in one call.
-ir::Value gated_linear(const Target& target, ir::Value x, const WeightOperand& gate,
+ir::Value gated_linear(const Target& target, const Rows& x, const WeightOperand& gate,
                        const WeightOperand& up, Activation activation,
                        std::optional<ir::Value> gate_bias = std::nullopt,
                        std::optional<ir::Value> up_bias = std::nullopt);

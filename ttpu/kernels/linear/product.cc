@@ -3,31 +3,13 @@
 #include <numeric>
 
 #include "ttpu/ir/ir.h"
+#include "ttpu/kernels/linear/rows.h"
 #include "ttpu/kernels/linear/scales.h"
 
 namespace ttpu::kernels::reference {
 namespace {
 
 using ir::Value;
-
-struct Quantized {
-  Value values;
-  Value scales;  // f32, dims of x without the last
-};
-
-// Rows of x with their largest number at the largest value of `dtype`.
-Quantized quantize(Value x, DType dtype) {
-  const double largest = dtype == DType::kS8 ? 127 : 448;
-  const Value wide = ir::convert(x, DType::kF32);
-  const Value most = ir::reduce_max(ir::abs(wide), {-1}, true);
-  // Rows of zeros must not be divided by zero.
-  const Value scales =
-      ir::maximum(most * (1 / largest), ir::full(x.function(), most.shape(), 1e-30));
-  const Value limit = ir::full(x.function(), wide.shape(), largest);
-  const Value scaled = ir::clamp(-limit, wide / scales, limit);
-  const Value values = dtype == DType::kS8 ? ir::round_nearest_even(scaled) : scaled;
-  return {ir::convert(values, dtype), ir::squeeze(scales, scales.rank() - 1)};
-}
 
 // y [.., out] times scales, of its last dimensions.
 Value scaled_columns(Value y, Value scales) {
@@ -95,6 +77,11 @@ Value group_product(Value x, const WeightOperand& weight, int64_t batching) {
                          ir::precision_for(dtype));
 }
 
+Value rounded_product(const Rows& x, const WeightOperand& weight, int64_t batching) {
+  const Value y = ir::convert(product(x.values, weight.value, batching), DType::kF32);
+  return scaled_rows(scaled_columns(y, weight.scales), x.scales);
+}
+
 }  // namespace
 
 DType compute_dtype(Value x, const WeightOperand& weight) {
@@ -111,22 +98,21 @@ Value product(Value x, Value w, int64_t batching, DType floats) {
   return ir::dot_general(x, w, dims, is_float(x.dtype()) ? floats : DType::kS32, precision);
 }
 
-Value weight_product(Platform platform, Value x, const WeightOperand& weight, int64_t batching) {
+Value weight_product(const Target& target, const Rows& given, const WeightOperand& weight,
+                     int64_t batching) {
+  const Rows rows = rounded_rows(target, given, {weight});
+  if (rows.scales) return rounded_product(rows, weight, batching);
+  const Value x = rows.values;
   const DType dtype = compute_dtype(x, weight);
-  if (rows_in_block(weight) > 1 && platform == Platform::kTpu) {
+  if (rows_in_block(weight) > 1 && target.platform == Platform::kTpu) {
     return block_product(x, weight, batching);
   }
   if (has_group_scales(weight)) return group_product(x, weight, batching);
   if (!has_row_scales(weight)) {
     return product(ir::convert(x, dtype), dense(weight, dtype), batching);
   }
-  if (!rounds_rows(platform, x, weight)) {
-    const Value y = product(ir::convert(x, dtype), ir::convert(weight.value, dtype), batching);
-    return scaled_columns(y, weight.scales);
-  }
-  const Quantized rows = quantize(x, weight.value.dtype());
-  const Value y = product(rows.values, weight.value, batching);
-  return scaled_rows(scaled_columns(ir::convert(y, DType::kF32), weight.scales), rows.scales);
+  const Value y = product(ir::convert(x, dtype), ir::convert(weight.value, dtype), batching);
+  return scaled_columns(y, weight.scales);
 }
 
 }  // namespace ttpu::kernels::reference

@@ -13,7 +13,7 @@ DType compute_dtype(ir::Value x, const WeightOperand& weight);
 ir::Value product(ir::Value x, ir::Value w, int64_t batching = 0, DType floats = DType::kF32);
 
 // x with the weight, f32, in the form that is best for the weight's on the platform.
-ir::Value weight_product(Platform platform, ir::Value x, const WeightOperand& weight,
+ir::Value weight_product(const Target& target, const Rows& x, const WeightOperand& weight,
                          int64_t batching = 0);
 
 }  // namespace ttpu::kernels::reference

@@ -25,12 +25,6 @@ Dims dims_by_groups(Dims dims, int64_t groups) {
   return dims;
 }
 
-bool rounds_rows(Platform platform, Value x, const WeightOperand& weight) {
-  constexpr int64_t kFewRows = 128;
-  const bool few = x.shape().num_elements() / x.dim(-1) <= kFewRows;
-  return weight.quantize_activations && !(few && platform == Platform::kTpu);
-}
-
 int64_t rows_in_block(const WeightOperand& weight) {
   if (!weight.scales || has_row_scales(weight) || weight.dims.size() < 2) return 1;
   return weight.dims[weight.dims.size() - 2] / weight.scales.dim(-2);

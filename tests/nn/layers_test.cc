@@ -1,0 +1,51 @@
+// What a layer's program sends.
+#include "ttpu/nn/layers.h"
+
+#include <gtest/gtest.h>
+
+#include "ttpu/ir/module.h"
+
+namespace ttpu::nn {
+namespace {
+
+// Of an MLP on two devices of a TPU that divide 1,024 tokens.
+std::string mlp_program(int64_t matrix_unit, const Quantization& quantization) {
+  const parallel::Layout layout(parallel::Mesh({{parallel::kTensorAxis, 2}}),
+                                parallel::find_strategy("sequence"));
+  const auto form = [&](const WeightDecl&) {
+    return WeightFormat{quantization.dtype, Encoding::kDense, quantization};
+  };
+  ir::Module module;
+  ir::Function& main = module.add_function();
+  Context context(&main, {kernels::Platform::kTpu, false, nullptr, matrix_unit}, DType::kBF16, form,
+                  layout);
+  context.divide_tokens(1024);
+  const ir::Value own = main.add_argument(Shape(DType::kBF16, {512, 256}));
+  main.set_results({mlp(context, {"gate", "up", "down", 256, 4096}, own)});
+  return module.to_string();
+}
+
+// Halves of 256 rows: 2,048 columns of gate and of up on each of two devices pay for a unit of 256,
+// the 256 of down for none.
+TEST(Mlp, RowsTravelAsTheProductsTakeThem) {
+  const Quantization small{DType::kS8, 0, false, true};
+  const std::string rounded = mlp_program(256, small);
+  const auto sends = [](const std::string& text, const std::string& type) {
+    size_t count = 0;
+    const std::string call = ": (tensor<" + type + ">) -> tensor<" + type + ">";
+    for (size_t at = 0; (at = text.find("stablehlo.collective_permute", at)) != text.npos; ++at) {
+      const size_t end = text.find('\n', at);
+      count += text.substr(at, end - at).find(call) != std::string::npos ? 1 : 0;
+    }
+    return count;
+  };
+  EXPECT_EQ(sends(rounded, "256x256xi8"), 2U) << rounded;
+  EXPECT_EQ(sends(rounded, "256xf32"), 2U) << rounded;
+  EXPECT_EQ(sends(rounded, "256x256xbf16"), 2U) << "the sums";
+  const std::string wide = mlp_program(512, small);
+  EXPECT_EQ(sends(wide, "256x256xi8"), 0U);
+  EXPECT_EQ(sends(wide, "256x256xbf16"), 4U) << wide;
+}
+
+}  // namespace
+}  // namespace ttpu::nn
