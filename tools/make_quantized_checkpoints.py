@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Makes tests/fixtures/quantized: one tiny Llama in each form in which transformers stores quantized weights.
+"""Makes tests/fixtures/quantized: one tiny Llama in each form in which transformers stores quantized weights, and a GPT-OSS
+with experts in MXFP4.
 
     pip install torch transformers safetensors compressed-tensors==0.20.0
     make_quantized_checkpoints.py [--out tests/fixtures/quantized]
@@ -8,9 +9,9 @@ Each folder has config.json, model.safetensors and expected.safetensors:
 
     input_ids  [n]         int64    a random prompt
     logits     [n, vocab]  float32  of transformers, in float32, with the weights that the quantized ones stand for
-    q_proj     [out, in]   float32  what the first of them stands for
+    q_proj     [out, in]   float32  what the first of them stands for; not of MXFP4
 
-compressed-tensors' forms are made and read by that package, DeepSeek's fp8 is read by transformers; AWQ and GPTQ are packed
+compressed-tensors' forms are made and read by that package, DeepSeek's fp8 and MXFP4 are read by transformers; AWQ and GPTQ are packed
 and read here, from their definitions (AutoAWQ's WQLinear_GEMM, AutoGPTQ's QuantLinear).
 """
 
@@ -22,8 +23,9 @@ import torch
 from compressed_tensors.compressors import IntQuantizationCompressor, NaiveQuantizationCompressor, PackedQuantizationCompressor
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GptOssConfig, GptOssForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 GROUP = 32
 AWQ_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
@@ -181,12 +183,57 @@ def make_folder(folder: Path, make, quantization: dict) -> None:
     print(folder.name, sorted(part for part in stored if "q_proj" in part))
 
 
+def mxfp4(weight: torch.Tensor):
+    """Of [experts, in, out]: blocks [experts, out, in / 32, 16] and scales [experts, out, in / 32], and what they stand for."""
+    experts, columns, rows = weight.shape
+    parts = weight.transpose(1, 2).reshape(experts, rows, columns // GROUP, GROUP)
+    exponent = torch.floor(torch.log2(parts.abs().amax(-1))) - 2  # the largest value is 6
+    magnitudes = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    scaled = parts / torch.exp2(exponent).unsqueeze(-1)
+    codes = (scaled.abs().unsqueeze(-1) - magnitudes).abs().argmin(-1) + 8 * (scaled < 0)
+    blocks = (codes[..., 0::2] | codes[..., 1::2] << 4).to(torch.uint8)
+    scales = (exponent + 127).to(torch.uint8)
+    return blocks, scales, convert_moe_packed_tensors(blocks, scales, dtype=torch.float32)
+
+
+@torch.no_grad()
+def make_mxfp4(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(13)
+    config = GptOssConfig(vocab_size=96, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+                          num_key_value_heads=2, head_dim=16, num_local_experts=4, num_experts_per_tok=2, sliding_window=8,
+                          max_position_embeddings=64, initializer_range=0.2, pad_token_id=0, eos_token_id=2,
+                          rope_parameters={"rope_type": "default", "rope_theta": 100.0}, attn_implementation="eager")
+    model = GptOssForCausalLM(config).eval()
+    stored = {}
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(torch.bfloat16).float()
+        if not name.endswith(("gate_up_proj", "down_proj")):
+            stored[name] = parameter.data.to(torch.bfloat16)
+            continue
+        stored[f"{name}_blocks"], stored[f"{name}_scales"], dense = mxfp4(parameter.data)
+        parameter.copy_(dense)
+    save_file(stored, folder / "model.safetensors", {"format": "pt"})
+    text = json.loads(model.config.to_json_string(use_diff=False))
+    kept = ["attention_bias", "eos_token_id", "head_dim", "hidden_act", "hidden_size", "intermediate_size", "layer_types",
+            "max_position_embeddings", "model_type", "num_attention_heads", "num_experts_per_tok", "num_hidden_layers",
+            "num_key_value_heads", "num_local_experts", "rms_norm_eps", "rope_parameters", "sliding_window",
+            "tie_word_embeddings", "vocab_size"]
+    text = {key: text[key] for key in kept} | {"architectures": ["GptOssForCausalLM"], "dtype": "bfloat16"}
+    quantization = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "model.layers.*.mlp.router",
+                                                                       "model.embed_tokens", "lm_head"]}
+    (folder / "config.json").write_text(json.dumps(text | {"quantization_config": quantization}, indent=2) + "\n")
+    ids = torch.randint(0, 96, (12,), generator=torch.Generator().manual_seed(5))
+    save_file({"input_ids": ids, "logits": model(ids.unsqueeze(0)).logits[0].contiguous()}, folder / "expected.safetensors")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "tests/fixtures/quantized")
     arguments = parser.parse_args()
     for name, (make, quantization) in FORMS.items():
         make_folder(arguments.out / name, make, quantization)
+    make_mxfp4(arguments.out / "mxfp4")
 
 
 if __name__ == "__main__":

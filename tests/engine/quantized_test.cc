@@ -84,6 +84,8 @@ constexpr Stored kStored[] = {
     {"int8", kReference, 1e-3},       {"int8", kKernels, 1e-6},
     {"int8", kExpanded, 1e-9},        {"float8", kReference, 5e-2},
     {"fp8_blocks", kReference, 1e-9}, {"fp8_blocks", kExpanded, 1e-9},
+    {"mxfp4", kReference, 1e-9},      {"mxfp4", kKernels, 1e-5},
+    {"mxfp4", kExpanded, 1e-9},
 };
 
 std::string name_of(const testing::TestParamInfo<Stored>& test) {
@@ -118,8 +120,11 @@ TEST(QuantizedEngine, TwoDevicesSayWhatOneSays) {
   for (const char* model : {"int4", "fp8_blocks"}) {
     expect_equal(kFixtures / "quantized" / model, "");
   }
-  // Without kernels values of groups are no blocks of ggml's.
-  expect_equal(kFixtures / "quantized" / "int4_zero_points", "", false);
+  // Without kernels values of groups are no blocks of ggml's. A device's 48 columns of MXFP4's
+  // experts are groups of 16.
+  for (const char* model : {"int4_zero_points", "mxfp4"}) {
+    expect_equal(kFixtures / "quantized" / model, "", false);
+  }
 }
 
 // Rows that are rounded before they travel are those that are rounded after it.

@@ -7,6 +7,7 @@
 #include "ttpu/base/json.h"
 #include "ttpu/io/checkpoint.h"
 #include "ttpu/io/mxfp4.h"
+#include "ttpu/io/quantized_matrix.h"
 #include "ttpu/io/safetensors.h"
 
 namespace ttpu::io {
@@ -177,6 +178,27 @@ TEST(CompositeTest, PublishedBlocksAndScalesOfGptOssBecomeItsExperts) {
   for (size_t i = 0; i < values.size(); ++i) EXPECT_EQ(f32_from_bf16(rounded[i]), values[i]);
 }
 
+// Codes and scales of every second output, as gate and up are; the numbers are those of the whole.
+TEST(CompositeTest, OutputsOfGptOssAreReadAsTheyAreStored) {
+  const auto checkpoint =
+      Checkpoint::open(mxfp4_folder(bytes_of(2 * 6 * 2 * 16, 3), bytes_of(2 * 6 * 2, 4)));
+  const Tensor& weight = checkpoint->at("model.layers.0.mlp.experts.gate_up_proj");
+  const std::vector<float> values = values_of(weight);  // [2, 64, 6]
+  for (const int64_t offset : {0, 1}) {
+    const QuantizedOutputs outputs = quantized_outputs(weight, 2, offset);
+    ASSERT_NE(outputs.matrix, nullptr);
+    const Quantization form{DType::kF4E2M1FN, 32, false, false, DType::kBF16};
+    EXPECT_EQ(outputs.matrix->quantization(), form);
+    const QuantizedRows rows = outputs.matrix->read(0, 12).every(outputs.stride, outputs.offset);
+    EXPECT_EQ(rows.rows, 6);
+    const std::vector<float> numbers = rows.numbers(form.dtype);
+    for (size_t i = 0; i < numbers.size(); ++i) {
+      const size_t expert = i / 64 / 3, output = 2 * (i / 64 % 3) + static_cast<size_t>(offset);
+      EXPECT_EQ(numbers[i], values[(expert * 64 + i % 64) * 6 + output]);
+    }
+  }
+}
+
 TEST(CompositeTest, BlocksWithoutScalesThatFitAreRefused) {
   const fs::path folder = mxfp4_folder(bytes_of(2 * 6 * 2 * 16, 3), bytes_of(2 * 6 * 3, 4));
   EXPECT_NE(error_of([&] { Checkpoint::open(folder); }).find("do not fit"), std::string::npos);
@@ -203,6 +225,35 @@ TEST(CompositeTest, Mxfp4OfGgufEqualsTheGgufPackage) {
   std::memcpy(package.data(), expected.data(), expected.size());
   EXPECT_EQ(values, package);
   expect_ranges_agree(tensor);
+}
+
+// Of two stacks in ggml's blocks the outputs alternate.
+TEST(CompositeTest, StacksOfGgmlsMxfp4AreReadAsTheyAreStored) {
+  const std::string bytes = bytes_of(2 * 3 * 2 * 17 * 2, 9);
+  std::vector<Tensor> stacks(2);
+  for (size_t i = 0; i < 2; ++i) {
+    stacks[i].name = i == 0 ? "gate" : "up";
+    stacks[i].dims = {2, 3, 64};
+    stacks[i].dtype = DType::kBF16;
+    stacks[i].transform.mxfp4 = true;
+    stacks[i].bytes =
+        std::as_bytes(std::span(bytes)).subspan(i * bytes.size() / 2, bytes.size() / 2);
+  }
+  const Tensor joined = gpt_oss_experts("experts", stacks);
+  EXPECT_EQ(joined.dims, (Dims{2, 64, 6}));
+  for (const int64_t i : {0, 1}) {
+    const QuantizedOutputs outputs = quantized_outputs(joined, 2, i);
+    ASSERT_NE(outputs.matrix, nullptr);
+    EXPECT_EQ(outputs.stride, 1);
+    const std::vector<float> numbers =
+        outputs.matrix->read(0, 6).every(1, outputs.offset).numbers(DType::kF4E2M1FN);
+    const std::vector<float> expected = values_of(stacks[static_cast<size_t>(i)]);
+    ASSERT_EQ(numbers.size(), expected.size());
+    for (size_t n = 0; n < numbers.size(); ++n) {
+      EXPECT_TRUE(numbers[n] == expected[n] || (std::isnan(numbers[n]) && std::isnan(expected[n])));
+    }
+  }
+  EXPECT_EQ(quantized_outputs(stacks[0], 1, 0).matrix, nullptr);
 }
 
 }  // namespace

@@ -23,8 +23,9 @@ struct Numbers {
 };
 
 float value_of(int8_t byte, DType dtype) {
-  return dtype == DType::kF8E4M3FN ? f32_from_f8e4m3fn(static_cast<uint8_t>(byte))
-                                   : static_cast<float>(byte);
+  const auto bits = static_cast<uint8_t>(byte);
+  if (dtype == DType::kF8E4M3FN) return f32_from_f8e4m3fn(bits);
+  return dtype == DType::kF4E2M1FN ? f32_from_f4e2m1fn(bits) : static_cast<float>(byte);
 }
 
 // `block` rows share the scales of their groups.
@@ -40,6 +41,7 @@ Numbers make_weight(int64_t rows, DType dtype, int64_t group, int64_t block, boo
     const float x = real(rng);
     int8_t byte = static_cast<int8_t>(x * (dtype == DType::kS4 ? 7.9F : 127.0F));
     if (dtype == DType::kF8E4M3FN) byte = static_cast<int8_t>(f8e4m3fn_from_f32(x * 448));
+    if (dtype == DType::kF4E2M1FN) byte = static_cast<int8_t>(static_cast<int>(x * 7.9F) & 15);
     w.values.push_back(byte);
     const auto g = static_cast<size_t>(i / kIn / block * (kIn / group) + i % kIn / group);
     w.dense.push_back((value_of(byte, dtype) - (zero_points ? w.zero_points[g] : 0)) * w.scales[g]);
@@ -80,8 +82,8 @@ WeightOperand operand_of(TestProgram& program, const Numbers& w, DType dtype, Di
   const std::vector<int8_t> values = groups ? by_columns(w.values, dims) : w.values;
   const Dims stored = groups ? dims_by_groups(dims, kIn / group) : dims;
   WeightOperand operand;
-  operand.value = dtype == DType::kS4 ? program.argument(packed(values), dtype, stored)
-                                      : program.argument(values, dtype, stored);
+  operand.value = bit_width(dtype) == 4 ? program.argument(packed(values), dtype, stored)
+                                        : program.argument(values, dtype, stored);
   operand.dims = dims;
   if (group == kIn) {
     dims.pop_back();
@@ -225,14 +227,17 @@ INSTANTIATE_TEST_SUITE_P(
                     Form{DType::kF8E4M3FN, kIn, false, true},
                     Form{DType::kF8E4M3FN, kGroup, false, false},
                     Form{DType::kS4, kGroup, false, false}, Form{DType::kS4, kGroup, true, false},
-                    Form{DType::kS8, kGroup, true, false},
+                    Form{DType::kS8, kGroup, true, false}, Form{DType::kS4, 32, false, false},
+                    Form{DType::kS8, 16, true, false}, Form{DType::kF4E2M1FN, 32, false, false},
                     Form{DType::kF8E4M3FN, kGroup, false, false, kBlock},
                     Form{DType::kS8, kGroup, true, false, kBlock},
                     Form{DType::kF8E4M3FN, kGroup, false, false, kBlock, Platform::kTpu},
                     Form{DType::kS8, kGroup, true, false, kBlock, Platform::kTpu}),
     [](const auto& test) {
       const Form& form = test.param;
-      const char* shared = form.block > 1 ? "blocks" : form.group == kIn ? "rows" : "groups";
+      const std::string shared = form.block > 1      ? "blocks"
+                                 : form.group == kIn ? "rows"
+                                                     : fmt::format("groups_of_{}", form.group);
       return fmt::format(
           "{}_{}{}{}{}", dtype_name(form.dtype), shared, form.zero_points ? "_zero_points" : "",
           form.activations ? "_activations" : "", form.platform == Platform::kTpu ? "_tpu" : "");

@@ -55,11 +55,13 @@ TEST(WeightsOfBlocks, RowsOfMatricesThatAreStoredAsOneShareNoScales) {
 TEST(WeightsOfGroups, AreDividedByGroupsOrRows) {
   const parallel::Layout layout(parallel::Mesh({{parallel::kTensorAxis, 2}}),
                                 parallel::find_strategy("tensor"));
-  const auto groups = [](const WeightDecl&) {
-    const Quantization quantization{DType::kS4, 128, false, false, DType::kBF16};
+  int64_t group = 128;
+  const auto groups = [&](const WeightDecl&) {
+    const Quantization quantization{DType::kS4, group, false, false, DType::kBF16};
     return WeightFormat{DType::kS4, Encoding::kDense, quantization};
   };
-  const auto declared = [&](const Dims& dims, const Axes& axes) {
+  const auto declared = [&](const Dims& dims, const Axes& axes, int64_t wanted = 128) {
+    group = wanted;
     ir::Module module;
     Context context(&module.add_function(), {}, DType::kBF16, groups, layout);
     WeightDecl decl;
@@ -78,6 +80,14 @@ TEST(WeightsOfGroups, AreDividedByGroupsOrRows) {
             std::pair(Dims({2, 128, 256}), Dims({1, 1, 2})));
   EXPECT_EQ(declared({256, 512}, {"embed", "mlp"}),
             std::pair(Dims({2, 128, 256}), Dims({2, 1, 1})));
+  // Groups of 16 lie four by four, as far as a device's number of them allows, where its 192 rows
+  // are no tiles.
+  EXPECT_EQ(declared({192, 256}, {"embed", "mlp"}, 16),
+            std::pair(Dims({2, 64, 192}), Dims({2, 1, 1})));
+  EXPECT_EQ(declared({192, 288}, {"embed", "mlp"}, 16),
+            std::pair(Dims({3, 48, 192}), Dims({2, 1, 1})));
+  EXPECT_EQ(declared({256, 256}, {"embed", "mlp"}, 16),
+            std::pair(Dims({8, 16, 256}), Dims({2, 1, 1})));
   // Half of 384 columns is no multiple of 128.
   EXPECT_EQ(declared({256, 384}, {"embed", "mlp"}), std::pair(Dims({3, 64, 256}), Dims({2, 1, 1})));
   EXPECT_EQ(declared({3, 64, 256}, {"experts", "expert_mlp", "embed"}),

@@ -156,6 +156,32 @@ TEST_F(CompileCommandOnce, GroupsAreReadAsTheyAreStored) {
   EXPECT_LT(decode["schedule"]["cycle_seconds"].get<double>(), 5 * bytes / 819e9);
 }
 
+// GPT-OSS's experts take four bits and a scale of two bytes for each 32 numbers.
+TEST_F(CompileCommandOnce, ExpertsOfMxfp4AreReadAsTheyAreStored) {
+  const std::string path = testing::TempDir() + "/mxfp4.json";
+  Json config =
+      read_json(std::string(TTPU_SOURCE_DIR) + "/tests/fixtures/configs/gpt-oss-20b.json");
+  config["num_hidden_layers"] = 1;
+  config["layer_types"] = {"full_attention"};
+  config["num_local_experts"] = 4;
+  config["vocab_size"] = 1024;
+  const auto decode = [&] {
+    std::ofstream(path) << config;
+    const SubprocessResult result = compile(path, "v5e:1x1");
+    EXPECT_EQ(result.exit_code, 0) << result.errors;
+    return result.exit_code == 0 ? parse_json(result.output, "report")["decode"] : Json();
+  };
+  const Json small = decode();
+  config.erase("quantization_config");
+  const Json wide = decode();
+  ASSERT_TRUE(small.is_object() && wide.is_object());
+  constexpr int64_t kNumbers = int64_t{4} * 3 * 2880 * 2880;
+  EXPECT_EQ(wide["weight_bytes"].get<int64_t>() - small["weight_bytes"].get<int64_t>(),
+            2 * kNumbers - kNumbers / 2 - 2 * kNumbers / 32);
+  EXPECT_LT(small["schedule"]["hbm_bytes"].get<double>(),
+            wide["schedule"]["hbm_bytes"].get<double>() / 2);
+}
+
 // Two heads of keys on four devices: what is divided by heads, and not by rows, in the loop too.
 TEST_F(CompileCommandOnce, ScannedLayersAreDividedAsUnrolledOnes) {
   const auto weights_of = [](const char* layers) -> int64_t {

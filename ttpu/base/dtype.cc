@@ -17,14 +17,23 @@ struct DTypeInfo {
 };
 
 constexpr std::array kInfo = {
-    DTypeInfo{DType::kPred, "i1", 8},       DTypeInfo{DType::kS4, "i4", 4},
-    DTypeInfo{DType::kS8, "i8", 8},         DTypeInfo{DType::kS16, "i16", 16},
-    DTypeInfo{DType::kS32, "i32", 32},      DTypeInfo{DType::kS64, "i64", 64},
-    DTypeInfo{DType::kU4, "ui4", 4},        DTypeInfo{DType::kU8, "ui8", 8},
-    DTypeInfo{DType::kU16, "ui16", 16},     DTypeInfo{DType::kU32, "ui32", 32},
-    DTypeInfo{DType::kU64, "ui64", 64},     DTypeInfo{DType::kF8E4M3FN, "f8E4M3FN", 8},
-    DTypeInfo{DType::kF8E5M2, "f8E5M2", 8}, DTypeInfo{DType::kBF16, "bf16", 16},
-    DTypeInfo{DType::kF16, "f16", 16},      DTypeInfo{DType::kF32, "f32", 32},
+    DTypeInfo{DType::kPred, "i1", 8},
+    DTypeInfo{DType::kS4, "i4", 4},
+    DTypeInfo{DType::kS8, "i8", 8},
+    DTypeInfo{DType::kS16, "i16", 16},
+    DTypeInfo{DType::kS32, "i32", 32},
+    DTypeInfo{DType::kS64, "i64", 64},
+    DTypeInfo{DType::kU4, "ui4", 4},
+    DTypeInfo{DType::kU8, "ui8", 8},
+    DTypeInfo{DType::kU16, "ui16", 16},
+    DTypeInfo{DType::kU32, "ui32", 32},
+    DTypeInfo{DType::kU64, "ui64", 64},
+    DTypeInfo{DType::kF4E2M1FN, "f4E2M1FN", 4},
+    DTypeInfo{DType::kF8E4M3FN, "f8E4M3FN", 8},
+    DTypeInfo{DType::kF8E5M2, "f8E5M2", 8},
+    DTypeInfo{DType::kBF16, "bf16", 16},
+    DTypeInfo{DType::kF16, "f16", 16},
+    DTypeInfo{DType::kF32, "f32", 32},
     DTypeInfo{DType::kF64, "f64", 64},
 };
 
@@ -102,13 +111,18 @@ DType parse_dtype(std::string_view name) {
   fail(Code::kInvalidArgument, "[dtype] '{}' is not an element type; known are:{}", name, known);
 }
 
-bool is_float(DType dtype) { return dtype >= DType::kF8E4M3FN; }
+bool is_float(DType dtype) { return dtype >= DType::kF4E2M1FN; }
 bool is_signed_int(DType dtype) { return dtype >= DType::kS4 && dtype <= DType::kS64; }
 bool is_unsigned_int(DType dtype) { return dtype >= DType::kU4 && dtype <= DType::kU64; }
 bool is_integer(DType dtype) { return is_signed_int(dtype) || is_unsigned_int(dtype); }
 
 uint16_t f16_from_f32(float value) { return static_cast<uint16_t>(encode(kF16Format, value)); }
 float f32_from_f16(uint16_t bits) { return decode(kF16Format, bits); }
+float f32_from_f4e2m1fn(uint8_t bits) {
+  constexpr float kMagnitudes[] = {0.0F, 0.5F, 1.0F, 1.5F, 2.0F, 3.0F, 4.0F, 6.0F};
+  const float magnitude = kMagnitudes[bits & 7];
+  return (bits & 8) != 0 ? -magnitude : magnitude;
+}
 uint8_t f8e4m3fn_from_f32(float value) { return static_cast<uint8_t>(encode(kE4M3Format, value)); }
 float f32_from_f8e4m3fn(uint8_t bits) { return decode(kE4M3Format, bits); }
 uint8_t f8e5m2_from_f32(float value) { return static_cast<uint8_t>(encode(kE5M2Format, value)); }

@@ -19,6 +19,7 @@ enum class DType : uint8_t {
   kU16,
   kU32,
   kU64,
+  kF4E2M1FN,
   kF8E4M3FN,
   kF8E5M2,
   kBF16,
@@ -27,7 +28,7 @@ enum class DType : uint8_t {
   kF64,
 };
 
-// Bits one element takes: 4 for kS4 and kU4, 8 for kPred.
+// Bits one element takes: 4 for kS4, kU4 and kF4E2M1FN, 8 for kPred.
 int bit_width(DType dtype);
 // "i1", "i4", "ui8", "f8E4M3FN", "bf16", ...: the StableHLO spelling.
 std::string_view dtype_name(DType dtype);
@@ -50,6 +51,7 @@ inline float f32_from_bf16(uint16_t bits) {
 }
 uint16_t f16_from_f32(float value);
 float f32_from_f16(uint16_t bits);
+float f32_from_f4e2m1fn(uint8_t bits);   // the lower four
 uint8_t f8e4m3fn_from_f32(float value);  // saturates to NaN above 448, as StableHLO converts
 float f32_from_f8e4m3fn(uint8_t bits);
 uint8_t f8e5m2_from_f32(float value);

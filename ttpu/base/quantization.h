@@ -10,7 +10,7 @@
 namespace ttpu {
 
 struct Quantization {
-  DType dtype = DType::kS8;  // of the values: kS4, kS8 or kF8E4M3FN
+  DType dtype = DType::kS8;  // of the values: kS4, kS8, kF4E2M1FN or kF8E4M3FN
   int64_t group = 0;         // neighbours of a row with one scale; 0: the whole row
   bool zero_points = false;  // of each group: number = scale * (value - zero point)
   // x is rounded to the same type when it is multiplied, with a scale for each token, so that the

@@ -1,6 +1,7 @@
 // Quantized weights as programs take them: values, scales and zero points as arguments of their
 // own, or all of them in ggml's blocks.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "ttpu/base/error.h"
@@ -66,12 +67,25 @@ std::byte* store_block(const int8_t* values, float scale, float zero, Encoding e
   return out;
 }
 
+// Twice the numbers that f4E2M1FN's codes stand for are integers.
+io::QuantizedRows as_integers(io::QuantizedRows rows) {
+  for (int8_t& value : rows.values) {
+    value = static_cast<int8_t>(2 * f32_from_f4e2m1fn(static_cast<uint8_t>(value)));
+  }
+  for (float& scale : rows.scales) scale /= 2;
+  return rows;
+}
+
 std::byte* store_blocks(const io::QuantizedRows& rows, Encoding encoding, std::byte* out) {
   const int64_t size = block_elements(encoding);
   const int64_t group = rows.columns / rows.groups;
   for (int64_t at = 0; at < rows.rows * rows.columns; at += size) {
     const auto g = static_cast<size_t>(at / group);
     const float zero = rows.zero_points.empty() ? 0 : rows.zero_points[g];
+    require(std::abs(rows.scales[g]) <= 65504,
+            "[weights] a scale of {} does not fit f16, as the blocks for CPU kernels have it; "
+            "expand the weights with --weights bf16",
+            rows.scales[g]);
     out = store_block(rows.values.data() + at, rows.scales[g], zero, encoding, out);
   }
   return out;
@@ -80,7 +94,10 @@ std::byte* store_blocks(const io::QuantizedRows& rows, Encoding encoding, std::b
 // The part that `decl` names of some rows, from row `at` of the matrix on.
 std::byte* store_part(const io::QuantizedRows& rows, const nn::WeightDecl& decl, int64_t at,
                       std::byte* out) {
-  if (decl.encoding != Encoding::kDense) return store_blocks(rows, decl.encoding, out);
+  if (decl.encoding != Encoding::kDense) {
+    const bool floats = decl.quantization->dtype == DType::kF4E2M1FN;
+    return store_blocks(floats ? as_integers(rows) : rows, decl.encoding, out);
+  }
   switch (decl.part) {
     case nn::WeightDecl::Part::kScales:
       return store_numbers(rows, rows.scales, *decl.quantization, decl.dtype, at, out);
@@ -131,8 +148,8 @@ Encoding blocks_of(const Quantization& quantization, int64_t columns) {
   if (quantization.dtype == DType::kS4) {
     return quantization.zero_points ? Encoding::kQ4_1 : Encoding::kQ4_0;
   }
-  const bool plain = quantization.dtype == DType::kS8 && !quantization.zero_points;
-  return plain ? Encoding::kQ8_0 : Encoding::kDense;
+  const bool bytes = quantization.dtype == DType::kS8 || quantization.dtype == DType::kF4E2M1FN;
+  return bytes && !quantization.zero_points ? Encoding::kQ8_0 : Encoding::kDense;
 }
 
 void WeightLoader::fill_quantized(const nn::WeightDecl& decl, const io::Tensor& tensor,
@@ -141,11 +158,13 @@ void WeightLoader::fill_quantized(const nn::WeightDecl& decl, const io::Tensor& 
   const int64_t columns = decl.transposed ? tensor.dims.at(rank - 2) : tensor.dims.back();
   const int64_t rows = tensor.num_elements() / columns / decl.row_stride;
   if (stored_form(decl, tensor)) {
-    const io::QuantizedMatrix* matrix = io::quantized_of(tensor);
+    const auto [matrix, stride, offset] = quantized_rows(decl, tensor);
     for (int64_t at = 0; at < rows; at += kRowsAtOnce) {
       const int64_t end = std::min(at + kRowsAtOnce, rows);
-      out = store_part(matrix ? matrix->read(at, end) : io::rows_of_blocks(tensor, at, end), decl,
-                       at, out);
+      const io::QuantizedRows some =
+          matrix ? matrix->read(at * stride, end * stride).every(stride, offset)
+                 : io::rows_of_blocks(tensor, at, end);
+      out = store_part(some, decl, at, out);
     }
     return;
   }

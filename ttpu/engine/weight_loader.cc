@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <numeric>
 #include <set>
 
 #include <fmt/ranges.h>
@@ -65,6 +66,15 @@ bool is_no_bias(const io::Tensor& tensor) {
                      [](std::byte byte) { return byte == std::byte{0}; });
 }
 
+// A checkpoint's groups where a device has a part of their columns: cut where that part is no whole
+// groups, since scales do not move.
+Quantization cut_groups(Quantization stored, const nn::WeightDecl& decl) {
+  if (stored.group > 0 && !decl.local.empty()) {
+    stored.group = std::gcd(stored.group, decl.local.back());
+  }
+  return stored;
+}
+
 // What config.json promises of a weight; nothing where its names differ, as the loader has it.
 std::optional<Quantization> stored_form(const io::QuantizationConfig& config,
                                         const nn::WeightDecl& decl) {
@@ -92,8 +102,9 @@ nn::FormatOf format_without_weights(const WeightOptions& options, const Json& co
           options.quantization);
   if (options.expand) stored.reset();
   return [compute = options.compute, wanted, stored](const nn::WeightDecl& decl) {
-    const std::optional<Quantization> form = stored ? stored_form(*stored, decl) : wanted;
+    std::optional<Quantization> form = stored ? stored_form(*stored, decl) : wanted;
     if (!form || !decl.quantizable) return nn::WeightFormat{compute, Encoding::kDense};
+    if (stored) form = cut_groups(*form, decl);
     return nn::WeightFormat{form->dtype, Encoding::kDense, form};
   };
 }
@@ -161,10 +172,15 @@ void WeightLoader::check_nothing_left(const std::vector<nn::WeightDecl>& decls) 
        count, fmt::join(left, ", "), count > left.size() ? ", ..." : "");
 }
 
+io::QuantizedOutputs quantized_rows(const nn::WeightDecl& decl, const io::Tensor& tensor) {
+  if (!decl.transposed) return {io::quantized_of(tensor), decl.row_stride, decl.row_offset};
+  return io::quantized_outputs(tensor, decl.row_stride, decl.row_offset);
+}
+
 std::optional<Quantization> WeightLoader::stored_form(const nn::WeightDecl& decl,
                                                       const io::Tensor& tensor) const {
-  if (const io::QuantizedMatrix* matrix = io::quantized_of(tensor)) return matrix->quantization();
-  const bool apart = !options_.blocks && !wanted_ && decl.quantizable &&
+  if (const auto* matrix = quantized_rows(decl, tensor).matrix) return matrix->quantization();
+  const bool apart = !options_.blocks && !wanted_ && decl.quantizable && !reordered(decl) &&
                      tensor.encoding != Encoding::kDense && tensor.transform.keeps_blocks();
   return apart ? std::optional(io::groups_of(tensor.encoding)) : std::nullopt;
 }
@@ -186,7 +202,7 @@ std::optional<Quantization> WeightLoader::quantization_of(const nn::WeightDecl& 
   }
   if (options_.expand || !decl.is_matrix)
     return wanted_ && decl.quantizable ? wanted_ : std::nullopt;
-  if (stored) return alike && !reordered(decl) ? stored : std::nullopt;
+  if (stored) return alike ? std::optional(cut_groups(*stored, decl)) : std::nullopt;
   return decl.quantizable ? wanted_ : std::nullopt;
 }
 

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "ttpu/engine/weight_loader.h"
+#include "ttpu/io/composite.h"
 
 namespace ttpu::engine {
 
@@ -16,6 +17,9 @@ std::shared_ptr<std::byte> aligned_bytes(int64_t size);
 inline bool reordered(const nn::WeightDecl& decl) {
   return decl.transposed || decl.row_stride != 1;
 }
+
+// The matrix that has the weight's rows in the checkpoint quantized, if any, and which they are.
+io::QuantizedOutputs quantized_rows(const nn::WeightDecl& decl, const io::Tensor& tensor);
 
 // Of the weight's argument in the host's memory, where 4-bit numbers lie one to a byte.
 int64_t host_bytes(const nn::WeightDecl& decl);

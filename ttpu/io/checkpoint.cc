@@ -182,7 +182,7 @@ void Checkpoint::join_blocks_and_scales() {
 void Checkpoint::join_quantized_parts(const fs::path& config_file) {
   if (!fs::exists(config_file)) return;
   const auto config = QuantizationConfig::from_config(read_json(config_file));
-  if (!config) return;
+  if (!config || config->method == QuantMethod::kMxfp4) return;  // see join_blocks_and_scales
   std::vector<Tensor> joined = join_quantized(std::exchange(tensors_, {}), *config);
   index_.clear();
   for (Tensor& tensor : joined) add(std::move(tensor));

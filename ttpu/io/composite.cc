@@ -5,6 +5,7 @@
 
 #include "ttpu/base/error.h"
 #include "ttpu/io/mxfp4.h"
+#include "ttpu/io/quantized_matrix.h"
 
 namespace ttpu::io {
 namespace {
@@ -96,33 +97,6 @@ class AlternatingVectors : public Composite {
   }
 };
 
-// Values of OCP's MXFP4 in two tensors, [experts, out, in].
-class Mxfp4Stack : public Composite {
- public:
-  using Composite::Composite;
-  void copy_rows(int64_t begin, int64_t end, DType to, std::byte* out) const override {
-    const auto groups = static_cast<size_t>(parts()[1].dims[2]);
-    const auto* blocks = reinterpret_cast<const uint8_t*>(parts()[0].bytes.data());
-    const auto* scales = reinterpret_cast<const uint8_t*>(parts()[1].bytes.data());
-    Tensor row;
-    row.dims = {static_cast<int64_t>(groups) * kMxfp4Elements};
-    std::vector<float> values(groups * kMxfp4Elements);
-    for (auto r = static_cast<size_t>(begin); r < static_cast<size_t>(end); ++r) {
-      for (size_t g = 0; g < groups; ++g) {
-        const uint8_t* block = blocks + (r * groups + g) * kMxfp4Elements / 2;
-        float* to_values = values.data() + g * kMxfp4Elements;
-        for (size_t i = 0; i < kMxfp4Elements / 2; ++i) {  // neighbours share a byte
-          to_values[2 * i] = mxfp4_value(block[i] & 15, scales[r * groups + g]);
-          to_values[2 * i + 1] = mxfp4_value(block[i] >> 4, scales[r * groups + g]);
-        }
-      }
-      row.bytes = std::as_bytes(std::span(values));
-      copy_tensor(row, to, out);
-      out += values.size() * width_of(to);
-    }
-  }
-};
-
 // k_b's columns and v_b's rows, head by head.
 class KeysAndValues : public Composite {
  public:
@@ -166,8 +140,21 @@ Tensor gpt_oss_experts(std::string name, std::vector<Tensor> stacks) {
     return composed(std::move(name), {dims[0], outputs},
                     std::make_shared<AlternatingVectors>(std::move(stacks)));
   }
+  for (Tensor& stack : stacks) {
+    const Transform in_blocks{.mxfp4 = true};
+    if (stack.transform == in_blocks) stack = mxfp4_matrix(stack);
+  }
   return composed(std::move(name), {dims[0], dims[2], outputs},
                   std::make_shared<TransposedStacks>(std::move(stacks)));
+}
+
+QuantizedOutputs quantized_outputs(const Tensor& experts, int64_t stride, int64_t offset) {
+  const auto* stacks = dynamic_cast<const TransposedStacks*>(experts.transform.composite.get());
+  if (stacks == nullptr) return {};
+  const auto count = static_cast<int64_t>(stacks->parts().size());
+  if (stride % count != 0) return {};
+  const Tensor& stack = stacks->parts()[static_cast<size_t>(offset % count)];
+  return {quantized_of(stack), stride / count, offset / count};
 }
 
 Tensor gpt_oss_mxfp4_experts(std::string name, const Tensor& blocks, const Tensor& scales) {
@@ -177,10 +164,7 @@ Tensor gpt_oss_mxfp4_experts(std::string name, const Tensor& blocks, const Tenso
                   blocks.dtype == DType::kU8 &&
                   std::ranges::all_of(scales.dims, [](auto d) { return d > 0; }),
               name, {blocks, scales});
-  const Dims& dims = scales.dims;
-  Tensor stack = composed(name, {dims[0], dims[1], dims[2] * kMxfp4Elements},
-                          std::make_shared<Mxfp4Stack>(std::vector{blocks, scales}));
-  stack.dtype = DType::kBF16;  // which holds every value exactly
+  const Tensor stack = mxfp4_matrix(name, blocks, scales);
   return gpt_oss_experts(std::move(name), {stack});
 }
 

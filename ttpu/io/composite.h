@@ -9,6 +9,8 @@
 
 namespace ttpu::io {
 
+class QuantizedMatrix;
+
 class Composite {
  public:
   explicit Composite(std::vector<Tensor> parts) : parts_(std::move(parts)) {}
@@ -28,6 +30,15 @@ class Composite {
 // two the outputs alternate: gate, up, gate, up. A bias [experts, out] joins in the same way.
 // Throws kInvalidArgument when the shapes do not fit.
 Tensor gpt_oss_experts(std::string name, std::vector<Tensor> stacks);
+
+// Which rows of a quantized stack have every `stride`-th output of gpt_oss_experts(), from `offset`
+// on: those from its own `offset` on, by its own `stride`. No matrix: it is not quantized.
+struct QuantizedOutputs {
+  const QuantizedMatrix* matrix = nullptr;
+  int64_t stride = 1;
+  int64_t offset = 0;
+};
+QuantizedOutputs quantized_outputs(const Tensor& experts, int64_t stride, int64_t offset);
 
 // The same from `blocks` [experts, out, in / 32, 16] and `scales` [experts, out, in / 32], both U8:
 // OCP's MXFP4, two values a byte, the scale an exponent of two with bias 127.

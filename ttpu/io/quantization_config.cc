@@ -84,6 +84,17 @@ QuantizationConfig read_fp8(const JsonView& view) {
   return config;
 }
 
+// The experts of GPT-OSS alone, whatever is listed as not converted.
+QuantizationConfig mxfp4_experts() {
+  QuantScheme scheme;
+  scheme.targets = {"mlp.experts"};
+  scheme.bits = 4;
+  scheme.floats = true;
+  scheme.group = 32;
+  scheme.scales = DType::kBF16;
+  return {QuantMethod::kMxfp4, {scheme}, {}};
+}
+
 QuantScheme read_group(const JsonView& group, DType scales) {
   const JsonView weights = group.child("weights");
   QuantScheme scheme;
@@ -162,7 +173,11 @@ bool names_any(const std::vector<std::string>& patterns, std::string_view module
 
 Quantization QuantScheme::form(int64_t rows, int64_t columns) const {
   Quantization form;
-  form.dtype = floats ? DType::kF8E4M3FN : bits == 4 ? DType::kS4 : DType::kS8;
+  if (bits == 4) {
+    form.dtype = floats ? DType::kF4E2M1FN : DType::kS4;
+  } else {
+    form.dtype = floats ? DType::kF8E4M3FN : DType::kS8;
+  }
   form.group = group == 0 ? 0 : fitting_group(group, columns);
   if (form.group == columns && symmetric) form.group = 0;
   if (form.group == 0 && !symmetric) form.group = columns;
@@ -182,7 +197,7 @@ std::optional<QuantizationConfig> QuantizationConfig::from_config(const Json& co
   if (found == own->end() || found->is_null()) return std::nullopt;
   const JsonView view(*found, "quantization_config");
   const auto method = view.get_or<std::string>("quant_method", "");
-  if (method == "mxfp4") return std::nullopt;
+  if (method == "mxfp4") return mxfp4_experts();
   if (method == "awq") return read_awq(view);
   if (method == "gptq") return read_gptq(view);
   if (method == "fp8") return read_fp8(view);

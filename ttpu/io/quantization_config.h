@@ -11,13 +11,13 @@
 
 namespace ttpu::io {
 
-enum class QuantMethod { kAwq, kGptq, kCompressedTensors, kFp8 };
+enum class QuantMethod { kAwq, kGptq, kCompressedTensors, kFp8, kMxfp4 };
 
 // How some of the model's linear layers are stored.
 struct QuantScheme {
   std::vector<std::string> targets = {};  // compressed-tensors' names of layers; empty: all
   int bits = 8;
-  bool floats = false;         // fp8, else integers
+  bool floats = false;         // fp8 or fp4, else integers
   int64_t group = 0;           // columns with one scale; 0: whole rows
   int64_t block_rows = 1;      // rows with one scale, of fp8's blocks
   bool symmetric = true;       // no zero points
@@ -34,8 +34,8 @@ struct QuantizationConfig {
   std::vector<std::string> ignored;  // modules that are not quantized
   int zero_point_bias = 0;           // GPTQ's first format holds zero points less one
 
-  // Nothing without a quantization_config, and for MXFP4, whose blocks are read without one. Throws
-  // kUnimplemented for a method or a form that is not known, with those that are.
+  // Nothing without a quantization_config. Throws kUnimplemented for a method or a form that is not
+  // known, with those that are.
   static std::optional<QuantizationConfig> from_config(const Json& config);
   // Of a module such as "model.layers.0.mlp.up_proj"; null: it is not quantized.
   const QuantScheme* scheme_of(std::string_view module) const;

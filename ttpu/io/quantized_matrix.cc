@@ -118,6 +118,16 @@ void store_values(const float* numbers, int64_t count, DType dtype, float scale,
 
 }  // namespace
 
+namespace {
+
+float number_of(int8_t value, DType dtype) {
+  if (dtype == DType::kF8E4M3FN) return f32_from_f8e4m3fn(static_cast<uint8_t>(value));
+  if (dtype == DType::kF4E2M1FN) return f32_from_f4e2m1fn(static_cast<uint8_t>(value));
+  return static_cast<float>(value);
+}
+
+}  // namespace
+
 std::vector<float> QuantizedRows::numbers(DType dtype) const {
   std::vector<float> result(values.size());
   const int64_t group = groups == 0 ? 1 : columns / groups;
@@ -125,12 +135,25 @@ std::vector<float> QuantizedRows::numbers(DType dtype) const {
     const float scale = scales[static_cast<size_t>(g)];
     const float zero = zero_points.empty() ? 0 : zero_points[static_cast<size_t>(g)];
     for (int64_t i = g * group; i < (g + 1) * group; ++i) {
-      const int8_t value = values[static_cast<size_t>(i)];
-      const float number = dtype == DType::kF8E4M3FN
-                               ? f32_from_f8e4m3fn(static_cast<uint8_t>(value))
-                               : static_cast<float>(value);
+      const float number = number_of(values[static_cast<size_t>(i)], dtype);
       result[static_cast<size_t>(i)] = (number - zero) * scale;
     }
+  }
+  return result;
+}
+
+QuantizedRows QuantizedRows::every(int64_t stride, int64_t offset) const {
+  if (stride == 1) return *this;
+  QuantizedRows result{0, columns, groups, {}, {}, {}};
+  const auto append = [](const auto& from, int64_t row, int64_t width, auto* to) {
+    if (!from.empty())
+      to->insert(to->end(), from.begin() + row * width, from.begin() + (row + 1) * width);
+  };
+  for (int64_t row = offset; row < rows; row += stride) {
+    append(values, row, columns, &result.values);
+    append(scales, row, groups, &result.scales);
+    append(zero_points, row, groups, &result.zero_points);
+    ++result.rows;
   }
   return result;
 }

@@ -10,7 +10,7 @@
 
 namespace ttpu::io {
 
-// Some rows of a matrix. A value is a byte: a small integer, or the bits of an fp8 number.
+// Some rows of a matrix. A value is a byte: a small integer, or the bits of an fp8 or fp4 number.
 struct QuantizedRows {
   int64_t rows = 0;
   int64_t columns = 0;
@@ -21,6 +21,8 @@ struct QuantizedRows {
 
   // The numbers that they stand for, [rows, columns].
   std::vector<float> numbers(DType dtype) const;
+  // Of rows in turn those at `offset`, `offset` + `stride` and so on.
+  QuantizedRows every(int64_t stride, int64_t offset) const;
 };
 
 // Rounds rows of numbers [rows, columns] to the nearest values. Scales of whole rows bring the

@@ -10,6 +10,7 @@ namespace {
 
 // The largest finite value, or infinity where the format has it.
 double largest_float(DType dtype) {
+  if (dtype == DType::kF4E2M1FN) return 6;
   return dtype == DType::kF8E4M3FN ? 448.0 : std::numeric_limits<double>::infinity();
 }
 

@@ -70,6 +70,8 @@ double decode(DType dtype, const std::byte* bytes) {
       return f32_from_bf16(load<uint16_t>(bytes));
     case DType::kF16:
       return f32_from_f16(load<uint16_t>(bytes));
+    case DType::kF4E2M1FN:
+      return f32_from_f4e2m1fn(load<uint8_t>(bytes));
     case DType::kF8E4M3FN:
       return f32_from_f8e4m3fn(load<uint8_t>(bytes));
     case DType::kF8E5M2:

@@ -10,7 +10,7 @@ struct TypePair {
   DType ours;
   PJRT_Buffer_Type theirs;
 };
-constexpr std::array<TypePair, 17> kTypes = {{
+constexpr std::array<TypePair, 18> kTypes = {{
     {DType::kPred, PJRT_Buffer_Type_PRED},
     {DType::kS4, PJRT_Buffer_Type_S4},
     {DType::kS8, PJRT_Buffer_Type_S8},
@@ -22,6 +22,7 @@ constexpr std::array<TypePair, 17> kTypes = {{
     {DType::kU16, PJRT_Buffer_Type_U16},
     {DType::kU32, PJRT_Buffer_Type_U32},
     {DType::kU64, PJRT_Buffer_Type_U64},
+    {DType::kF4E2M1FN, PJRT_Buffer_Type_F4E2M1FN},
     {DType::kF8E4M3FN, PJRT_Buffer_Type_F8E4M3FN},
     {DType::kF8E5M2, PJRT_Buffer_Type_F8E5M2},
     {DType::kBF16, PJRT_Buffer_Type_BF16},

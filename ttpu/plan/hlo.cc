@@ -39,10 +39,11 @@ std::optional<int64_t> scalar_of(std::string_view literal) {
 // xla.PrimitiveType by number. Unknown ones count as a byte.
 std::string_view type_name(uint64_t type) {
   static constexpr std::string_view kNames[] = {
-      "token",      "pred",       "s8",   "s16",    "s32",      "s64",   "u8",     "u16",
-      "u32",        "u64",        "f16",  "f32",    "f64",      "tuple", "opaque", "c64",
-      "bf16",       "token",      "c128", "f8e5m2", "f8e4m3fn", "s4",    "u4",     "f8e4m3b11fnuz",
-      "f8e5m2fnuz", "f8e4m3fnuz", "s2",   "u2"};
+      "token",      "pred",       "s8",   "s16",    "s32",      "s64",    "u8",     "u16",
+      "u32",        "u64",        "f16",  "f32",    "f64",      "tuple",  "opaque", "c64",
+      "bf16",       "token",      "c128", "f8e5m2", "f8e4m3fn", "s4",     "u4",     "f8e4m3b11fnuz",
+      "f8e5m2fnuz", "f8e4m3fnuz", "s2",   "u2",     "f8e4m3",   "f8e3m4", "s1",     "u1",
+      "f4e2m1fn",   "f8e8m0fnu"};
   return type < std::size(kNames) ? kNames[type] : "f8e4m3";
 }
 

@@ -38,25 +38,10 @@ double HloShape::padded_bytes() const {
 }
 
 void set_element_type(std::string_view name, HloShape* shape) {
-  static constexpr std::array<std::pair<std::string_view, int64_t>, 18> kBits = {{
-      {"pred", 8},
-      {"s2", 2},
-      {"u2", 2},
-      {"s4", 4},
-      {"u4", 4},
-      {"s8", 8},
-      {"u8", 8},
-      {"s16", 16},
-      {"u16", 16},
-      {"s32", 32},
-      {"u32", 32},
-      {"s64", 64},
-      {"u64", 64},
-      {"f16", 16},
-      {"bf16", 16},
-      {"f32", 32},
-      {"f64", 64},
-      {"c64", 64},
+  static constexpr std::array<std::pair<std::string_view, int64_t>, 19> kBits = {{
+      {"pred", 8}, {"f4e2m1fn", 4}, {"s2", 2},   {"u2", 2},   {"s4", 4},   {"u4", 4},   {"s8", 8},
+      {"u8", 8},   {"s16", 16},     {"u16", 16}, {"s32", 32}, {"u32", 32}, {"s64", 64}, {"u64", 64},
+      {"f16", 16}, {"bf16", 16},    {"f32", 32}, {"f64", 64}, {"c64", 64},
   }};
   shape->is_float8 = name.starts_with("f8") || name.starts_with("f4");
   shape->is_integer = name == "s8" || name == "u8" || name == "s4" || name == "u4";

@@ -19,11 +19,12 @@ bool is_activation(DType dtype) { return dtype == DType::kBF16 || dtype == DType
 
 void check_scales(const char* op, const WeightOperand& weight) {
   const DType dtype = weight.value.dtype();
-  const bool quantized = weight.encoding == Encoding::kDense &&
-                         (dtype == DType::kS4 || dtype == DType::kS8 || dtype == DType::kF8E4M3FN);
+  const bool small = dtype == DType::kS4 || dtype == DType::kS8 || dtype == DType::kF4E2M1FN ||
+                     dtype == DType::kF8E4M3FN;
+  const bool quantized = weight.encoding == Encoding::kDense && small;
   require(quantized == static_cast<bool>(weight.scales), "[{}] {}", op,
           quantized ? fmt::format("an {} weight needs scales", dtype_name(dtype))
-                    : "scales belong to i4, i8 and f8E4M3FN weights only");
+                    : "scales belong to i4, i8, f4E2M1FN and f8E4M3FN weights only");
   if (!quantized) return;
   Dims rows(weight.dims.begin(), weight.dims.end() - 1);
   if (has_row_scales(weight)) {
@@ -248,8 +249,8 @@ Value embedding(const Target&, const WeightOperand& table, Value tokens, DType d
   WeightOperand rows = table;
   rows.value = ir::take(table.value, ids, has_group_scales(table) ? 2 : 0);
   if (rows_in_block(table) > 1) {  // each has scales of its own, as those of groups have
-    const int64_t groups = table.scales.dim(1);
-    const Dims grouped = {count, groups, table.dims[1] / groups};
+    const Dims by_groups = dims_by_groups({count, table.dims[1]}, table.scales.dim(1));
+    const Dims grouped = {count, by_groups[0], by_groups[1]};
     rows.value = ir::transpose(ir::reshape(rows.value, grouped), {1, 2, 0});
   }
   const auto own = [&](Value of_blocks) {

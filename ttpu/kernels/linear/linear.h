@@ -19,11 +19,11 @@
 namespace ttpu::kernels {
 
 struct WeightOperand {
-  // Dense: bf16, f16, f32, or i4, i8 or f8E4M3FN with `scales`, of shape `dims`, but with scales of
-  // groups [.., groups, group, out], so that the TPU compiler makes the numbers where a product
-  // reads the values: of [.., out, in] it spreads the scales first, which takes ten times as long
-  // as the product of a step of decoding. Blocked: ui8, the last dimension being the bytes of a
-  // row.
+  // Dense: bf16, f16, f32, or i4, i8, f4E2M1FN or f8E4M3FN with `scales`, of shape `dims`, but with
+  // scales of groups [.., groups, group, out], so that the TPU compiler makes the numbers where a
+  // product reads the values: of [.., out, in] it spreads the scales first, which takes ten times
+  // as long as the product of a step of decoding. Blocked: ui8, the last dimension being the bytes
+  // of a row.
   ir::Value value;
   Encoding encoding = Encoding::kDense;
   Dims dims;  // [out, in], or [experts, out, in]
@@ -37,7 +37,10 @@ struct WeightOperand {
 
 enum class Activation { kSilu, kGeluTanh, kGelu };
 
-// [.., out, in] to [.., groups, group, out], as a weight of groups is stored.
+// [.., out, in] to [.., groups, group, out], as a weight of groups is stored. Small groups lie
+// together, as many as make up to 64 columns, where the TPU compiler would make their numbers apart
+// from the product: rows that are no whole tiles, of groups of fewer than 32 or more than 64 of
+// them.
 Dims dims_by_groups(Dims dims, int64_t groups);
 
 // Activations [..., in]: numbers, or values of a weight's type with a scale for each row, f32

@@ -36,7 +36,8 @@ Rows rounded(Value x, DType dtype) {
 }
 
 // By the TPU compiler's estimates: rounding x takes as long as small products with as many columns
-// as kUnits matrix units save; up to kFewRows wait for the weight; units of 128 multiply f8 as bf16.
+// as kUnits matrix units save; up to kFewRows wait for the weight; units of 128 multiply f8 as
+// bf16.
 constexpr int64_t kUnits = 32;
 constexpr int64_t kFewRows = 128;
 

@@ -18,10 +18,15 @@ bool has_group_scales(const WeightOperand& weight) {
 }
 
 Dims dims_by_groups(Dims dims, int64_t groups) {
+  constexpr int64_t kColumns = 64;
+  constexpr int64_t kTile = 128;
   const int64_t group = dims.back() / groups;
+  const bool apart = dims[dims.size() - 2] % kTile == 0 || (group >= 32 && groups <= 64);
+  int64_t together = apart ? 1 : std::max<int64_t>(kColumns / group, 1);
+  while (groups % together != 0) --together;
   dims.back() = dims[dims.size() - 2];
-  dims[dims.size() - 2] = group;
-  dims.insert(dims.end() - 2, groups);
+  dims[dims.size() - 2] = group * together;
+  dims.insert(dims.end() - 2, groups / together);
   return dims;
 }
 
@@ -37,15 +42,42 @@ Value in_row_blocks(const WeightOperand& weight) {
   return ir::reshape(weight.value, dims);
 }
 
+namespace {
+
+// Factors [.., out, groups] to [.., groups, out].
+Value by_groups(Value factors) {
+  Dims axes(static_cast<size_t>(factors.rank()));
+  std::iota(axes.begin(), axes.end(), 0);
+  std::swap(axes.back(), axes[axes.size() - 2]);
+  return ir::transpose(ir::convert(factors, DType::kF32), axes);
+}
+
+// Factors beside the values of a weight, in which several groups lie as one: each of its rows has
+// the factor of its group.
+Value of_group_rows(Value factors, const Dims& dims) {
+  const size_t rows = dims.size() - 2;
+  const int64_t together = factors.dim(-1) / dims[rows - 1];
+  Dims apart = dims;
+  apart[rows] = together;
+  const Value each = ir::reshape(by_groups(factors), apart);
+  const Value row = ir::iota(factors.function(), Shape(DType::kS32, dims), static_cast<int>(rows));
+  Value all;
+  for (int64_t i = 0; i < together; ++i) {
+    const Value own = ir::broadcast_to(ir::slice_in_dim(each, each.rank() - 2, i, i + 1), dims);
+    const auto first = static_cast<double>(dims[rows] / together * i);
+    all = i == 0 ? own
+                 : ir::select(ir::compare(row, ir::full(row.function(), row.shape(), first),
+                                          ir::ComparisonDirection::kLt),
+                              all, own);
+  }
+  return all;
+}
+
+}  // namespace
+
 Value numbers_in_groups(const WeightOperand& weight, DType dtype) {
-  const auto spread = [&](Value factors) {
-    Dims axes(static_cast<size_t>(factors.rank()));
-    std::iota(axes.begin(), axes.end(), 0);
-    std::swap(axes.back(), axes[axes.size() - 2]);
-    const Value by_groups = ir::transpose(ir::convert(factors, DType::kF32), axes);
-    return ir::broadcast_to(ir::expand_dims(by_groups, -2), weight.value.dims());
-  };
   Value numbers = ir::convert(weight.value, DType::kF32);
+  const auto spread = [&](Value factors) { return of_group_rows(factors, weight.value.dims()); };
   if (weight.zero_points) numbers = numbers - spread(weight.zero_points);
   return ir::convert(numbers * spread(weight.scales), dtype);
 }

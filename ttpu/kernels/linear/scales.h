@@ -17,7 +17,7 @@ int64_t rows_in_block(const WeightOperand& weight);
 // The values of a weight of blocks, [.., out, in], as [.., blocks, rows, in].
 ir::Value in_row_blocks(const WeightOperand& weight);
 
-// The numbers that a weight of groups stands for, [.., groups, group, out].
+// The numbers that a weight of groups stands for, in the dimensions of its values.
 ir::Value numbers_in_groups(const WeightOperand& weight, DType dtype);
 
 // Factors of blocks, one for each column: [.., blocks, groups] to f32 [.., blocks, in].
