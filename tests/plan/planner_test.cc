@@ -63,6 +63,16 @@ TEST(Analytic, QuantizedLayersTakeTheirOwnBytesAndTheOthersBf16) {
   EXPECT_EQ(int4.prefill.compute, plain.prefill.compute);  // widened beside the product
 }
 
+TEST(Analytic, ExpertsAloneAreOfMxfp4) {
+  const ModelFacts gpt_oss = facts("gpt-oss-20b");
+  const Candidate one{parse_slice("v6e:1x1"), 1, 1, "tensor"};
+  Workload work;
+  const double plain = analyse(gpt_oss, work, one).weight_bytes;
+  work.quantization = {DType::kF4E2M1FN, 32, false, false, DType::kBF16};
+  const double experts = 24 * 32 * 3 * 2880.0 * 2880;
+  EXPECT_NEAR(analyse(gpt_oss, work, one).weight_bytes, plain - experts * (2 - 0.5 - 2.0 / 32), 1);
+}
+
 TEST(Analytic, WeightsAndCacheAreDividedAsTheyCanBe) {
   const ModelFacts llama = facts("llama-3-8b");
   const Slice slice = parse_slice("v5e:4x4");

@@ -91,9 +91,9 @@ double layer_weights(const ModelFacts& facts, const Workload& work, const Candid
   const double experts = divides_experts(candidate) ? tensor * as_double(candidate.data) : tensor;
   const double attention =
       facts.head_params / tensor + (kv_weight > 0 ? facts.kv_params * kv / kv_weight : 0);
-  const double linear =
-      attention * projections + facts.mlp_params / tensor + facts.expert_params * reached / experts;
-  return (facts.whole_params * work.element_bytes + linear * work.linear_bytes()) /
+  const double linear = attention * projections + facts.mlp_params / tensor;
+  return (facts.whole_params * work.element_bytes + linear * work.linear_bytes() +
+          facts.expert_params * reached / experts * work.expert_bytes()) /
          as_double(candidate.stages);
 }
 
@@ -211,6 +211,11 @@ int64_t Workload::chunk() const {
 }
 
 double Workload::linear_bytes() const {
+  const bool experts_alone = quantization && quantization->dtype == DType::kF4E2M1FN;
+  return experts_alone ? element_bytes : expert_bytes();
+}
+
+double Workload::expert_bytes() const {
   if (!quantization) return element_bytes;
   const auto bytes = [](DType dtype) { return bit_width(dtype) / 8.0; };
   // A row's scales are few beside its numbers.

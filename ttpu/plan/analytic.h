@@ -18,13 +18,15 @@ struct Workload {
   int64_t batch = 64;                             // sequences at once, on the whole slice
   int64_t prefill_tokens = 0;                     // of one prefill step; 0: a whole prompt, to 2048
   double element_bytes = 2;                       // of weights and cache
-  std::optional<Quantization> quantization = {};  // of linear layers
+  std::optional<Quantization> quantization = {};  // of linear layers; f4E2M1FN of experts alone
   std::optional<DType> cache_dtype = {};          // of another type, scales included
 
   int64_t length() const { return input_len + output_len; }
-  int64_t chunk() const;        // tokens of a prefill step
-  int64_t chunks() const;       // prefill steps of a prompt
-  double linear_bytes() const;  // of a number of a linear layer, with its part of the scales
+  int64_t chunk() const;   // tokens of a prefill step
+  int64_t chunks() const;  // prefill steps of a prompt
+  // Of a number of an expert and of another linear layer, with its part of the scales.
+  double expert_bytes() const;
+  double linear_bytes() const;
 };
 
 // A mesh and a strategy, as `ttpu compile` takes them.

@@ -46,6 +46,7 @@ Dims dims_by_groups(Dims dims, int64_t groups);
 // Activations [..., in]: numbers, or values of a weight's type with a scale for each row, f32
 // [...], that brings its largest number to the type's largest.
 struct Rows {
+  // NOLINTNEXTLINE(google-explicit-constructor): numbers are rows as they are
   Rows(ir::Value numbers) : values(numbers), dtype(numbers.dtype()) {}
   // As parts() gives them of what were numbers of `dtype`.
   Rows(const ir::Values& parts, DType dtype);

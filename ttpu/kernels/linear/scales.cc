@@ -64,7 +64,8 @@ Value of_group_rows(Value factors, const Dims& dims) {
   Value all;
   for (int64_t i = 0; i < together; ++i) {
     const Value own = ir::broadcast_to(ir::slice_in_dim(each, each.rank() - 2, i, i + 1), dims);
-    const auto first = static_cast<double>(dims[rows] / together * i);
+    const int64_t group = dims[rows] / together;
+    const auto first = static_cast<double>(group * i);
     all = i == 0 ? own
                  : ir::select(ir::compare(row, ir::full(row.function(), row.shape(), first),
                                           ir::ComparisonDirection::kLt),
