@@ -158,12 +158,11 @@ void WeightLoader::fill_quantized(const nn::WeightDecl& decl, const io::Tensor& 
   const int64_t columns = decl.transposed ? tensor.dims.at(rank - 2) : tensor.dims.back();
   const int64_t rows = tensor.num_elements() / columns / decl.row_stride;
   if (stored_form(decl, tensor)) {
-    const auto [matrix, stride, offset] = quantized_rows(decl, tensor);
+    const io::QuantizedOutputs outputs = quantized_rows(decl, tensor);
     for (int64_t at = 0; at < rows; at += kRowsAtOnce) {
       const int64_t end = std::min(at + kRowsAtOnce, rows);
       const io::QuantizedRows some =
-          matrix ? matrix->read(at * stride, end * stride).every(stride, offset)
-                 : io::rows_of_blocks(tensor, at, end);
+          outputs.matrix ? outputs.read(at, end) : io::rows_of_blocks(tensor, at, end);
       out = store_part(some, decl, at, out);
     }
     return;

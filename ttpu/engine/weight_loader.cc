@@ -87,7 +87,7 @@ std::optional<Quantization> stored_form(const io::QuantizationConfig& config,
     if (form && own != *form) return std::nullopt;
     form = own;
   }
-  return form;
+  return form ? std::optional(cut_groups(*form, decl)) : std::nullopt;
 }
 
 }  // namespace
@@ -102,9 +102,8 @@ nn::FormatOf format_without_weights(const WeightOptions& options, const Json& co
           options.quantization);
   if (options.expand) stored.reset();
   return [compute = options.compute, wanted, stored](const nn::WeightDecl& decl) {
-    std::optional<Quantization> form = stored ? stored_form(*stored, decl) : wanted;
+    const std::optional<Quantization> form = stored ? stored_form(*stored, decl) : wanted;
     if (!form || !decl.quantizable) return nn::WeightFormat{compute, Encoding::kDense};
-    if (stored) form = cut_groups(*form, decl);
     return nn::WeightFormat{form->dtype, Encoding::kDense, form};
   };
 }

@@ -148,6 +148,15 @@ Tensor gpt_oss_experts(std::string name, std::vector<Tensor> stacks) {
                   std::make_shared<TransposedStacks>(std::move(stacks)));
 }
 
+QuantizedRows QuantizedOutputs::read(int64_t begin, int64_t end) const {
+  if (stride == 1) return matrix->read(begin + offset, end + offset);
+  QuantizedRows rows = matrix->read(begin * stride + offset, begin * stride + offset);
+  for (int64_t i = begin; i < end; ++i) {
+    rows.append(matrix->read(i * stride + offset, i * stride + offset + 1));
+  }
+  return rows;
+}
+
 QuantizedOutputs quantized_outputs(const Tensor& experts, int64_t stride, int64_t offset) {
   const auto* stacks = dynamic_cast<const TransposedStacks*>(experts.transform.composite.get());
   if (stacks == nullptr) return {};

@@ -10,6 +10,7 @@
 namespace ttpu::io {
 
 class QuantizedMatrix;
+struct QuantizedRows;
 
 class Composite {
  public:
@@ -31,18 +32,21 @@ class Composite {
 // Throws kInvalidArgument when the shapes do not fit.
 Tensor gpt_oss_experts(std::string name, std::vector<Tensor> stacks);
 
-// Which rows of a quantized stack have every `stride`-th output of gpt_oss_experts(), from `offset`
-// on: those from its own `offset` on, by its own `stride`. No matrix: it is not quantized.
+// The same from `blocks` [experts, out, in / 32, 16] and `scales` [experts, out, in / 32], both U8:
+// OCP's MXFP4, two values a byte, the scale an exponent of two with bias 127.
+Tensor gpt_oss_mxfp4_experts(std::string name, const Tensor& blocks, const Tensor& scales);
+
+// Every `stride`-th output of gpt_oss_experts(), from `offset` on: rows of a quantized stack, by
+// the stack's own stride and offset. No matrix: it is not quantized.
 struct QuantizedOutputs {
   const QuantizedMatrix* matrix = nullptr;
   int64_t stride = 1;
   int64_t offset = 0;
+
+  // Of these outputs [begin, end).
+  QuantizedRows read(int64_t begin, int64_t end) const;
 };
 QuantizedOutputs quantized_outputs(const Tensor& experts, int64_t stride, int64_t offset);
-
-// The same from `blocks` [experts, out, in / 32, 16] and `scales` [experts, out, in / 32], both U8:
-// OCP's MXFP4, two values a byte, the scale an exponent of two with bias 127.
-Tensor gpt_oss_mxfp4_experts(std::string name, const Tensor& blocks, const Tensor& scales);
 
 // DeepSeek's kv_b_proj [heads * (nope + v), rank] from k_b [heads, rank, nope] and v_b [heads, v,
 // rank].

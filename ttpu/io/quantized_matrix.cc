@@ -116,10 +116,6 @@ void store_values(const float* numbers, int64_t count, DType dtype, float scale,
   for (int64_t i = 0; i < count; ++i) values[i] = static_cast<int8_t>(scratch[i]);
 }
 
-}  // namespace
-
-namespace {
-
 float number_of(int8_t value, DType dtype) {
   if (dtype == DType::kF8E4M3FN) return f32_from_f8e4m3fn(static_cast<uint8_t>(value));
   if (dtype == DType::kF4E2M1FN) return f32_from_f4e2m1fn(static_cast<uint8_t>(value));
@@ -142,20 +138,11 @@ std::vector<float> QuantizedRows::numbers(DType dtype) const {
   return result;
 }
 
-QuantizedRows QuantizedRows::every(int64_t stride, int64_t offset) const {
-  if (stride == 1) return *this;
-  QuantizedRows result{0, columns, groups, {}, {}, {}};
-  const auto append = [](const auto& from, int64_t row, int64_t width, auto* to) {
-    if (!from.empty())
-      to->insert(to->end(), from.begin() + row * width, from.begin() + (row + 1) * width);
-  };
-  for (int64_t row = offset; row < rows; row += stride) {
-    append(values, row, columns, &result.values);
-    append(scales, row, groups, &result.scales);
-    append(zero_points, row, groups, &result.zero_points);
-    ++result.rows;
-  }
-  return result;
+void QuantizedRows::append(const QuantizedRows& more) {
+  rows += more.rows;
+  values.insert(values.end(), more.values.begin(), more.values.end());
+  scales.insert(scales.end(), more.scales.begin(), more.scales.end());
+  zero_points.insert(zero_points.end(), more.zero_points.begin(), more.zero_points.end());
 }
 
 QuantizedRows quantize_rows(const float* numbers, int64_t rows, int64_t columns,

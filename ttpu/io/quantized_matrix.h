@@ -21,8 +21,8 @@ struct QuantizedRows {
 
   // The numbers that they stand for, [rows, columns].
   std::vector<float> numbers(DType dtype) const;
-  // Of rows in turn those at `offset`, `offset` + `stride` and so on.
-  QuantizedRows every(int64_t stride, int64_t offset) const;
+  // Rows of the same form behind these.
+  void append(const QuantizedRows& more);
 };
 
 // Rounds rows of numbers [rows, columns] to the nearest values. Scales of whole rows bring the

@@ -35,12 +35,9 @@ ir::Values by_halves(const Context& context, const ir::Values& rows, const RowsF
     one_way.push_back(one);
     other_way.push_back(other);
   }
-  ir::Values results = function(one_way);
+  const ir::Values first = function(one_way);
   const ir::Values second = function(other_way);
-  for (size_t i = 0; i < results.size(); ++i) {
-    results[i] = ir::concatenate({results[i], second[i]}, 0);
-  }
-  return results;
+  return parallel::Ring::joined(first, second);
 }
 
 }  // namespace

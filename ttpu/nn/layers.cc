@@ -68,13 +68,15 @@ ir::Value linear_sum(Context& context, const LinearSpec& spec, const kernels::Ro
   const auto partial = [&](const kernels::Rows& rows) {
     return kernels::linear(context.target(), rows, weight);
   };
-  if (!goes_round(context, spec)) {
-    return with_bias(context, spec, sum_tokens(context, partial(x), division));
+  ir::Value sum;
+  if (goes_round(context, spec)) {
+    sum = context.ring()->sum_scatter(kernels::rows_for(context.target(), x, {weight}).parts(),
+                                      [&](const ir::Values& rows) {
+                                        return partial({rows, x.dtype});
+                                      });
+  } else {
+    sum = sum_tokens(context, partial(x), division);
   }
-  const ir::Values parts = kernels::rows_for(context.target(), x, {weight}).parts();
-  const ir::Value sum = context.ring()->sum_scatter(parts, [&](const ir::Values& rows) {
-    return partial({rows, x.dtype});
-  });
   return with_bias(context, spec, sum);
 }
 
@@ -82,12 +84,22 @@ ir::Value all_tokens(Context& context, ir::Value x) {
   return parallel::gather(x, 0, context.layout().mesh(), context.tokens());
 }
 
+namespace {
+
+// What travels of a device's own tokens to be multiplied with these weights everywhere.
+parallel::Ring::Form travelling(const Context& context,
+                                const std::vector<kernels::WeightOperand>& weights) {
+  return [&context, &weights](ir::Value rows) {
+    return kernels::rows_for(context.target(), rows, weights, context.tokens().parts).parts();
+  };
+}
+
+}  // namespace
+
 ir::Values of_all_tokens(Context& context, ir::Value own,
                          const std::vector<kernels::WeightOperand>& weights,
                          const RowProducts& products) {
-  const auto form = [&](ir::Value rows) {
-    return kernels::rows_for(context.target(), rows, weights, context.tokens().parts).parts();
-  };
+  const parallel::Ring::Form form = travelling(context, weights);
   const auto of = [&](const ir::Values& rows) { return products({rows, own.dtype()}); };
   if (context.ring()) return context.ring()->gather(own, form, of);
   ir::Values all;
@@ -246,14 +258,13 @@ ir::Value mlp(Context& context, const MlpSpec& spec, ir::Value own) {
     }
     return linear_sum(context, down, inner);
   }
-  const auto form = [&](ir::Value rows) {
-    return kernels::rows_for(target, rows, weights, context.tokens().parts).parts();
-  };
-  const ir::Value sum = context.ring()->gather_sum_scatter(own, form, [&](const ir::Values& rows) {
+  const auto product = [&](const ir::Values& rows) {
     // Declared in this order in every program: they share the weights.
     const ir::Value inner = mlp_inner(context, spec, specs, {rows, own.dtype()});
     return kernels::linear(target, inner, linear_weight(context, down));
-  });
+  };
+  const ir::Value sum =
+      context.ring()->gather_sum_scatter(own, travelling(context, weights), product);
   return with_bias(context, down, sum);
 }
 

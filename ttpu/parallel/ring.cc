@@ -27,15 +27,6 @@ ir::Value taken(ir::Value x, ir::Value row, int64_t rows) {
   return ir::dynamic_slice(x, starts_at(row, x.rank()), dims);
 }
 
-// Rows of one form behind those of the other.
-ir::Values joined(const ir::Values& first, const ir::Values& second) {
-  ir::Values both;
-  for (size_t i = 0; i < first.size(); ++i) {
-    both.push_back(ir::concatenate({first[i], second[i]}, 0));
-  }
-  return both;
-}
-
 // [begin, end) of a part's rows that travel in this direction.
 std::pair<int64_t, int64_t> half(int64_t rows, int64_t direction) {
   return direction > 0 ? std::pair(int64_t{0}, rows / 2) : std::pair(rows / 2, rows);
@@ -54,6 +45,14 @@ Ring::Halves Ring::halves(ir::Value own) {
     return ir::slice_in_dim(own, 0, begin, end);
   };
   return {of(1), of(-1)};
+}
+
+ir::Values Ring::joined(const ir::Values& first, const ir::Values& second) {
+  ir::Values both;
+  for (size_t i = 0; i < first.size(); ++i) {
+    both.push_back(ir::concatenate({first[i], second[i]}, 0));
+  }
+  return both;
 }
 
 ir::Value Ring::memory(ir::Value like, int64_t rows) const {

@@ -33,6 +33,8 @@ class Ring {
   // The rows of a part that travel one way and the other.
   using Halves = std::pair<ir::Value, ir::Value>;
   static Halves halves(ir::Value own);
+  // Of several values, whose halves are given.
+  static ir::Values joined(const ir::Values& first, const ir::Values& second);
   // products(the rows of all parts, in order), given the device's own rows.
   ir::Values gather(ir::Value own, const Form& form, const Products& products) const;
   // Of the sum over devices of product(x), the device's own rows. x: the rows of all parts.
