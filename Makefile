@@ -41,6 +41,7 @@ tpu-kernels: ## install what lowers attention kernels for TPU (optional)
 tpu-kernels-test: tpu-kernels ## those kernels, interpreted on the CPU, beside float64
 	$(CACHE)/tpu-kernels-venv/bin/python tests/tpu_kernels/check_numerics.py
 	$(CACHE)/tpu-kernels-venv/bin/python tests/tpu_kernels/check_sequences.py
+	$(CACHE)/tpu-kernels-venv/bin/python tests/tpu_kernels/check_experts.py
 
 # $(call configure,FLAGS) speaks only when it fails.
 configure = $(CONFIGURE) -B $(BUILD) $(1) >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }; rm -f $(BUILD).log

@@ -1,7 +1,9 @@
 // Where TPU kernels come from, with a tool made here in place of the one that needs jax.
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <random>
 #include <sstream>
 #include <utility>
 
@@ -12,6 +14,8 @@
 #include "program_testing.h"
 #include "ttpu/base/file.h"
 #include "ttpu/ir/ir.h"
+#include "ttpu/kernels/linear/expert_rows.h"
+#include "ttpu/kernels/linear/tpu.h"
 #include "ttpu/kernels/ragged_paged_attention/ragged_paged_attention.h"
 #include "ttpu/kernels/sequence_attention/sequence_attention.h"
 
@@ -46,7 +50,7 @@ class TpuKernelsTest : public testing::Test {
     fs::create_directories(venv / "bin");
     fs::create_directories(venv / "tool");
     write_file(venv / "tool" / "lower.py", "");
-    write_file(venv / "tool" / "sequence_attention.py", "");
+    write_file(venv / "tool" / "expert_linear.py", "");
     write_file(venv / "bin" / "python", "#!/bin/sh\n" + script);
     fs::permissions(venv / "bin" / "python", fs::perms::owner_all);
   }
@@ -322,6 +326,120 @@ TEST_F(TpuKernelsTest, AfterTheCompilersRefusalSequencesHaveTheReference) {
   EXPECT_EQ(count(after.first + after.second, "// lowered: "), 0);
   EXPECT_GT(count(after.second, "stablehlo.dot_general"), 0);
   EXPECT_FALSE(kernels_->used());
+}
+
+// A kernel that says of every row the number of its expert, or of experts where it has none.
+constexpr const char* kNumbers = R"(echo "$2" >> "$TTPU_CACHE/keys"
+cat > "$4" <<END
+func.func private @"$3"(%x: tensor<9x32xbf16>, %experts: tensor<3xi32>, %tiles: tensor<3xi32>, %bounds: tensor<4xi32>,
+    %visits: tensor<i32>, %w: tensor<3x32x32xbf16>, %bias: tensor<3x32xf32>) -> tensor<9x32xbf16> {
+  %row = stablehlo.iota dim = 0 : tensor<9x4xi32>
+  %all = stablehlo.broadcast_in_dim %bounds, dims = [1] : (tensor<4xi32>) -> tensor<9x4xi32>
+  %begun = stablehlo.compare LE, %all, %row : (tensor<9x4xi32>, tensor<9x4xi32>) -> tensor<9x4xi1>
+  %ones = stablehlo.convert %begun : (tensor<9x4xi1>) -> tensor<9x4xbf16>
+  %first = stablehlo.constant dense<-1.0> : tensor<bf16>
+  %n = stablehlo.reduce(%ones init: %first) applies stablehlo.add across dimensions = [1] : (tensor<9x4xbf16>, tensor<bf16>) -> tensor<9xbf16>
+  %y = stablehlo.broadcast_in_dim %n, dims = [0] : (tensor<9xbf16>) -> tensor<9x32xbf16>
+  return %y : tensor<9x32xbf16>
+}
+END
+)";
+
+ExpertProduct expert_product(ir::Function& f, const Dims& dims, DType dtype = DType::kBF16) {
+  ExpertProduct product;
+  product.weight.value = f.add_argument(Shape(dtype, dims));
+  product.weight.dims = dims;
+  product.bias = f.add_argument(Shape(DType::kBF16, {dims[0], dims[1]}));
+  return product;
+}
+
+TEST_F(TpuKernelsTest, RowsAreSortedOnceForTheProductsOfTheirExperts) {
+  install(kNumbers);
+  Target target;
+  target.platform = Platform::kTpu;
+  target.tpu = kernels_;
+  TestProgram program;
+  const std::vector<int32_t> numbers = {2, 0, -1, 2, 1, 0, 3, 2, 0};
+  const ir::Value ids = program.argument(numbers, DType::kS32, {9});
+  const ir::Value x = program.argument(std::vector<uint16_t>(9 * 32), DType::kBF16, {9, 32});
+  ExpertProduct product;
+  product.weight.dims = {3, 32, 32};
+  product.weight.value =
+      program.argument(std::vector<uint16_t>(3 * 32 * 32), DType::kBF16, product.weight.dims);
+  product.bias = program.argument(std::vector<uint16_t>(3 * 32), DType::kBF16, {3, 32});
+  const ExpertRows rows(target, ids, DType::kBF16, {product, product});
+  const ir::Value inner = rows.linear(rows.ordered(x), product);
+  const ir::Value y = rows.restored(rows.linear(inner, product));
+  ASSERT_TRUE(kernels_->used()) << kernels_->choices().at(0).reason;
+  const auto out = program.run({ir::convert(y, DType::kF32)})[0].to_vector<float>();
+  const std::string text = program.main().module().to_string();
+  EXPECT_EQ(count(text, "\"stablehlo.sort\"("), 2) << "and one back";
+  for (size_t i = 0; i < out.size(); ++i) {
+    const int32_t id = numbers[i / 32];
+    ASSERT_EQ(out[i], id >= 0 && id < 3 ? id : 0) << i;
+  }
+  const std::string keys = read_file(cache_ / "keys");
+  EXPECT_EQ(count(keys, "\n"), 1);
+  const Json key = Json::parse(keys);
+  EXPECT_EQ(key.at("tile"), 16);
+  EXPECT_EQ(key.at("visits"), 3);
+  EXPECT_EQ(key.at("form"), "dense");
+  EXPECT_EQ(key.at("flops"), 2.0 * 3 * 16 * 32 * 32) << "whole tiles";
+  EXPECT_EQ(key.at("bytes"), 2 * 9 * (32 + 32) + 3 * 32 * (32 * 2 + 4));
+}
+
+TEST_F(TpuKernelsTest, EveryTileIsVisitedByTheExpertsThatHaveRowsInIt) {
+  TestProgram program;
+  std::vector<int32_t> numbers;
+  const std::vector<int64_t> counts = {100, 0, 28, 130, 1};  // and some without an expert
+  for (size_t expert = 0; expert < counts.size(); ++expert) {
+    numbers.insert(numbers.end(), static_cast<size_t>(counts[expert]),
+                   static_cast<int32_t>(expert));
+  }
+  numbers.insert(numbers.end(), 41, 9);
+  std::mt19937 generator(1);
+  std::shuffle(numbers.begin(), numbers.end(), generator);
+  const auto rows = static_cast<int64_t>(numbers.size());
+  const ir::Value ids = program.argument(numbers, DType::kS32, {rows});
+  const TpuSortedRows sorted = sorted_for_tpu(ids, 5);
+  const auto results = program.run(
+      {sorted.experts, sorted.tiles, sorted.bounds, sorted.visits, sorted.rows.sources});
+  const auto ints = [&](size_t i) { return results[i].to_vector<int32_t>(); };
+  EXPECT_EQ(ints(3), std::vector<int32_t>({5}));
+  EXPECT_EQ(ints(2), std::vector<int32_t>({0, 100, 100, 128, 258, 259}));
+  const std::vector<int32_t> experts = ints(0), tiles = ints(1);
+  EXPECT_EQ(experts.size(), 7) << "three tiles and five experts";
+  EXPECT_EQ(std::vector<int32_t>(experts.begin(), experts.begin() + 5),
+            std::vector<int32_t>({0, 2, 3, 3, 4}));
+  EXPECT_EQ(std::vector<int32_t>(tiles.begin(), tiles.begin() + 5),
+            std::vector<int32_t>({0, 0, 1, 2, 2}));
+  const std::vector<int32_t> order = ints(4);
+  for (int32_t place = 0; place < 259; ++place) {
+    const int32_t own = numbers[static_cast<size_t>(order[static_cast<size_t>(place)])];
+    const auto& bounds = ints(2);
+    ASSERT_TRUE(bounds[static_cast<size_t>(own)] <= place &&
+                place < bounds[static_cast<size_t>(own) + 1])
+        << place;
+  }
+}
+
+TEST_F(TpuKernelsTest, ExpertsWeightsThatTheKernelLacksAreNamed) {
+  install(kWrites);
+  Target target;
+  target.platform = Platform::kTpu;
+  target.tpu = kernels_;
+  ir::Module module;
+  ir::Function& f = module.add_function();
+  const ir::Value ids = f.add_argument(Shape(DType::kS32, {8}));
+  ExpertProduct blocks = expert_product(f, {2, 256, 256}, DType::kF8E4M3FN);
+  blocks.weight.scales = f.add_argument(Shape(DType::kF32, {2, 2, 4}));
+  const ExpertProduct plain = expert_product(f, {2, 256, 256});
+  ExpertRows(target, ids, DType::kBF16, {plain, blocks});
+  ExpertRows(target, ids, DType::kF32, {plain});
+  ASSERT_EQ(kernels_->choices().size(), 3);
+  EXPECT_EQ(kernels_->choices()[0].reason, "");
+  EXPECT_NE(kernels_->choices()[1].reason.find("blocks of 128 x 64"), std::string::npos);
+  EXPECT_NE(kernels_->choices()[2].reason.find("rows of f32"), std::string::npos);
 }
 
 TEST_F(TpuKernelsTest, AfterTheCompilersRefusalThereIsNone) {

@@ -9,6 +9,7 @@
 
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
+#include "ttpu/kernels/linear/expert_rows.h"
 #include "ttpu/nn/moe.h"
 #include "ttpu/parallel/collectives.h"
 #include "ttpu/parallel/spmd.h"
@@ -137,8 +138,9 @@ std::vector<float> run(const Case& c, const Problem& problem, const Build& build
   const kernels::Target target{kernels::Platform::kCpu, false};
   const int64_t own = locals[3].dim(0);
   const Experts experts = [&](ir::Value x, ir::Value ids) {
-    return kernels::expert_linear(target, x, ids,
-                                  {.value = locals[3], .dims = {own, kHidden, kHidden}});
+    const kernels::ExpertProduct product{{.value = locals[3], .dims = {own, kHidden, kHidden}}, {}};
+    const kernels::ExpertRows rows(target, ids, x.dtype(), {product});
+    return rows.restored(rows.linear(rows.ordered(x), product));
   };
   device.set_results(
       {build({layout.mesh(), division, own, experts}, locals[0], {locals[1], locals[2]})});

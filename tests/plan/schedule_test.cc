@@ -1,6 +1,7 @@
 // Excerpts of what libtpu 0.0.52 makes of programs for v5e, in XLA's text.
 #include "ttpu/plan/schedule.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "ttpu/plan/hlo_work.h"
@@ -267,6 +268,24 @@ ENTRY %main (q: bf16[64,8,128], cache: bf16[1024,64,2,128]) -> (bf16[64,8,128], 
   EXPECT_EQ(kernel.flops, 3e6);
   EXPECT_NEAR(cost.seconds, kernel.bytes / 819e9, 1e-12);
   EXPECT_EQ(cost.unpriced_count, 0);
+}
+
+TEST(Schedule, AKernelThatReadsAPartOfItsOperandsSaysSo) {
+  const auto bytes = [](int64_t own) {
+    return cost_of(fmt::format(R"(
+ENTRY %main (x: bf16[8,128], w: bf16[64,128,128]) -> bf16[8,128] {{
+  %x = bf16[8,128]{{1,0}} parameter(0)
+  %w = bf16[64,128,128]{{2,1,0}} parameter(1)
+  ROOT %experts.1 = bf16[8,128]{{1,0}} custom-call(%x, %w), custom_call_target="tpu_custom_call", backend_config={{"custom_call_config":{{"cost_estimate":{{"flops":"1000","bytes_accessed":"{}"}}}}}}
+}})",
+                               own))
+        .kernels.at(0)
+        .bytes;
+  };
+  const double all = 2.0 * (2 * 8 * 128 + 64 * 128 * 128);
+  EXPECT_EQ(bytes(100000), 100000);
+  EXPECT_EQ(bytes(10000000), all);
+  EXPECT_EQ(bytes(0), all) << "it says nothing";
 }
 
 TEST(Schedule, ALoopTurnsAsOftenAsItCounts) {

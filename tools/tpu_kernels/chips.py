@@ -8,7 +8,8 @@ from jax._src.pallas.mosaic import tpu_info
 from jax.experimental import pallas as pl
 
 CHIPS = {"v5e": ("TPU v5 lite", 5), "v5p": ("TPU v5p", 5), "v6e": ("TPU v6 lite", 6), "tpu7x": ("TPU7x", 7)}
-DTYPES = {"bf16": jnp.bfloat16, "f32": jnp.float32, "f8E4M3FN": jnp.float8_e4m3fn, "i8": jnp.int8}
+DTYPES = {"bf16": jnp.bfloat16, "f32": jnp.float32, "f8E4M3FN": jnp.float8_e4m3fn, "i8": jnp.int8,
+          "i4": jnp.int4, "f4E2M1FN": jnp.float4_e2m1fn}  # fmt: skip
 LANES = 128
 
 

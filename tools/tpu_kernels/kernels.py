@@ -17,6 +17,7 @@ import sys
 import types
 
 import chips
+import expert_linear
 import jax
 import jax.numpy as jnp
 import row_attention
@@ -168,6 +169,9 @@ def build(key):
     """(function, shapes of its arguments) for a key. Throws Refused."""
     if key["chip"] not in chips.CHIPS:
         raise Refused(f"no kernel for {key['chip']}; there are some for {', '.join(chips.CHIPS)}")
+    if key["kernel"] == "expert_linear":
+        chips.pretend(key["chip"])
+        return expert_linear.build(key)
     if "length" in key:
         chips.pretend(key["chip"])
         return sequence_attention.build(key)

@@ -64,6 +64,11 @@ void Function::set_text(TextBody body, const std::vector<Shape>& results) {
             "[function] text of '{}' updates argument {} as result {}: no such pair of one shape",
             name_, update.argument, update.result);
   }
+  for (const TextBody::Read& read : body.reads) {
+    require(read.argument < body_.arguments.size(),
+            "[function] text of '{}' reads argument {} of {}", name_, read.argument,
+            body_.arguments.size());
+  }
   Values values;
   for (const Shape& shape : results) values.push_back(new_value(shape, nullptr, &body_));
   set_results(values);

@@ -34,9 +34,14 @@ struct TextBody {
     double read_bytes = 0;
     double written_bytes = 0;
   };
+  struct Read {  // an argument that is read in part
+    size_t argument = 0;
+    double bytes = 0;
+  };
   std::string text;
   double flops = 0;  // of one call
   std::vector<Update> updates = {};
+  std::vector<Read> reads = {};
 };
 
 // How a function is differentiated where it has a way of its own (JAX's custom_vjp). Both append

@@ -70,15 +70,14 @@ Value own_ids(const ExpertParts& parts, Value ids) {
   return ids - ir::broadcast_to(part * static_cast<double>(parts.own), ids.dims());
 }
 
-// All at once: each token's rows one after another.
-Value sum_of_rows(const ExpertParts& parts, Value x, Value ids, Value weights) {
-  const int64_t tokens = x.dim(0);
-  const int64_t hidden = x.dim(1);
-  const Dims dims = {tokens, ids.dim(0) / tokens, hidden};
-  const Value spread = ir::reshape(ir::broadcast_in_dim(x, dims, {0, 2}), {ids.dim(0), hidden});
-  const Value y = ir::reshape(parts.run(spread, ids), dims);
-  const Value factors = ir::reshape(weights, {dims[0], dims[1], 1});
-  return ir::convert(ir::reduce_sum(y * factors, {1}), x.dtype());
+// All at once: the tokens with their first experts, then with their second ones, and so on, since a
+// sum over the last dimension but one is slow on TPU where that is short.
+Value sum_of_rows(const ExpertParts& parts, Value x, Value experts, Value weights) {
+  const Dims dims = {experts.dim(1), experts.dim(0), x.dim(1)};
+  const auto turned = [](Value v) { return ir::transpose(v, {1, 0}); };
+  const Value ids = ir::reshape(turned(experts), {dims[0] * dims[1]});
+  const Value y = ir::reshape(parts.run(x, ids), dims);
+  return ir::convert(ir::reduce_sum(y * ir::expand_dims(turned(weights), 2), {0}), x.dtype());
 }
 
 // [devices, tokens]: the tokens that chose an expert of each device, in order; behind them
@@ -135,9 +134,10 @@ bool all_to_all_is_shorter(int64_t size, int64_t tokens, int64_t devices) {
 Value sum_of_own_experts(const ExpertParts& parts, Value x, const Routing& routing, int64_t size) {
   ir::Function& function = x.function();
   const Dims rows = {routing.experts.shape().num_elements()};
-  const Value ids = own_ids(parts, ir::reshape(routing.experts, rows));
+  const Value all_ids = own_ids(parts, routing.experts);
+  if (size >= rows[0]) return sum_of_rows(parts, x, all_ids, routing.weights);
+  const Value ids = ir::reshape(all_ids, rows);
   const Value all_weights = ir::reshape(routing.weights, rows);
-  if (size >= rows[0]) return sum_of_rows(parts, x, ids, all_weights);
   const Value has = ir::and_(ir::compare(ids, ints(function, rows, 0), kGe),
                              ir::compare(ids, ints(function, rows, parts.own), kLt));
   // The device's rows first, in order; behind them those of no token and no expert.

@@ -21,8 +21,9 @@ struct Routing {
 ir::Value packed(const Routing& routing);
 Routing unpacked(ir::Value both);
 
-// y[r] = what the device's expert ids[r] gives for x[r], f32; zeros for an id outside its experts.
-// Declares no weights: it is called inside loops.
+// y[r] = what the device's expert ids[r] gives for x[r % tokens], f32, x being [tokens, hidden] and
+// ids one or several times as many; zeros for an id outside its experts. Declares no weights: it is
+// called inside loops.
 using Experts = std::function<ir::Value(ir::Value x, ir::Value ids)>;
 
 struct ExpertParts {

@@ -4,6 +4,7 @@
 
 #include "ttpu/base/error.h"
 #include "ttpu/ir/ir.h"
+#include "ttpu/kernels/linear/expert_rows.h"
 #include "ttpu/nn/expert_dispatch.h"
 #include "ttpu/parallel/collectives.h"
 
@@ -97,8 +98,7 @@ ir::Value combine(const MoeSpec& spec, ir::Value gate, ir::Value up) {
 
 // What a device has of the experts' matrices and biases.
 struct ExpertOperands {
-  kernels::WeightOperand gate, up, down;
-  std::optional<ir::Value> gate_bias, up_bias, down_bias;
+  kernels::ExpertProduct gate, up, down;
 };
 
 ExpertOperands expert_operands(Context& context, const MoeSpec& spec) {
@@ -107,9 +107,9 @@ ExpertOperands expert_operands(Context& context, const MoeSpec& spec) {
     return context.matrix(std::move(decl));
   };
   ExpertOperands operands;
-  operands.gate = matrix(spec.gate);
-  operands.up = matrix(spec.up);
-  operands.down = matrix(spec.down);
+  operands.gate.weight = matrix(spec.gate);
+  operands.up.weight = matrix(spec.up);
+  operands.down.weight = matrix(spec.down);
   if (!spec.gate_up_bias.empty()) {
     WeightDecl decl;
     decl.names = {spec.gate_up_bias};
@@ -117,8 +117,8 @@ ExpertOperands expert_operands(Context& context, const MoeSpec& spec) {
     decl.axes = {"experts", "expert_mlp"};
     decl.units = {0, spec.intermediate};
     const ir::Value both = context.tensor(std::move(decl));
-    operands.gate_bias = alternate(both, 0);
-    operands.up_bias = alternate(both, 1);
+    operands.gate.bias = alternate(both, 0);
+    operands.up.bias = alternate(both, 1);
   }
   if (spec.down_bias.empty()) return operands;
   ir::Value bias =
@@ -131,21 +131,20 @@ ExpertOperands expert_operands(Context& context, const MoeSpec& spec) {
     bias = ir::select(ir::broadcast_to(first, bias.dims()), bias,
                       ir::full(bias.function(), bias.shape(), 0));
   }
-  operands.down_bias = bias;
+  operands.down.bias = bias;
   return operands;
 }
 
 // What the device's experts, or its parts of all experts, give for rows.
-Experts experts_of(Context& context, const MoeSpec& spec) {
-  return [target = context.target(), spec, operands = expert_operands(context, spec)](
-             ir::Value x, ir::Value ids) {
-    const auto run = [&](ir::Value input, const kernels::WeightOperand& weight,
-                         const std::optional<ir::Value>& bias) {
-      return kernels::expert_linear(target, input, ids, weight, bias);
-    };
-    const ir::Value inner = combine(spec, run(x, operands.gate, operands.gate_bias),
-                                    run(x, operands.up, operands.up_bias));
-    return ir::convert(run(inner, operands.down, operands.down_bias), DType::kF32);
+Experts experts_of(Context& context, const MoeSpec& spec, bool training) {
+  kernels::Target target = context.target();
+  if (training) target.tpu = nullptr;  // the kernel knows no gradient
+  return [target, spec, operands = expert_operands(context, spec)](ir::Value x, ir::Value ids) {
+    const auto& [gate, up, down] = operands;
+    const kernels::ExpertRows rows(target, ids, x.dtype(), {gate, up, down});
+    const ir::Value own = rows.ordered(x);
+    const ir::Value inner = combine(spec, rows.linear(own, gate), rows.linear(own, up));
+    return ir::convert(rows.restored(rows.linear(inner, down)), DType::kF32);
   };
 }
 
@@ -189,7 +188,7 @@ ir::Value routed_experts(Context& context, const MoeSpec& spec, ir::Value own,
   const parallel::Division experts = layout.division("experts");
   Routing own_routing = route(context, spec, own);
   const ExpertParts parts{mesh, experts, (spec.experts + experts.parts - 1) / experts.parts,
-                          experts_of(context, spec)};
+                          experts_of(context, spec, !batch.kv_lens)};
   if (!experts.whole()) own_routing = without_padding(context, parts, own_routing, batch);
   if (const std::optional<int64_t> size = traded_tokens(context, spec, own.dim(0))) {
     return sum_by_all_to_all(parts, own, own_routing, *size);

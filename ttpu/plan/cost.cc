@@ -173,11 +173,13 @@ class Counter {
     for (size_t i = 0; i < op.operands.size(); ++i) {
       const auto argument = root(*roots, op.operands[i]);
       if (!argument) continue;
-      const auto update = std::find_if(body.updates.begin(), body.updates.end(),
-                                       [i](const auto& one) { return one.argument == i; });
+      const auto of = [i](const auto& one) { return one.argument == i; };
+      const auto update = std::find_if(body.updates.begin(), body.updates.end(), of);
+      const auto read = std::find_if(body.reads.begin(), body.reads.end(), of);
       Access& access = (*accesses_)[*argument];
+      if (read != body.reads.end()) access.sliced += read->bytes;
       if (update == body.updates.end()) {
-        access.whole = true;
+        access.whole = access.whole || read == body.reads.end();
         continue;
       }
       access.sliced += update->read_bytes;

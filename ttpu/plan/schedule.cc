@@ -431,10 +431,12 @@ class Player {
 
   void kernel(const HloComputation& around, const HloInstruction& op, double weight) {
     HloWork work;
+    bool has_cache = false;
     for (size_t i = 0; i < op.operands.size(); ++i) {
       const HloInstruction* source = around.find(op.operands[i]);
       if (source == nullptr || source->shape.memory_space != 0) continue;
       const int64_t memory = memory_of(around, op.operands[i]);
+      has_cache = has_cache || caches_.contains(memory);
       if (caches_.contains(memory) && !counted_.insert(memory).second) continue;
       work.hbm_bytes += source->shape.padded_bytes();
     }
@@ -460,7 +462,11 @@ class Player {
     }
     const size_t estimate = op.backend_config.find("\"cost_estimate\"");
     if (estimate != std::string_view::npos) {
-      work.flops = number_of(op.backend_config.substr(estimate), "\"flops\":").value_or(0);
+      const std::string_view own = op.backend_config.substr(estimate);
+      work.flops = number_of(own, "\"flops\":").value_or(0);
+      // One that reads a part of an operand says so: of many experts' weights those that have rows.
+      const double bytes = number_of(own, "\"bytes_accessed\":").value_or(0);
+      if (bytes > 0 && !has_cache) work.hbm_bytes = std::min(work.hbm_bytes, bytes);
     }
     count(work, weight);
     const double seconds =

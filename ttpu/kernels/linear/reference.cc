@@ -32,13 +32,11 @@ Value experts_by_mask(const Target& target, Value x, Value ids, const WeightOper
   return ir::reduce_sum(ir::select(own, all, ir::full(x.function(), all.shape(), 0)), {1});
 }
 
-// Gathering reads a weight for each row, masking multiplies every row with every weight, blocks
-// take turns. Each is the cheapest for more rows than the one before.
-Value own_experts(const Target& target, Value x, Value ids, const WeightOperand& stacked,
-                  DType dtype) {
-  if (x.dim(0) <= stacked.dims[0]) return experts_by_gather(target, x, ids, stacked);
-  if (x.dim(0) <= 4 * kExpertBlock) return experts_by_mask(target, x, ids, stacked);
-  return experts_by_blocks(target, x, ids, stacked, dtype);
+Value experts_by_blocks(const Target& target, Value x, Value ids, const WeightOperand& stacked,
+                        const std::optional<Value>& bias) {
+  const ExpertBlocks blocks = expert_blocks(ids, stacked.dims[0]);
+  const Value sorted = at_places(x, blocks.rows);
+  return from_places(linear_of_blocks(target, sorted, blocks.experts, stacked, bias), blocks.rows);
 }
 
 }  // namespace
@@ -62,15 +60,17 @@ Value gated_linear(const Target& target, const Rows& x, const WeightOperand& gat
   return ir::convert(activated * factor, x.dtype);
 }
 
+// Gathering reads a weight for each row, masking multiplies every row with every weight, blocks
+// take turns. Each is the cheapest for more rows than the one before.
 Value expert_linear(const Target& target, Value x, Value expert_ids, const WeightOperand& stacked,
                     std::optional<Value> bias) {
-  const int64_t experts = stacked.dims[0];
-  // Where nothing is added, rounding can come first, which halves what the loop writes.
-  Value y = own_experts(target, x, expert_ids, stacked, bias ? DType::kF32 : x.dtype());
+  if (takes_blocks(x.dim(0))) return experts_by_blocks(target, x, expert_ids, stacked, bias);
+  const bool few = x.dim(0) <= stacked.dims[0];
+  Value y = few ? experts_by_gather(target, x, expert_ids, stacked)
+                : experts_by_mask(target, x, expert_ids, stacked);
   if (bias) y = y + ir::convert(ir::take(*bias, expert_ids, 0), DType::kF32);
-  const Value known = ir::reduce_or(one_hot(expert_ids, experts), {1});
-  const Value kept = ir::broadcast_in_dim(known, y.dims(), {0});
-  return ir::convert(ir::select(kept, y, ir::full(x.function(), y.shape(), 0)), x.dtype());
+  const Value known = ir::broadcast_in_dim(has_expert(expert_ids, stacked.dims[0]), y.dims(), {0});
+  return ir::convert(ir::select(known, y, ir::full(x.function(), y.shape(), 0)), x.dtype());
 }
 
 }  // namespace ttpu::kernels::reference

@@ -40,9 +40,8 @@ std::string last_line(std::string text) {
 
 std::optional<std::string> tpu_kernel_tool() {
   const fs::path tool = tool_folder() / "tool";
-  // One without the kernels of our own is older than what is asked of it here.
-  if (!fs::exists(tool / "lower.py") || !fs::exists(tool / "sequence_attention.py"))
-    return std::nullopt;
+  // One without the newest of the kernels is older than what is asked of it here.
+  if (!fs::exists(tool / "lower.py") || !fs::exists(tool / "expert_linear.py")) return std::nullopt;
   std::set<fs::path> parts;
   for (const auto& entry : fs::directory_iterator(tool)) {
     if (entry.path().extension() == ".py") parts.insert(entry.path());

@@ -1,0 +1,252 @@
+#include "ttpu/kernels/linear/tpu.h"
+
+#include <algorithm>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "ttpu/ir/ir.h"
+#include "ttpu/kernels/linear/scales.h"
+
+namespace ttpu::kernels {
+namespace {
+
+using ir::Value;
+
+constexpr const char* kOp = "expert_linear";
+constexpr int64_t kLanes = 128;
+constexpr int64_t kTile = 128;                      // rows: as many as the matrix units are wide
+constexpr int64_t kPacked = 16;                     // rows of bf16 that are stored together
+constexpr int64_t kWeightBytes = int64_t{8} << 20;  // of an expert's weight in bf16, at once
+
+int64_t up_to(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
+
+int64_t tile_of(int64_t rows) { return std::min(kTile, up_to(rows, kPacked)); }
+
+int64_t tiles_of(int64_t rows) { return up_to(rows, tile_of(rows)) / tile_of(rows); }
+
+int64_t most_visits(int64_t rows, int64_t experts) { return tiles_of(rows) + experts - 1; }
+
+// Rows of a weight [out, in] that a call takes at once.
+int64_t columns_of(int64_t out, int64_t in) {
+  const int64_t parts = up_to(out * in * 2, kWeightBytes) / kWeightBytes;
+  return parts == 1 ? out : std::min(out, up_to((out + parts - 1) / parts, kLanes));
+}
+
+enum class Form { kDense, kScaled, kGroups, kBlocks };
+
+Form form_of(const WeightOperand& weight) {
+  if (!weight.scales) return Form::kDense;
+  if (has_row_scales(weight)) return Form::kScaled;
+  return has_group_scales(weight) ? Form::kGroups : Form::kBlocks;
+}
+
+const char* form_name(Form form) {
+  constexpr const char* kNames[] = {"dense", "scaled", "groups", "blocks"};
+  return kNames[static_cast<size_t>(form)];
+}
+
+// Whether the kernel takes a weight with its rows along the lanes: groups are stored so, and a TPU
+// stores an array [.., out, in] so where that fills tiles of 8 x 128 better.
+bool turned(const WeightOperand& weight) {
+  const Form form = form_of(weight);
+  if (form == Form::kGroups || form == Form::kBlocks) return form == Form::kGroups;
+  const int64_t out = weight.dims[1], in = weight.dims[2];
+  return up_to(in, 8) * up_to(out, kLanes) < up_to(out, 8) * up_to(in, kLanes);
+}
+
+// As below, of a weight with scales of blocks of rows and columns.
+std::string reason_against_blocks(const WeightOperand& weight) {
+  const int64_t rows = rows_in_block(weight);
+  const int64_t columns = weight.dims[2] / weight.scales.dim(-1);
+  const bool whole = columns_of(weight.dims[1], weight.dims[2]) % rows == 0;
+  if (!weight.zero_points && whole && rows % kPacked == 0 && columns % kLanes == 0) return "";
+  return fmt::format(
+      "scales of blocks of {} x {}{}; the kernel is for multiples of {} x {} that divide {}, "
+      "without zero points",
+      rows, columns, weight.zero_points ? " and zero points" : "", kPacked, kLanes, kLanes);
+}
+
+// Why the kernel cannot be asked for; empty when it can.
+std::string reason_against(DType dtype, const WeightOperand& weight) {
+  if (dtype != DType::kBF16) {
+    return fmt::format("rows of {}; the kernel is for bf16", dtype_name(dtype));
+  }
+  if (weight.encoding != Encoding::kDense) {
+    return fmt::format("weights in blocks of {}", encoding_name(weight.encoding));
+  }
+  const DType values = weight.value.dtype();
+  switch (form_of(weight)) {
+    case Form::kDense:
+      if (values == DType::kBF16) return "";
+      return fmt::format("weights of {}; the kernel is for bf16", dtype_name(values));
+    case Form::kBlocks:
+      return reason_against_blocks(weight);
+    case Form::kGroups:
+      if (weight.value.dim(-2) % kPacked == 0) return "";
+      return fmt::format("groups of {}; the kernel is for multiples of {}", weight.value.dim(-2),
+                         kPacked);
+    case Form::kScaled:
+      break;
+  }
+  return "";
+}
+
+// What the kernel takes of a weight.
+struct Part {
+  Value value;
+  DType dtype;     // that it takes it as
+  bool exchanged;  // with the last two dimensions in the other order
+
+  Shape shape() const {
+    Shape shape(dtype, value.dims());
+    if (exchanged) std::swap(shape.dims.back(), shape.dims[shape.dims.size() - 2]);
+    return shape;
+  }
+  Value operand() const {
+    const Value own = ir::convert(value, dtype);
+    if (!exchanged) return own;
+    Dims axes(static_cast<size_t>(value.rank()));
+    std::iota(axes.begin(), axes.end(), 0);
+    std::swap(axes.back(), axes[axes.size() - 2]);
+    return ir::transpose(own, axes);
+  }
+};
+
+std::vector<Part> parts_of(const WeightOperand& weight, const std::optional<Value>& bias) {
+  const bool groups = form_of(weight) == Form::kGroups;
+  const auto part = [](Value value, bool exchanged) {
+    return Part{value, value.dtype(), exchanged};
+  };
+  std::vector<Part> parts = {part(weight.value, !groups && turned(weight))};
+  if (weight.scales) parts.push_back(part(weight.scales, groups));
+  if (weight.zero_points) parts.push_back(part(weight.zero_points, groups));
+  if (bias) parts.push_back({*bias, DType::kF32, false});
+  return parts;
+}
+
+double bytes_of(const Shape& shape) {
+  return static_cast<double>(shape.num_elements()) * bit_width(shape.dtype) / 8;
+}
+
+// What a call does, whose arguments from `first` on are the parts of the weight. Every visit
+// multiplies a whole tile.
+ir::TextBody work_of(int64_t rows, const Dims& dims, const std::vector<Part>& parts, size_t first) {
+  const int64_t active = std::min(rows, dims[0]);
+  ir::TextBody work;
+  work.flops =
+      2.0 * static_cast<double>((tiles_of(rows) + active - 1) * tile_of(rows) * dims[1] * dims[2]);
+  const double share = static_cast<double>(active) / static_cast<double>(dims[0]);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    work.reads.push_back({first + i, bytes_of(parts[i].shape()) * share});
+  }
+  return work;
+}
+
+// The bytes of the weight, and of rows, which are read once for each part of it.
+double moved_bytes(int64_t rows, const Dims& dims, const ir::TextBody& work) {
+  const int64_t columns = columns_of(dims[1], dims[2]);
+  const int64_t parts = up_to(dims[1], columns) / columns;
+  double moved = 2.0 * static_cast<double>(rows * (parts * dims[2] + dims[1]));
+  for (const auto& read : work.reads) moved += read.bytes;
+  return moved;
+}
+
+Json key_of(const TpuKernels& kernels, int64_t rows, const WeightOperand& weight,
+            const std::optional<Value>& bias, const ir::TextBody& work) {
+  const Dims& dims = weight.dims;
+  const Form form = form_of(weight);
+  Json key = {{"kernel", kOp},
+              {"chip", kernels.chip()},
+              {"rows", rows},
+              {"in", dims[2]},
+              {"out", dims[1]},
+              {"experts", dims[0]},
+              {"visits", most_visits(rows, dims[0])},
+              {"tile", tile_of(rows)},
+              {"columns", columns_of(dims[1], dims[2])},
+              {"dtype", dtype_name(DType::kBF16)},
+              {"weight_dtype", dtype_name(weight.value.dtype())},
+              {"form", form_name(form)},
+              {"turned", turned(weight)},
+              {"zero_points", static_cast<bool>(weight.zero_points)},
+              {"bias", bias.has_value()},
+              {"flops", static_cast<int64_t>(work.flops)},
+              {"bytes", static_cast<int64_t>(moved_bytes(rows, dims, work))}};
+  if (weight.scales) key["scale_dtype"] = dtype_name(weight.scales.dtype());
+  if (form == Form::kGroups) {
+    key["groups"] = {weight.value.dim(1), weight.value.dim(2)};
+    key["factors"] = weight.scales.dim(-1);
+  } else if (form == Form::kBlocks) {
+    key["factors"] = {weight.scales.dim(1), weight.scales.dim(2)};
+  }
+  return key;
+}
+
+// Null, with the reason noted, when there is none.
+const ir::Function* kernel_for(TpuKernels& kernels, int64_t rows, const WeightOperand& weight,
+                               const std::optional<Value>& bias) {
+  const int64_t experts = weight.dims[0];
+  const Shape visits(DType::kS32, {most_visits(rows, experts)});
+  std::vector<Shape> shapes = {Shape(DType::kBF16, {rows, weight.dims[2]}), visits, visits,
+                               Shape(DType::kS32, {experts + 1}), Shape(DType::kS32, {})};
+  const std::vector<Part> parts = parts_of(weight, bias);
+  ir::TextBody work = work_of(rows, weight.dims, parts, shapes.size());
+  for (const Part& part : parts) shapes.push_back(part.shape());
+  const Json key = key_of(kernels, rows, weight, bias, work);
+  return kernels.function(weight.value.function().module(), key, shapes,
+                          {Shape(DType::kBF16, {rows, weight.dims[1]})}, std::move(work));
+}
+
+}  // namespace
+
+TpuSortedRows sorted_for_tpu(Value ids, int64_t experts) {
+  ir::Function& function = ids.function();
+  const auto full = [&](const Dims& dims, int64_t value) {
+    return ir::full(function, Shape(DType::kS32, dims), static_cast<double>(value));
+  };
+  const int64_t rows = ids.dim(0), tile = tile_of(rows);
+  const int64_t most = most_visits(rows, experts);
+  const SortedRows sorted = sorted_rows(ids, experts);
+  const Value starts = sums_before(sorted.counts);
+  const Value ends = starts + sorted.counts;
+  const Value first = ir::divide(starts, full({experts}, tile));
+  const Value end = ir::divide(ends + static_cast<double>(tile - 1), full({experts}, tile));
+  const Value none = ir::compare(sorted.counts, full({experts}, 0), ir::ComparisonDirection::kEq);
+  const Value visits = ir::select(none, full({experts}, 0), end - first);
+  const Value before = sums_before(visits);
+  TpuSortedRows result;
+  const Value numbers = ir::iota(function, ids.shape(), 0);
+  result.rows = {sorted.order, unsorted(sorted.order, numbers), has_expert(ids, experts)};
+  result.experts = ranges_of(before + visits, most);
+  const Value tiles = ir::take(first - before, result.experts, 0) +
+                      ir::iota(function, Shape(DType::kS32, {most}), 0);
+  // Those behind the last visit are not made.
+  result.tiles = ir::clamp(full({most}, 0), tiles, full({most}, tiles_of(rows) - 1));
+  result.bounds = ir::concatenate({starts, ir::slice(ends, {experts - 1}, {experts})}, 0);
+  result.visits = ir::reduce_sum(visits, {0});
+  return result;
+}
+
+bool has_tpu_expert_linear(TpuKernels& kernels, Value ids, DType dtype, const WeightOperand& weight,
+                           const std::optional<Value>& bias) {
+  if (const std::string reason = reason_against(dtype, weight); !reason.empty()) {
+    kernels.note_reference(kOp, reason);
+    return false;
+  }
+  return kernel_for(kernels, ids.dim(0), weight, bias) != nullptr;
+}
+
+std::optional<Value> tpu_expert_linear(TpuKernels& kernels, Value x, const TpuSortedRows& sorted,
+                                       const WeightOperand& weight,
+                                       const std::optional<Value>& bias) {
+  const ir::Function* function = kernel_for(kernels, x.dim(0), weight, bias);
+  if (function == nullptr) return std::nullopt;
+  ir::Values operands = {x, sorted.experts, sorted.tiles, sorted.bounds, sorted.visits};
+  for (const Part& part : parts_of(weight, bias)) operands.push_back(part.operand());
+  return ir::call(*function, operands)[0];
+}
+
+}  // namespace ttpu::kernels
