@@ -240,6 +240,10 @@ TEST_F(TpuKernelsTest, CachesThatTheWheelsKernelsLackAreOfRows) {
   EXPECT_FALSE(wants({6, 16, 4, 64}, DType::kBF16, false, true));
   EXPECT_TRUE(wants({6, 16, 2, 64}, DType::kBF16)) << "one head of 64 fills half a word";
   EXPECT_TRUE(wants({6, 16, 6, 128}, DType::kF8E4M3FN));
+  EXPECT_TRUE(wants({6, 16, 4, 96}, DType::kBF16)) << "there is no kernel";
+  EXPECT_FALSE(wants({6, 16, 4, 256}, DType::kBF16));
+  EXPECT_EQ(paired_cache({6, 16, 4, 64}), Dims({6, 16, 2, 128}));
+  EXPECT_EQ(paired_cache(cache), cache);
 }
 
 TEST_F(TpuKernelsTest, PartsThatTheKernelLacksAreNamed) {

@@ -24,13 +24,13 @@ CacheShape cache_shape(const nn::LayerSpec& layer, int64_t blocks, int64_t block
     dims[i] /= placement[i].parts;
   }
   const bool divided = placement[1].parts > 1;
-  if (platform == kernels::Platform::kTpu &&
-      kernels::wants_row_cache(dims, dtype, divided, has_sinks(layer))) {
-    const Dims rows = kernels::row_cache(dims, dtype);
-    if (rows != dims) placement = {placement[0], placement[1], {}, placement[2]};
-    dims = rows;
+  if (platform != kernels::Platform::kTpu) return {dims, placement};
+  if (!kernels::wants_row_cache(dims, dtype, divided, has_sinks(layer))) {
+    return {kernels::paired_cache(dims), placement};
   }
-  return {dims, placement};
+  const Dims rows = kernels::row_cache(dims, dtype);
+  if (rows != dims) placement = {placement[0], placement[1], {}, placement[2]};
+  return {rows, placement};
 }
 
 int64_t block_bytes(const nn::LayerSpec& layer, int64_t block_size, DType dtype,

@@ -9,6 +9,15 @@ namespace {
 
 constexpr const char* kOp = "ragged_paged_attention";
 
+Dims plain_cache(ir::Value k, ir::Value cache) {
+  return {cache.dim(0), cache.dim(1), 2 * k.dim(1), cache_elements(cache.dtype(), k.dim(2))};
+}
+
+bool is_paired(ir::Value k, ir::Value cache) {
+  return cache.dims() != plain_cache(k, cache) &&
+         cache.dims() == paired_cache(plain_cache(k, cache));
+}
+
 void check(ir::Value q, ir::Value k, ir::Value v, ir::Value cache, const RaggedBatch& batch,
            const AttentionOptions& options) {
   require(q.rank() == 3 && k.rank() == 3 && cache.rank() == 4,
@@ -24,7 +33,7 @@ void check(ir::Value q, ir::Value k, ir::Value v, ir::Value cache, const RaggedB
           "[{}] k is {} and v {}; q is {}", kOp, k.shape().to_string(), v.shape().to_string(),
           q.shape().to_string());
   const int64_t head = cache_elements(cache.dtype(), q.dim(2));
-  require((cache.dim(2) == 2 * kv_heads && cache.dim(3) == head) ||
+  require(cache.dims() == plain_cache(k, cache) || is_paired(k, cache) ||
               is_row_cache(cache, kv_heads, q.dim(2)),
           "[{}] cache is {}, expected [pages, page_size, {}, {}]", kOp, cache.shape().to_string(),
           2 * kv_heads, head);
@@ -44,6 +53,11 @@ AttentionResult ragged_paged_attention(const Target& target, ir::Value q, ir::Va
                                        ir::Value cache, const RaggedBatch& batch,
                                        const AttentionOptions& options) {
   check(q, k, v, cache, batch, options);
+  if (is_paired(k, cache)) {
+    const ir::Value plain = ir::reshape(cache, plain_cache(k, cache));
+    const AttentionResult made = ragged_paged_attention(target, q, k, v, plain, batch, options);
+    return {made.output, ir::reshape(made.cache, cache.dims())};
+  }
   const CacheLayout layout{k.dim(1), k.dim(2), v.dim(2), false,
                            is_row_cache(cache, k.dim(1), k.dim(2))};
   return paged_attention(target, q, {k, v}, cache, layout, batch, options);

@@ -61,9 +61,15 @@ int64_t cache_elements(DType cache_dtype, int64_t size);
 // own lanes, or i % w of a further row of words, where one takes w = min(head_dim, 128) slots.
 Dims row_cache(const Dims& cache, DType dtype);
 
-// Whether that kernel is TPU's for a device's cache [pages, page_size, ...] rather than those of
-// tpu-inference: for pages that are divided, int8, sinks with heads that are not of 64, and heads
-// that do not fill words.
+// A cache [pages, page_size, 2 * kv_heads, 64] as [pages, page_size, kv_heads, 128], each key
+// beside its value. A TPU stores an array so that it is padded least: with 64 numbers in lanes of
+// 128 it would have the pages along the lanes, and copy the whole cache before and after each
+// kernel. Unchanged for heads of other sizes.
+Dims paired_cache(const Dims& cache);
+
+// Whether TPU has a device's cache [pages, page_size, ...] so, rather than as tpu-inference's
+// kernels want it: for pages that are divided, int8, sinks with heads that are not of 64, heads
+// that do not fill words, and sizes that are no multiples of 64, for which there is no kernel.
 bool wants_row_cache(const Dims& cache, DType dtype, bool divided, bool sinks);
 
 struct AttentionResult {
@@ -72,8 +78,8 @@ struct AttentionResult {
 };
 
 // q [tokens, q_heads, head_dim]; k, v [tokens, kv_heads, head_dim]; cache [pages, page_size,
-// 2 * kv_heads, cache_elements(head_dim)], or that as row_cache() has it, key of head h at 2h and
-// value at 2h + 1; its type does not depend on that of q.
+// 2 * kv_heads, cache_elements(head_dim)], or that as row_cache() or paired_cache() has it, key of
+// head h at 2h and value at 2h + 1; its type does not depend on that of q.
 // Token i of a sequence stands at position kv_len - q_len + i; its key and value are written there
 // first. Donate the cache: it is then updated in place. Throws kInvalidArgument for shapes that do
 // not fit.
