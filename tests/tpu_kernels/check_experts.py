@@ -11,6 +11,7 @@ import time
 os.environ["JAX_PLATFORMS"] = "cpu"
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools/tpu_kernels"))
 
+import interpreter  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import kernels  # noqa: E402
@@ -20,7 +21,7 @@ from jax.experimental.pallas import tpu as pltpu  # noqa: E402
 
 BOUND = 0.012  # of |difference| / (1 + |expected|): the result and the widened numbers are rounded to bf16
 
-GROUPS = dict(form="groups", turned=True, weight_dtype="i4", scale_dtype="bf16")
+GROUPS = dict(form="groups", turned=True, factors_first=False, weight_dtype="i4", scale_dtype="bf16")
 CASES = {
     "several tiles and blocks of columns": dict(counts=(100, 0, 37, 163, 1, 83)),
     "a tile of few rows": dict(counts=(3, 0, 1, 0, 0, 12), tile=16),
@@ -39,6 +40,11 @@ CASES = {
     "int8 in groups of 32": dict(groups=(8, 32), factors=8, **GROUPS | dict(weight_dtype="i8", scale_dtype="f32")),
     "mxfp4, two groups together": dict(size=320, groups=(5, 64), factors=10, bias=True,
                                        **GROUPS | dict(weight_dtype="f4E2M1FN")),
+    "mxfp4, scales of all experts": dict(counts=(50, 0, 38, 40), size=320, groups=(5, 64), factors=10,
+                                         **GROUPS | dict(weight_dtype="f4E2M1FN", factors_first=True)),
+    "int8 in groups, f32 scales of all experts": dict(
+        counts=(50, 0, 38, 40), groups=(8, 32), factors=8,
+        **GROUPS | dict(weight_dtype="i8", scale_dtype="f32", factors_first=True)),
 }  # fmt: skip
 
 
@@ -68,6 +74,7 @@ def weight_of(key, values, factors):
     factors = [np.asarray(f, np.float64) for f in factors]
     if key["form"] == "groups":
         wide = wide.reshape(key["experts"], key["in"], key["out"])
+        factors = [f.swapaxes(0, 1) if key["factors_first"] else f for f in factors]
         factors = [f.repeat(key["in"] // key["factors"], axis=1) for f in factors]
     elif not key["turned"]:
         wide = wide.swapaxes(1, 2)
@@ -114,6 +121,7 @@ def check(name, case, rng):
 
 
 def main():
+    interpreter.install()
     rng = np.random.default_rng(1)
     wanted = sys.argv[1:]
     cases = {name: case for name, case in CASES.items() if not wanted or any(w in name for w in wanted)}

@@ -9,11 +9,13 @@ A key (see kernels.py) has for these
   tile, columns         rows that are multiplied at once, with so many rows of a weight
   dtype, weight_dtype   "bf16"; of the values
   form                  "dense": [experts, out, in]; "scaled": the same with a scale for each row, [experts, out];
-                        "groups": [experts, groups, group, out] with scales [experts, factors, out];
+                        "groups": [experts, groups, group, out] with scales [experts, factors, out], or, with
+                        factors_first, [factors, experts, out];
                         "blocks": dense with scales of blocks [experts, *factors]
   turned                whether out is the last dimension; always that of groups
   groups                of "groups": the second and third dimension
   factors               of "groups": how many of them a row has; of "blocks": how many rows and columns of them there are
+  factors_first         whether those of all experts stand beside each other
   scale_dtype           of scales and zero points
   zero_points, bias     whether there are some
   flops, bytes
@@ -38,7 +40,19 @@ def numbers_of(values):
     return jnp.where(codes < 0, -size, size)
 
 
-def widen_groups(values, factors, numbers):
+def factors_of(factors, expert, first, count):
+    """[count, 1, out] in f32: of some groups of the expert."""
+    if len(factors.shape) == 2:
+        return factors[first : first + count].astype(jnp.float32)[:, None]
+    if factors.dtype != jnp.bfloat16:
+        return factors[first : first + count, pl.ds(expert, 1)].astype(jnp.float32)
+    # Two experts share words: a number of bf16 is the upper half of that in f32.
+    words = factors.bitcast(jnp.int32)[first : first + count, pl.ds(expert // 2, 1)]
+    upper = jnp.where(expert % 2 == 0, words << 16, words & jnp.int32(-65536))
+    return jax.lax.bitcast_convert_type(upper, jnp.float32)
+
+
+def widen_groups(values, factors, expert, numbers):
     """[groups, group, out] to [in, out], some groups after others."""
     group, out = values.shape[1:]
     together = factors[0].shape[0] // values.shape[0]
@@ -46,7 +60,7 @@ def widen_groups(values, factors, numbers):
     for first in range(0, values.shape[0], step):
         count = min(step, values.shape[0] - first)
         wide = numbers_of(values[first : first + count]).reshape(count * together, group // together, out)
-        scale, *zero = (f[first * together : (first + count) * together].astype(jnp.float32)[:, None] for f in factors)
+        scale, *zero = (factors_of(f, expert, first * together, count * together) for f in factors)
         wide = (wide - zero[0] if zero else wide) * scale
         numbers[first * group : (first + count) * group] = wide.reshape(count * group, out).astype(numbers.dtype)
 
@@ -79,7 +93,7 @@ def kernel_of(key):
             @pl.when((visit == 0) | (experts[jnp.maximum(visit - 1, 0)] != expert))
             def _():
                 if key["form"] == "groups":
-                    widen_groups(values, rest, numbers)
+                    widen_groups(values, rest, expert, numbers)
                 elif key["form"] == "blocks":
                     widen_blocks(values, rest[0], key["out"] // key["factors"][0], numbers)
                 else:
@@ -111,7 +125,8 @@ def build(key):
     if form == "scaled":
         factors = [(experts, 1, out)]
     elif form == "groups":
-        factors = [(experts, key["factors"], out)] * (1 + key["zero_points"])
+        dims = (experts, key["factors"], out)
+        factors = [(dims[1], experts, out) if key["factors_first"] else dims] * (1 + key["zero_points"])
     elif form == "blocks":
         factors = [(experts, *key["factors"])]
     factor_dtype = DTYPES[key.get("scale_dtype", "f32")]
@@ -123,13 +138,19 @@ def build(key):
 
     specs = [pl.BlockSpec((tile, size), lambda n, v, e, t, *_: (t[v], 0))]
     specs.append(of_expert(values, len(values) - 1 if turned else 1))
-    specs += [of_expert(f, None if form == "blocks" else 2) for f in factors]
+    for dims in factors:
+        if form == "groups" and key["factors_first"]:  # those of all experts
+            specs.append(pl.BlockSpec((*dims[:2], columns), lambda n, *_: (0, 0, n)))
+        else:
+            specs.append(of_expert(dims, None if form == "blocks" else 2))
     if key["bias"]:
         specs.append(of_expert((experts, 1, out), 2))
     widened = [pltpu.VMEM((size, columns) if turned else (columns, size), dtype)] if factors else []
     bytes_of = jnp.dtype(dtype).itemsize
     need = 2 * bytes_of * (size * columns + tile * (size + columns)) + 8 * tile * columns
     need += len(widened) * bytes_of * size * columns
+    if form == "groups" and key["factors_first"]:
+        need += 2 * len(factors) * key["factors"] * experts * columns * jnp.dtype(factor_dtype).itemsize
     priced(lambda _: (key["flops"], key["bytes"]))
 
     def function(x, expert_of, tile_of, bounds, visits, w, *rest):

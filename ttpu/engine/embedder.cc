@@ -129,7 +129,8 @@ Embedder::Embedder(const fs::path& path, const EmbedderOptions& options, const P
   stats_.compile_seconds = seconds_since(start);
   start = Clock::now();
   for (const nn::WeightDecl& decl : weights) {
-    weights_.push_back(loader.load(decl, client_, checkpoint_));
+    weights_.push_back(
+        std::move(loader.load_parts(decl, {}, client_, own_devices(client_, {}), checkpoint_)[0]));
     stats_.weight_bytes += nn::argument_shape(decl).byte_size();
   }
   cache_ = client_.zeros(cache_shape_, client_.devices().at(0));

@@ -31,7 +31,8 @@ Part part_of_device(const nn::WeightDecl& decl, const parallel::Mesh& mesh, int6
   const size_t rank = decl.dims.size();
   const size_t rows = nn::segments_axis(decl);
   for (size_t i = 0; i < rank; ++i) {
-    const parallel::Division& division = decl.placement.at(i);
+    const parallel::Division division =
+        decl.placement.empty() ? parallel::Division{} : decl.placement[i];
     const int64_t index = parallel::part_of(mesh, division, device);
     if (i != rows || decl.segments.empty()) {
       part.push_back({piece_of(index, decl.dims[i], decl.local[i], 0)});
@@ -155,7 +156,9 @@ class PartLoader {
   void copy_matrix(const io::Tensor& tensor, int64_t begin, int64_t count, const Piece& columns,
                    std::byte* out) const {
     constexpr int64_t kRowsAtOnce = 64;
-    if (columns.count == decl_.dims.back()) return copy(tensor, begin, begin + count, out);
+    if (columns.count == decl_.dims.back() && columns.local == columns.count) {
+      return copy(tensor, begin, begin + count, out);
+    }
     const auto stride = static_cast<size_t>(row_bytes(decl_, decl_.dims.back()));
     const auto offset = static_cast<size_t>(row_bytes(decl_, columns.begin));
     const auto own = static_cast<size_t>(row_bytes(decl_, columns.count));
@@ -209,7 +212,7 @@ std::vector<pjrt::Buffer> WeightLoader::load_parts(
     const std::shared_ptr<const io::Checkpoint>& keep_alive) const {
   if (!decl.stages.whole()) return load_stages(decl, mesh, client, devices, keep_alive);
   std::vector<pjrt::Buffer> buffers;
-  if (decl.placement.empty()) {
+  if (decl.placement.empty() && (decl.local.empty() || decl.local == decl.dims)) {
     buffers.push_back(load(decl, client, keep_alive));
     return buffers;
   }

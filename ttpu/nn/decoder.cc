@@ -27,7 +27,10 @@ ir::Value own_logits(Context& context, const DecoderSpec& spec, ir::Value x) {
     return linear(context, own, x, DType::kF32);
   }
   const kernels::WeightOperand table =
-      context.matrix(spec.embedding, spec.vocab, spec.hidden, {"vocab", "embed"});
+      context.table(spec.embedding, spec.vocab, spec.hidden, {"vocab", "embed"});
+  if (const int64_t more = table.dims[1] - spec.hidden; more > 0) {
+    x = ir::pad(x, ir::scalar(x.function(), x.dtype(), 0), {0, 0}, {0, more});
+  }
   return kernels::linear(context.target(), x, table, std::nullopt, DType::kF32);
 }
 

@@ -70,10 +70,9 @@ ir::Value linear_sum(Context& context, const LinearSpec& spec, const kernels::Ro
   };
   ir::Value sum;
   if (goes_round(context, spec)) {
-    sum = context.ring()->sum_scatter(kernels::rows_for(context.target(), x, {weight}).parts(),
-                                      [&](const ir::Values& rows) {
-                                        return partial({rows, x.dtype});
-                                      });
+    sum = context.ring()->sum_scatter(
+        kernels::rows_for(context.target(), x, {weight}).parts(),
+        [&](const ir::Values& rows) { return partial({rows, x.dtype}); });
   } else {
     sum = sum_tokens(context, partial(x), division);
   }
@@ -146,9 +145,10 @@ ir::Value take_tokens(Context& context, ir::Value own, ir::Value indices) {
 
 ir::Value embedding(Context& context, const std::string& weight, int64_t rows, int64_t hidden,
                     ir::Value indices, const std::string& axis) {
-  const kernels::WeightOperand table = context.matrix(weight, rows, hidden, {axis, "embed"});
+  const kernels::WeightOperand table = context.table(weight, rows, hidden, {axis, "embed"});
   const auto take = [&](ir::Value own) {
-    return kernels::embedding(context.target(), table, own, context.compute());
+    const ir::Value found = kernels::embedding(context.target(), table, own, context.compute());
+    return found.dim(-1) == hidden ? found : ir::slice_in_dim(found, found.rank() - 1, 0, hidden);
   };
   const parallel::Division division = context.layout().division(axis);
   if (division.whole()) return own_tokens(context, take(indices));

@@ -168,6 +168,9 @@ const Context::Entry& Context::declare(WeightDecl decl) {
     decl.quantization->group =
         fitting_group(decl.quantization->group, std::gcd(decl.dims.back(), decl.local.back()));
     decl.quantization->rows = rows_with_scales(decl);
+  } else if (decl.whole_lanes && decl.encoding == Encoding::kDense &&
+             decl.local.back() == decl.dims.back()) {
+    decl.local.back() = ceil_div(decl.local.back(), kLanes) * kLanes;
   }
   return add(std::move(decl));
 }
@@ -248,6 +251,16 @@ kernels::WeightOperand Context::matrix(const std::string& name, int64_t out, int
   decl.names = {name};
   decl.dims = {out, in};
   decl.axes = axes;
+  return matrix(std::move(decl));
+}
+
+kernels::WeightOperand Context::table(const std::string& name, int64_t rows, int64_t columns,
+                                      const Axes& axes) {
+  WeightDecl decl;
+  decl.names = {name};
+  decl.dims = {rows, columns};
+  decl.axes = axes;
+  decl.whole_lanes = target_.platform == kernels::Platform::kTpu;
   return matrix(std::move(decl));
 }
 

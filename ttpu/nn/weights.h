@@ -57,6 +57,9 @@ struct WeightDecl {
   parallel::Division ring = {};
   int64_t places = 0;
 
+  // Of dense ones whose columns are not divided: zeros fill them up to a multiple of kLanes.
+  bool whole_lanes = false;
+
   // The form of the program's argument.
   DType dtype = DType::kF32;
   Encoding encoding = Encoding::kDense;
@@ -99,6 +102,8 @@ WeightDecl of_stage(const WeightDecl& decl, int64_t stage);
 // Fewer rows than fill the matrix unit of a TPU twice do not pay as a part of a step.
 inline constexpr int64_t kLeastTokensOnTpu = 256;
 
+inline constexpr int64_t kLanes = 128;  // of a TPU's registers
+
 // What the layers of one program share while it is built.
 class Context {
  public:
@@ -122,6 +127,10 @@ class Context {
   // A matrix [out, in], or [experts, out, in].
   kernels::WeightOperand matrix(WeightDecl decl);
   kernels::WeightOperand matrix(const std::string& name, int64_t out, int64_t in, const Axes& axes);
+  // A matrix of which rows are taken; `dims` has its columns as they are stored. Of a TPU they fill
+  // whole lanes: it would store others the other way round, and turn the table in each step.
+  kernels::WeightOperand table(const std::string& name, int64_t rows, int64_t columns,
+                               const Axes& axes);
 
   // For another function; its arguments bear no names, so that equal layers print alike.
   Context sibling(ir::Function* function) const { return sibling(function, format_of_); }

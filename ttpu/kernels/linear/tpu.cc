@@ -1,8 +1,8 @@
 #include "ttpu/kernels/linear/tpu.h"
 
 #include <algorithm>
-#include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -69,6 +69,19 @@ std::string reason_against_blocks(const WeightOperand& weight) {
       rows, columns, weight.zero_points ? " and zero points" : "", kPacked, kLanes, kLanes);
 }
 
+// Whether a TPU has the scales of groups [experts, out, groups] with the groups before the experts,
+// as it stores an array where that fills tiles better; the kernel then takes those of all experts.
+bool factors_first(const WeightOperand& weight) {
+  if (form_of(weight) != Form::kGroups) return false;
+  constexpr int64_t kMostBytes = int64_t{16} << 20;
+  const int64_t experts = weight.dims[0], groups = weight.scales.dim(-1);
+  const int64_t columns = columns_of(weight.dims[1], weight.dims[2]);
+  const int64_t kinds = weight.zero_points ? 2 : 1;
+  const int64_t bytes = kinds * groups * experts * columns * bit_width(weight.scales.dtype()) / 8;
+  return groups * up_to(experts, 8) < experts * up_to(groups, 8) && experts % 2 == 0 &&
+         bytes <= kMostBytes;
+}
+
 // Why the kernel cannot be asked for; empty when it can.
 std::string reason_against(DType dtype, const WeightOperand& weight) {
   if (dtype != DType::kBF16) {
@@ -98,32 +111,30 @@ std::string reason_against(DType dtype, const WeightOperand& weight) {
 struct Part {
   Value value;
   DType dtype;     // that it takes it as
-  bool exchanged;  // with the last two dimensions in the other order
+  Dims axes = {};  // in the order in which it takes them; none: as they are
 
   Shape shape() const {
     Shape shape(dtype, value.dims());
-    if (exchanged) std::swap(shape.dims.back(), shape.dims[shape.dims.size() - 2]);
+    for (size_t i = 0; i < axes.size(); ++i) shape.dims[i] = value.dim(static_cast<int>(axes[i]));
     return shape;
   }
   Value operand() const {
     const Value own = ir::convert(value, dtype);
-    if (!exchanged) return own;
-    Dims axes(static_cast<size_t>(value.rank()));
-    std::iota(axes.begin(), axes.end(), 0);
-    std::swap(axes.back(), axes[axes.size() - 2]);
-    return ir::transpose(own, axes);
+    return axes.empty() ? own : ir::transpose(own, axes);
   }
 };
 
 std::vector<Part> parts_of(const WeightOperand& weight, const std::optional<Value>& bias) {
   const bool groups = form_of(weight) == Form::kGroups;
-  const auto part = [](Value value, bool exchanged) {
-    return Part{value, value.dtype(), exchanged};
+  const auto part = [](Value value, Dims axes) {
+    return Part{value, value.dtype(), std::move(axes)};
   };
-  std::vector<Part> parts = {part(weight.value, !groups && turned(weight))};
-  if (weight.scales) parts.push_back(part(weight.scales, groups));
-  if (weight.zero_points) parts.push_back(part(weight.zero_points, groups));
-  if (bias) parts.push_back({*bias, DType::kF32, false});
+  const Dims exchanged = {0, 2, 1};
+  const Dims of_factors = !groups ? Dims{} : factors_first(weight) ? Dims{2, 0, 1} : exchanged;
+  std::vector<Part> parts = {part(weight.value, !groups && turned(weight) ? exchanged : Dims{})};
+  if (weight.scales) parts.push_back(part(weight.scales, of_factors));
+  if (weight.zero_points) parts.push_back(part(weight.zero_points, of_factors));
+  if (bias) parts.push_back({*bias, DType::kF32});
   return parts;
 }
 
@@ -179,6 +190,7 @@ Json key_of(const TpuKernels& kernels, int64_t rows, const WeightOperand& weight
   if (form == Form::kGroups) {
     key["groups"] = {weight.value.dim(1), weight.value.dim(2)};
     key["factors"] = weight.scales.dim(-1);
+    key["factors_first"] = factors_first(weight);
   } else if (form == Form::kBlocks) {
     key["factors"] = {weight.scales.dim(1), weight.scales.dim(2)};
   }
