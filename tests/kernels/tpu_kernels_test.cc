@@ -240,8 +240,6 @@ TEST_F(TpuKernelsTest, CachesThatTheWheelsKernelsLackAreOfRows) {
   EXPECT_FALSE(wants({6, 16, 4, 64}, DType::kBF16, false, true));
   EXPECT_TRUE(wants({6, 16, 2, 64}, DType::kBF16)) << "one head of 64 fills half a word";
   EXPECT_TRUE(wants({6, 16, 6, 128}, DType::kF8E4M3FN));
-  EXPECT_TRUE(wants({6, 16, 4, 96}, DType::kBF16)) << "there is no kernel";
-  EXPECT_FALSE(wants({6, 16, 4, 256}, DType::kBF16));
   EXPECT_EQ(paired_cache({6, 16, 4, 64}), Dims({6, 16, 2, 128}));
   EXPECT_EQ(paired_cache(cache), cache);
 }
@@ -455,6 +453,33 @@ TEST_F(TpuKernelsTest, AfterTheCompilersRefusalThereIsNone) {
   ASSERT_EQ(kernels_->choices().size(), 1);
   EXPECT_NE(kernels_->choices()[0].reason.find("too much scoped vmem"), std::string::npos);
   EXPECT_FALSE(kernels_->take_back("too much scoped vmem")) << "there is no kernel any more";
+}
+
+TEST_F(TpuKernelsTest, WhatTheCompilersRefusalDoesNotNameStays) {
+  install(
+      "echo \"// kernel_name = \\\"$2\\\"\" | grep -o 'kernel.*\"kernel\":\"[a-z_]*' | sed "
+      "'s/{.*:\"//; s/$/\"/' > \"$4\"\n");
+  Target target;
+  target.platform = Platform::kTpu;
+  target.tpu = kernels_;
+  const auto build = [&] {
+    ir::Module module;
+    ir::Function& f = module.add_function();
+    const ir::Value ids = f.add_argument(Shape(DType::kS32, {8}));
+    ExpertRows(target, ids, DType::kBF16, {expert_product(f, {2, 256, 256})});
+    program(kernels_, 128);
+    return kernels_->choices();
+  };
+  build();
+  int attempts = 0;
+  const auto choices = without_refused(kernels_.get(), [&] {
+    if (++attempts == 1) fail(Code::kUnavailable, "no vmem for %ragged_paged_attention.3");
+    return build();
+  });
+  ASSERT_EQ(choices.size(), 2);
+  EXPECT_EQ(choices[0].op, "expert_linear");
+  EXPECT_EQ(choices[0].reason, "");
+  EXPECT_NE(choices[1].reason.find("no vmem"), std::string::npos);
 }
 
 }  // namespace

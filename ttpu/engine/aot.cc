@@ -243,12 +243,8 @@ plan::ProgramReport compile_ahead(const AotRequest& request) {
   }
   const pjrt::Topology topology = create_topology(request.topology);
   const kernels::Target target = target_of_topology(request.topology, request.engine.custom_calls);
-  try {
-    return compile_with(request, spec, topology, target);
-  } catch (const Error& error) {
-    if (target.tpu == nullptr || !target.tpu->take_back(error.what())) throw;
-  }
-  return compile_with(request, spec, topology, target);
+  return kernels::without_refused(target.tpu.get(),
+                                  [&] { return compile_with(request, spec, topology, target); });
 }
 
 }  // namespace ttpu::engine

@@ -126,12 +126,9 @@ std::vector<kernels::KernelChoice> build_bundle(const BundleRequest& request,
   for (const Bucket& bucket : plan.buckets) {
     const bool is_checked = place.target.tpu != nullptr && &bucket == plan.buckets.data();
     const std::string checked = is_checked ? text_of(bucket, plain) : "";
-    try {
+    kernels::without_refused(place.target.tpu.get(), [&] {
       add(program_name(bucket), text_of(bucket, place.target), checked);
-    } catch (const Error& error) {
-      if (plain.tpu == place.target.tpu || !place.target.tpu->take_back(error.what())) throw;
-      add(program_name(bucket), text_of(bucket, plain), checked);
-    }
+    });
   }
   place.identity.model = config_digest(source.config);
   place.identity.weights = source.checkpoint ? weights_digest(*source.checkpoint) : "none";

@@ -86,12 +86,8 @@ plan::ProgramReport compile_train_step(const TrainAotRequest& request) {
   const nn::DecoderSpec spec = models::decoder_from_config(request.config);
   const pjrt::Topology topology = engine::create_topology(request.topology);
   const kernels::Target target = engine::target_of_topology(request.topology, request.kernels);
-  try {
-    return compile_with(request, spec, topology, target);
-  } catch (const Error& error) {
-    if (target.tpu == nullptr || !target.tpu->take_back(error.what())) throw;
-  }
-  return compile_with(request, spec, topology, target);
+  return kernels::without_refused(target.tpu.get(),
+                                  [&] { return compile_with(request, spec, topology, target); });
 }
 
 }  // namespace ttpu::train

@@ -68,8 +68,8 @@ Dims row_cache(const Dims& cache, DType dtype);
 Dims paired_cache(const Dims& cache);
 
 // Whether TPU has a device's cache [pages, page_size, ...] so, rather than as tpu-inference's
-// kernels want it: for pages that are divided, int8, sinks with heads that are not of 64, heads
-// that do not fill words, and sizes that are no multiples of 64, for which there is no kernel.
+// kernels want it: for pages that are divided, int8, sinks with heads that are not of 64, and
+// heads that do not fill words.
 bool wants_row_cache(const Dims& cache, DType dtype, bool divided, bool sinks);
 
 struct AttentionResult {

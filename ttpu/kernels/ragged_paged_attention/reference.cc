@@ -78,8 +78,7 @@ Dims paired_cache(const Dims& cache) {
 bool wants_row_cache(const Dims& cache, DType dtype, bool divided, bool sinks) {
   if (cache.size() == 3 || divided || dtype == DType::kS8) return true;
   const bool small = cache.at(3) == kSmallHead;
-  return (sinks && !small) || cache.at(3) % kSmallHead != 0 ||
-         cache.at(2) / (small ? 2 : 1) % (32 / bit_width(dtype)) != 0;
+  return (sinks && !small) || cache.at(2) / (small ? 2 : 1) % (32 / bit_width(dtype)) != 0;
 }
 
 int64_t slots_of_page(ir::Value cache, const CacheLayout& layout) {

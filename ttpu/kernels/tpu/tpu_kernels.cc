@@ -36,6 +36,16 @@ std::string last_line(std::string text) {
   return text.substr(text.rfind('\n') + 1);
 }
 
+// Whether the error has the name of a kernel in this text.
+bool names_kernel(const std::string& error, const std::string& text) {
+  static constexpr std::string_view kBegin = "kernel_name = \"";
+  for (size_t at = text.find(kBegin); at != std::string::npos; at = text.find(kBegin, at)) {
+    at += kBegin.size();
+    if (error.find(text.substr(at, text.find('"', at) - at)) != std::string::npos) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 std::optional<std::string> tpu_kernel_tool() {
@@ -78,8 +88,18 @@ bool TpuKernels::take_back(const std::string& compiler_error) {
     return compiler_error.find(word) != std::string::npos;
   });
   if (!meant || !used()) return false;
+  std::set<std::string> named, all;
+  for (const KernelChoice& choice : choices_) {
+    if (choice.reason.empty()) all.insert(choice.op);
+  }
+  for (const auto& [name, made] : known_) {
+    const std::string op = name.substr(0, name.find('.'));
+    if (all.contains(op) && names_kernel(compiler_error, made.text)) named.insert(op);
+  }
   constexpr size_t kEnough = 400;
-  refused_ = "the compiler refused the kernel: " + compiler_error.substr(0, kEnough);
+  for (const std::string& op : named.empty() ? all : named) {
+    refused_[op] = "the compiler refused the kernel: " + compiler_error.substr(0, kEnough);
+  }
   choices_.clear();
   return true;
 }
@@ -133,8 +153,8 @@ const ir::Function* TpuKernels::function(ir::Module& module, const Json& key,
                                          const std::vector<Shape>& arguments,
                                          const std::vector<Shape>& results, ir::TextBody cost) {
   const auto op = key.at("kernel").get<std::string>();
-  if (!refused_.empty()) {
-    note_reference(op, refused_);
+  if (const auto refused = refused_.find(op); refused != refused_.end()) {
+    note_reference(op, refused->second);
     return nullptr;
   }
   const std::string text = key.dump();

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "ttpu/base/error.h"
 #include "ttpu/base/json.h"
 #include "ttpu/ir/function.h"
 
@@ -40,8 +41,9 @@ class TpuKernels {
 
   // For what the tool need not be asked.
   void note_reference(const std::string& op, const std::string& reason);
-  // Whether the compiler's error is about a kernel of a program rather than the program around it.
-  // From then on there is no kernel, and the program can be built again.
+  // Whether the compiler's error is about kernels of a program rather than the program around them.
+  // From then on the operators whose kernels it names have none, or all where it names none, and
+  // the program can be built again.
   bool take_back(const std::string& compiler_error);
 
   bool used() const;
@@ -56,9 +58,22 @@ class TpuKernels {
   void note(KernelChoice choice);
 
   std::string chip_;
-  std::string refused_;
-  std::map<std::string, Lowered> known_;  // by name
+  std::map<std::string, std::string> refused_;  // by operator: why
+  std::map<std::string, Lowered> known_;        // by name
   std::vector<KernelChoice> choices_;
 };
+
+// attempt(), which compiles programs with these kernels, or without some after the compiler has
+// refused them. `kernels` may be null.
+template <typename Attempt>
+auto without_refused(TpuKernels* kernels, const Attempt& attempt) {
+  while (true) {
+    try {
+      return attempt();
+    } catch (const Error& error) {
+      if (kernels == nullptr || !kernels->take_back(error.what())) throw;
+    }
+  }
+}
 
 }  // namespace ttpu::kernels
