@@ -11,6 +11,7 @@ import time
 os.environ["JAX_PLATFORMS"] = "cpu"
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools/tpu_kernels"))
 
+import interpreter  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import kernels  # noqa: E402
@@ -119,12 +120,5 @@ def check(name, case, rng):
     return good
 
 
-def main():
-    rng = np.random.default_rng(1)
-    wanted = sys.argv[1:]
-    cases = {name: case for name, case in CASES.items() if not wanted or any(w in name for w in wanted)}
-    return 0 if all([check(name, case, rng) for name, case in cases.items()]) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interpreter.run(CASES, check))

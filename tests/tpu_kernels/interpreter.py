@@ -4,6 +4,8 @@ jax 0.10's takes slices alone. Here every element of such a view is found by the
 writes go through the interpreter's own of the whole buffer.
 """
 
+import sys
+
 import jax
 import numpy as np
 from jax._src.pallas.mosaic.interpret import interpret_pallas_call as interpreter
@@ -75,3 +77,13 @@ def install():
 
     for name, function in (("get", get_view), ("store", store_view), ("swap", swap_view)):
         setattr(interpreter, name, interpreter.fail_on_exception(function))
+
+
+def run(cases, check):
+    """check(name, case, random numbers) of every case, or of those whose names have a word of the command line. Exit code 1
+    when one says no."""
+    install()
+    rng = np.random.default_rng(1)
+    wanted = sys.argv[1:]
+    chosen = {name: case for name, case in cases.items() if not wanted or any(w in name for w in wanted)}
+    return 0 if all([check(name, case, rng) for name, case in chosen.items()]) else 1

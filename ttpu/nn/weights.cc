@@ -72,6 +72,14 @@ void shrink_to_scales(WeightDecl* decl) {
   for (Dims& parts : decl->segment_parts) parts[1] /= quantization.rows;
 }
 
+WeightDecl named(const std::string& name, Dims dims, const Axes& axes) {
+  WeightDecl decl;
+  decl.names = {name};
+  decl.dims = std::move(dims);
+  decl.axes = axes;
+  return decl;
+}
+
 std::string argument_name(const WeightDecl& decl) {
   std::string name =
       decl.places == 0 ? decl.names[0] : fmt::format("{}_of_{}_after", decl.names[0], decl.places);
@@ -203,11 +211,7 @@ ir::Value Context::declare_part(size_t index, WeightDecl::Part part) {
 }
 
 ir::Value Context::tensor(const std::string& name, const Dims& dims, const Axes& axes) {
-  WeightDecl decl;
-  decl.names = {name};
-  decl.dims = dims;
-  decl.axes = axes;
-  return tensor(std::move(decl));
+  return tensor(named(name, dims, axes));
 }
 
 ir::Value Context::tensor(WeightDecl decl) { return of_turn(declare(std::move(decl)).value); }
@@ -247,19 +251,12 @@ kernels::WeightOperand Context::matrix(WeightDecl decl) {
 
 kernels::WeightOperand Context::matrix(const std::string& name, int64_t out, int64_t in,
                                        const Axes& axes) {
-  WeightDecl decl;
-  decl.names = {name};
-  decl.dims = {out, in};
-  decl.axes = axes;
-  return matrix(std::move(decl));
+  return matrix(named(name, {out, in}, axes));
 }
 
 kernels::WeightOperand Context::table(const std::string& name, int64_t rows, int64_t columns,
                                       const Axes& axes) {
-  WeightDecl decl;
-  decl.names = {name};
-  decl.dims = {rows, columns};
-  decl.axes = axes;
+  WeightDecl decl = named(name, {rows, columns}, axes);
   decl.whole_lanes = target_.platform == kernels::Platform::kTpu;
   return matrix(std::move(decl));
 }
