@@ -70,9 +70,10 @@ ir::Value linear_sum(Context& context, const LinearSpec& spec, const kernels::Ro
   };
   ir::Value sum;
   if (goes_round(context, spec)) {
-    sum = context.ring()->sum_scatter(
-        kernels::rows_for(context.target(), x, {weight}).parts(),
-        [&](const ir::Values& rows) { return partial({rows, x.dtype}); });
+    sum = context.ring()->sum_scatter(kernels::rows_for(context.target(), x, {weight}).parts(),
+                                      [&](const ir::Values& rows) {
+                                        return partial({rows, x.dtype});
+                                      });
   } else {
     sum = sum_tokens(context, partial(x), division);
   }
