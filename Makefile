@@ -35,7 +35,7 @@ setup: ## install what a build needs
 test-setup: setup
 	@tools/setup.sh python plugins models
 
-tpu-kernels: ## install what lowers attention kernels for TPU (optional)
+tpu-kernels: ## install what lowers kernels for TPU (optional)
 	@tools/setup.sh tpu_kernels
 
 tpu-kernels-test: tpu-kernels ## those kernels, interpreted on the CPU, beside float64

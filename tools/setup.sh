@@ -87,7 +87,7 @@ python() {
   touch "$stamp"
 }
 
-# What lowers attention kernels for TPU; see tools/tpu_kernels. The wheel of the kernels is taken without what it
+# What lowers kernels for TPU; see tools/tpu_kernels. The wheel of the kernels is taken without what it
 # depends on (torch, vLLM): the kernels need jax alone.
 tpu_kernels() {
   venv=$cache/tpu-kernels-venv

@@ -25,6 +25,7 @@ GROUPS = dict(form="groups", turned=True, factors_first=False, weight_dtype="i4"
 CASES = {
     "several tiles and blocks of columns": dict(counts=(100, 0, 37, 163, 1, 83)),
     "a tile of few rows": dict(counts=(3, 0, 1, 0, 0, 12), tile=16),
+    "fewer rows than a tile": dict(counts=(2, 0, 3), tile=16),
     "rows of no expert": dict(counts=(20, 30, 0, 70), unknown=40),
     "no row of any expert": dict(counts=(0, 0), unknown=64),
     "all of one expert": dict(counts=(0, 256, 0)),

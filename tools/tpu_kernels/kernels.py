@@ -1,6 +1,7 @@
 """Attention kernels of the wheel tpu-inference as functions with the interface of TTPU's operators.
 
-A key says what is wanted, all sizes those of one device (of whole sequences: see sequence_attention.py):
+A key says what is wanted, all sizes those of one device (of whole sequences see sequence_attention.py, of experts'
+products expert_linear.py):
   kernel                "ragged_paged_attention", or "mla_attention": all heads share one row of the cache
   chip                  "v5e", "v5p", "v6e" or "tpu7x"
   tokens, q_heads, kv_heads, head_dim, pages, page_size, sequences, pages_per_sequence

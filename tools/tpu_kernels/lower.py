@@ -1,4 +1,4 @@
-"""Lowers an attention kernel for a TPU that need not be here: `lower.py KEY NAME OUT`.
+"""Lowers a kernel for a TPU that need not be here: `lower.py KEY NAME OUT`.
 
 KEY is JSON (see kernels.py); OUT gets functions of StableHLO, the first of which is called NAME, with the operands and
 results of the operator. A kernel that does not do what is asked leaves a line on standard error and exit code 3.
