@@ -238,7 +238,8 @@ TpuSortedRows sorted_for_tpu(Value ids, int64_t experts) {
   // Those behind the last visit are not made.
   result.tiles = ir::clamp(full({most}, 0), tiles, full({most}, tiles_of(rows) - 1));
   result.bounds = ir::concatenate({starts, ir::slice(ends, {experts - 1}, {experts})}, 0);
-  result.visits = ir::reduce_sum(visits, {0});
+  // One at least, which changes nothing: a loop of none is what no one tries.
+  result.visits = ir::maximum(ir::reduce_sum(visits, {0}), ir::scalar(function, DType::kS32, 1));
   return result;
 }
 

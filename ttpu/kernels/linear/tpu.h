@@ -16,7 +16,7 @@ struct TpuSortedRows {
   ir::Value experts;  // [most visits] i32: of each visit its expert
   ir::Value tiles;    // and its tile
   ir::Value bounds;   // [experts + 1] i32: each expert's first row, and the end of the last one's
-  ir::Value visits;   // scalar i32: how many there are
+  ir::Value visits;   // scalar i32: how many there are, or one
 };
 TpuSortedRows sorted_for_tpu(ir::Value ids, int64_t experts);
 
