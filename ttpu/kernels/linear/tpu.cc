@@ -238,7 +238,7 @@ TpuSortedRows sorted_for_tpu(Value ids, int64_t experts) {
   // Those behind the last visit are not made.
   result.tiles = ir::clamp(full({most}, 0), tiles, full({most}, tiles_of(rows) - 1));
   result.bounds = ir::concatenate({starts, ir::slice(ends, {experts - 1}, {experts})}, 0);
-  // One at least, which changes nothing: a loop of none is what no one tries.
+  // At least one, which changes nothing: no kernel is asked for an empty grid.
   result.visits = ir::maximum(ir::reduce_sum(visits, {0}), ir::scalar(function, DType::kS32, 1));
   return result;
 }
