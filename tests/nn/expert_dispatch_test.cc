@@ -137,9 +137,9 @@ std::vector<float> run(const Case& c, const Problem& problem, const Build& build
   }
   const kernels::Target target{kernels::Platform::kCpu, false};
   const int64_t own = locals[3].dim(0);
-  const Experts experts = [&](ir::Value x, ir::Value ids) {
+  const Experts experts = [&](ir::Value x, ir::Value ids, bool sorted) {
     const kernels::ExpertProduct product{{.value = locals[3], .dims = {own, kHidden, kHidden}}, {}};
-    const kernels::ExpertRows rows(target, ids, x.dtype(), {product});
+    const kernels::ExpertRows rows(target, ids, x.dtype(), {product}, sorted);
     return rows.restored(rows.linear(rows.ordered(x), product));
   };
   device.set_results(

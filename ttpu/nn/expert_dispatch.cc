@@ -23,7 +23,7 @@ Value numbers(ir::Function& function, const Dims& dims, int64_t axis) {
 
 // Sorted along `axis` by the first.
 ir::Values sorted(const ir::Values& values, int64_t axis) {
-  return ir::sort(values, axis, false,
+  return ir::sort(values, axis, true,
                   [](const ir::Values& v) { return ir::compare(v[0], v[1], kLt); });
 }
 
@@ -76,7 +76,7 @@ Value sum_of_rows(const ExpertParts& parts, Value x, Value experts, Value weight
   const Dims dims = {experts.dim(1), experts.dim(0), x.dim(1)};
   const auto turned = [](Value v) { return ir::transpose(v, {1, 0}); };
   const Value ids = ir::reshape(turned(experts), {dims[0] * dims[1]});
-  const Value y = ir::reshape(parts.run(x, ids), dims);
+  const Value y = ir::reshape(parts.run(x, ids, false), dims);
   return ir::convert(ir::reduce_sum(y * ir::expand_dims(turned(weights), 2), {0}), x.dtype());
 }
 
@@ -140,13 +140,13 @@ Value sum_of_own_experts(const ExpertParts& parts, Value x, const Routing& routi
   const Value all_weights = ir::reshape(routing.weights, rows);
   const Value has = ir::and_(ir::compare(ids, ints(function, rows, 0), kGe),
                              ir::compare(ids, ints(function, rows, parts.own), kLt));
-  // The device's rows first, in order; behind them those of no token and no expert.
-  const Value keys = ir::select(has, numbers(function, rows, 0), ints(function, rows, rows[0]));
-  const Value known = ir::select(has, ids, ints(function, rows, parts.own));
+  // The device's rows first, by expert; behind them those of no token and no expert.
+  const Value keys = ir::select(has, ids, ints(function, rows, parts.own));
+  const Value known = ir::select(has, numbers(function, rows, 0), ints(function, rows, rows[0]));
   const ir::Values own = sorted({keys, known, all_weights}, 0);
   const int64_t most = whole_rounds(rows[0], size);
-  const Value places = padded(own[0], 0, most, rows[0]);
-  const Value experts = padded(own[1], 0, most, parts.own);
+  const Value places = padded(own[1], 0, most, rows[0]);
+  const Value experts = padded(own[0], 0, most, parts.own);
   const Value weights = padded(own[2], 0, most, 0);
   const Value rounds = rounds_of(ir::reduce_sum(ir::convert(has, DType::kS32), {0}), size);
   const Value zeros = ir::full(function, Shape(DType::kF32, x.dims()), 0);
@@ -156,7 +156,7 @@ Value sum_of_own_experts(const ExpertParts& parts, Value x, const Routing& routi
     };
     const Value token =
         ir::divide(of_round(places), ints(function, {size}, routing.experts.dim(1)));
-    const Value y = parts.run(ir::take(x, token, 0), of_round(experts));
+    const Value y = parts.run(ir::take(x, token, 0), of_round(experts), true);
     return add_rows(sum, token, y * ir::expand_dims(of_round(weights), 1));
   });
   return ir::convert(sums, x.dtype());

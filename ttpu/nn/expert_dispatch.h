@@ -22,9 +22,9 @@ ir::Value packed(const Routing& routing);
 Routing unpacked(ir::Value both);
 
 // y[r] = what the device's expert ids[r] gives for x[r % tokens], f32, x being [tokens, hidden] and
-// ids one or several times as many; zeros for an id outside its experts. Declares no weights: it is
-// called inside loops.
-using Experts = std::function<ir::Value(ir::Value x, ir::Value ids)>;
+// ids one or several times as many; zeros for an id outside its experts. sorted: as
+// kernels::ExpertRows has it. Declares no weights: it is called inside loops.
+using Experts = std::function<ir::Value(ir::Value x, ir::Value ids, bool sorted)>;
 
 struct ExpertParts {
   parallel::Mesh mesh;

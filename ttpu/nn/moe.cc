@@ -139,9 +139,10 @@ ExpertOperands expert_operands(Context& context, const MoeSpec& spec) {
 Experts experts_of(Context& context, const MoeSpec& spec, bool training) {
   kernels::Target target = context.target();
   if (training) target.tpu = nullptr;  // the kernel knows no gradient
-  return [target, spec, operands = expert_operands(context, spec)](ir::Value x, ir::Value ids) {
+  return [target, spec, operands = expert_operands(context, spec)](ir::Value x, ir::Value ids,
+                                                                   bool sorted) {
     const auto& [gate, up, down] = operands;
-    const kernels::ExpertRows rows(target, ids, x.dtype(), {gate, up, down});
+    const kernels::ExpertRows rows(target, ids, x.dtype(), {gate, up, down}, sorted);
     const ir::Value own = rows.ordered(x);
     const ir::Value inner = combine(spec, rows.linear(own, gate), rows.linear(own, up));
     return ir::convert(rows.restored(rows.linear(inner, down)), DType::kF32);

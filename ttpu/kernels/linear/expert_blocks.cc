@@ -111,7 +111,7 @@ Value products(const Target& target, Value rows, Value experts, const WeightOper
 
 }  // namespace
 
-ExpertBlocks expert_blocks(Value ids, int64_t experts) {
+ExpertBlocks expert_blocks(Value ids, int64_t experts, bool sorted_before) {
   ir::Function& function = ids.function();
   const auto full = [&](const Dims& dims, int64_t value) {
     return ir::full(function, Shape(DType::kS32, dims), static_cast<double>(value));
@@ -123,7 +123,7 @@ ExpertBlocks expert_blocks(Value ids, int64_t experts) {
   // At most as many as full ones and one more for each expert.
   const int64_t blocks = rows / kExpertBlock + experts;
   const int64_t places = blocks * kExpertBlock;
-  const SortedRows sorted = sorted_rows(ids, experts);
+  const SortedRows sorted = sorted_rows(ids, experts, sorted_before);
   const Value block_counts = ir::divide(sorted.counts + static_cast<double>(kExpertBlock - 1),
                                         full({experts}, kExpertBlock));
   const Value first_blocks = sums_before(block_counts);
@@ -137,9 +137,9 @@ ExpertBlocks expert_blocks(Value ids, int64_t experts) {
       {places});
   const Value position =
       ir::clamp(full({places}, 0), numbers(places) - shift, full({places}, rows - 1));
-  result.rows.sources = ir::take(sorted.order, position, 0);
+  result.rows.sources = sorted_before ? position : ir::take(sorted.order, position, 0);
   const Value expert = ir::minimum(sorted.experts, full({rows}, experts - 1));
-  result.rows.places = unsorted(sorted.order, numbers(rows) + ir::take(shifts, expert, 0));
+  result.rows.places = unsorted(sorted, numbers(rows) + ir::take(shifts, expert, 0));
   result.rows.known = has_expert(ids, experts);
   return result;
 }

@@ -16,7 +16,8 @@ struct ExpertBlocks {
   ir::Value experts;  // [blocks] i32: whose rows a block has
   RowPlaces rows;
 };
-ExpertBlocks expert_blocks(ir::Value ids, int64_t experts);
+// `sorted`: as ExpertRows has it.
+ExpertBlocks expert_blocks(ir::Value ids, int64_t experts, bool sorted = false);
 
 // Whether so many rows are multiplied so; fewer are not put together.
 bool takes_blocks(int64_t rows);

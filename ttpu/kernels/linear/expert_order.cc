@@ -82,15 +82,18 @@ Value one_hot(Value ids, int64_t experts) {
   return ir::compare(ir::broadcast_in_dim(ids, dims, {0}), numbers, kEq);
 }
 
-SortedRows sorted_rows(Value ids, int64_t experts) {
+SortedRows sorted_rows(Value ids, int64_t experts, bool sorted) {
   ir::Function& function = ids.function();
   const Value keys = ir::select(has_expert(ids, experts), ids, full(function, ids.dims(), experts));
-  const ir::Values sorted = sorted_by(keys, ir::iota(function, ids.shape(), 0));
-  return {sorted[1], sorted[0],
-          ir::reduce_sum(ir::convert(one_hot(ids, experts), DType::kS32), {0})};
+  const Value counts = ir::reduce_sum(ir::convert(one_hot(ids, experts), DType::kS32), {0});
+  if (sorted) return {{}, keys, counts};
+  const ir::Values both = sorted_by(keys, ir::iota(function, ids.shape(), 0));
+  return {both[1], both[0], counts};
 }
 
-Value unsorted(Value order, Value x) { return sorted_by(order, x)[1]; }
+Value unsorted(const SortedRows& rows, Value x) {
+  return rows.order ? sorted_by(rows.order, x)[1] : x;
+}
 
 Value has_expert(Value ids, int64_t experts) {
   ir::Function& function = ids.function();
@@ -118,10 +121,12 @@ Value ranges_of(Value ends, int64_t count) {
 }
 
 Value at_places(Value x, const RowPlaces& rows) {
+  if (!rows.sources) return x;
   return call_with_gradient("rows_at_places", x, rows, put, taken_by_rows);
 }
 
 Value from_places(Value y, const RowPlaces& rows) {
+  if (!rows.sources) return masked(rows.known, y);
   return call_with_gradient("rows_from_places", y, rows, put_back, taken_by_places);
 }
 

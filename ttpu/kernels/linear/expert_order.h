@@ -11,13 +11,13 @@ ir::Value one_hot(ir::Value ids, int64_t experts);
 
 // Rows sorted by their experts; those without one last. All i32.
 struct SortedRows {
-  ir::Value order;    // [rows]: the row at each place
+  ir::Value order;    // [rows]: the row at each place; none where they were sorted before
   ir::Value experts;  // [rows]: the expert of each place, or the number of experts
   ir::Value counts;   // [experts]: rows of each expert
 };
-SortedRows sorted_rows(ir::Value ids, int64_t experts);
-// What stands at the places of `order`, [rows], in the order of the rows.
-ir::Value unsorted(ir::Value order, ir::Value x);
+SortedRows sorted_rows(ir::Value ids, int64_t experts, bool sorted);
+// What stands at the sorted rows' places, [rows], in the order of the rows.
+ir::Value unsorted(const SortedRows& rows, ir::Value x);
 // [rows] i1
 ir::Value has_expert(ir::Value ids, int64_t experts);
 
@@ -28,7 +28,7 @@ ir::Value sums_before(ir::Value x);
 // reached; at most n - 1. Of ranges that follow each other that is the range that it lies in.
 ir::Value ranges_of(ir::Value ends, int64_t count);
 
-// Where rows are put.
+// Where rows are put; without sources and places they stay where they are.
 struct RowPlaces {
   ir::Value sources;  // [places] i32: the row at each place; any where there is none
   ir::Value places;   // [rows] i32: where each row is; any where it has no expert

@@ -44,8 +44,8 @@ class GivenRows : public ExpertRows::Form {
 
 class RowsInBlocks : public ExpertRows::Form {
  public:
-  RowsInBlocks(Target target, Value ids, int64_t experts)
-      : target_(std::move(target)), blocks_(reference::expert_blocks(ids, experts)) {}
+  RowsInBlocks(Target target, Value ids, int64_t experts, bool sorted)
+      : target_(std::move(target)), blocks_(reference::expert_blocks(ids, experts, sorted)) {}
   Value ordered(Value x) const override { return at_places(x, blocks_.rows); }
   Value linear(Value x, const ExpertProduct& product) const override {
     return reference::linear_of_blocks(target_, x, blocks_.experts, product.weight, product.bias);
@@ -60,8 +60,8 @@ class RowsInBlocks : public ExpertRows::Form {
 // For the Mosaic kernel.
 class SortedForKernel : public ExpertRows::Form {
  public:
-  SortedForKernel(std::shared_ptr<TpuKernels> kernels, Value ids, int64_t experts)
-      : kernels_(std::move(kernels)), sorted_(sorted_for_tpu(ids, experts)) {}
+  SortedForKernel(std::shared_ptr<TpuKernels> kernels, Value ids, int64_t experts, bool sorted)
+      : kernels_(std::move(kernels)), sorted_(sorted_for_tpu(ids, experts, sorted)) {}
   Value ordered(Value x) const override { return at_places(x, sorted_.rows); }
   Value linear(Value x, const ExpertProduct& product) const override {
     const std::optional<Value> y =
@@ -80,7 +80,7 @@ class SortedForKernel : public ExpertRows::Form {
 }  // namespace
 
 ExpertRows::ExpertRows(const Target& target, Value ids, DType dtype,
-                       const std::vector<ExpertProduct>& products)
+                       const std::vector<ExpertProduct>& products, bool sorted)
     : rows_(ids.dim(0)) {
   require(!products.empty() && ids.rank() == 1 && ids.dtype() == DType::kS32,
           "[expert_linear] expert ids {} of {} products; expected [rows] of i32 and some",
@@ -90,9 +90,9 @@ ExpertRows::ExpertRows(const Target& target, Value ids, DType dtype,
     return has_tpu_expert_linear(*target.tpu, ids, dtype, product.weight, product.bias);
   };
   if (target.tpu && std::ranges::all_of(products, has_kernel)) {
-    form_ = std::make_shared<SortedForKernel>(target.tpu, ids, experts);
+    form_ = std::make_shared<SortedForKernel>(target.tpu, ids, experts, sorted);
   } else if (!target.cpu_kernels() && reference::takes_blocks(ids.dim(0))) {
-    form_ = std::make_shared<RowsInBlocks>(target, ids, experts);
+    form_ = std::make_shared<RowsInBlocks>(target, ids, experts, sorted);
   } else {
     form_ = std::make_shared<GivenRows>(target, ids);
   }

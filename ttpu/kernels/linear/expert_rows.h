@@ -20,11 +20,12 @@ struct ExpertProduct {
 // stay as they are (see expert_linear()), as do those of the CPU kernel.
 class ExpertRows {
  public:
-  // ids: [rows] i32, in any order; one outside [0, experts) is of no expert. dtype: of the rows.
-  // `products`: all those that are asked of linear(). Throws kInvalidArgument where they do not
-  // fit.
+  // ids: [rows] i32; one outside [0, experts) is of no expert. dtype: of the rows. `products`: all
+  // those that are asked of linear(). sorted: the ids do not fall, but for those that are of no
+  // expert, which stand last; else they may be in any order. Throws kInvalidArgument where they do
+  // not fit.
   ExpertRows(const Target& target, ir::Value ids, DType dtype,
-             const std::vector<ExpertProduct>& products);
+             const std::vector<ExpertProduct>& products, bool sorted = false);
 
   // x in that order, [places, n]. Where there are several times as many ids as rows of x [count,
   // n], id i is of row i % count.

@@ -214,14 +214,14 @@ const ir::Function* kernel_for(TpuKernels& kernels, int64_t rows, const WeightOp
 
 }  // namespace
 
-TpuSortedRows sorted_for_tpu(Value ids, int64_t experts) {
+TpuSortedRows sorted_for_tpu(Value ids, int64_t experts, bool sorted_before) {
   ir::Function& function = ids.function();
   const auto full = [&](const Dims& dims, int64_t value) {
     return ir::full(function, Shape(DType::kS32, dims), static_cast<double>(value));
   };
   const int64_t rows = ids.dim(0), tile = tile_of(rows);
   const int64_t most = most_visits(rows, experts);
-  const SortedRows sorted = sorted_rows(ids, experts);
+  const SortedRows sorted = sorted_rows(ids, experts, sorted_before);
   const Value starts = sums_before(sorted.counts);
   const Value ends = starts + sorted.counts;
   const Value first = ir::divide(starts, full({experts}, tile));
@@ -230,8 +230,11 @@ TpuSortedRows sorted_for_tpu(Value ids, int64_t experts) {
   const Value visits = ir::select(none, full({experts}, 0), end - first);
   const Value before = sums_before(visits);
   TpuSortedRows result;
-  const Value numbers = ir::iota(function, ids.shape(), 0);
-  result.rows = {sorted.order, unsorted(sorted.order, numbers), has_expert(ids, experts)};
+  result.rows.known = has_expert(ids, experts);
+  if (!sorted_before) {
+    result.rows.sources = sorted.order;
+    result.rows.places = unsorted(sorted, ir::iota(function, ids.shape(), 0));
+  }
   result.experts = ranges_of(before + visits, most);
   const Value tiles = ir::take(first - before, result.experts, 0) +
                       ir::iota(function, Shape(DType::kS32, {most}), 0);

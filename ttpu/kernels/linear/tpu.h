@@ -18,7 +18,8 @@ struct TpuSortedRows {
   ir::Value bounds;   // [experts + 1] i32: each expert's first row, and the end of the last one's
   ir::Value visits;   // scalar i32: how many there are, or one
 };
-TpuSortedRows sorted_for_tpu(ir::Value ids, int64_t experts);
+// `sorted`: as ExpertRows has it.
+TpuSortedRows sorted_for_tpu(ir::Value ids, int64_t experts, bool sorted = false);
 
 // Whether there is a kernel for rows [rows, in] of `dtype`, asked of the tool. Says why not.
 bool has_tpu_expert_linear(TpuKernels& kernels, ir::Value ids, DType dtype,
