@@ -92,12 +92,12 @@ class CompileCommandOnce : public testing::Test {
 
 // What the chip's units of low precision get, and what weights take.
 TEST_F(CompileCommandOnce, QuantizedLayersAreProductsOfSmallNumbersInTheCompiledProgram) {
-  // Embedding and head [96, 32] and five norms stay bf16; of the numbers of two layers each is a
-  // byte, and their rows have an f32.
+  // Embedding (its rows filled up to 128), head [96, 32] and five norms stay bf16; of the numbers
+  // of two layers each is a byte, and their rows have an f32.
   constexpr int64_t kMlp = 4096;  // as many rows of gate and up as rounding pays for
   constexpr int64_t kNumbers = 2 * (3 * kMlp + 192) * 32;
   constexpr int64_t kRows = 2 * (2 * kMlp + 192);
-  constexpr int64_t kBytes = 2 * (2 * 96 * 32 + 5 * 32) + kNumbers + 4 * kRows;
+  constexpr int64_t kBytes = 2 * (96 * (128 + 32) + 5 * 32) + kNumbers + 4 * kRows;
   constexpr double kProducts = 2.0 * 256 * 2 * (2 * kMlp * 32);
   Json config = read_json(kModel + "/config.json");
   config["max_position_embeddings"] = 256;

@@ -27,8 +27,9 @@ Value masked(Value mask, Value rows) {
 }
 
 Value put(const ir::Values& v) {
+  if (v[0].dim(0) == v[2].dim(0)) return ir::take(v[0], v[1], 0);
   const Value count = full(v[1].function(), v[1].dims(), v[0].dim(0));
-  return ir::take(v[0], v[0].dim(0) == v[2].dim(0) ? v[1] : ir::remainder(v[1], count), 0);
+  return ir::take(v[0], ir::remainder(v[1], count), 0);
 }
 
 Value put_back(const ir::Values& v) { return masked(v[3], ir::take(v[0], v[2], 0)); }
