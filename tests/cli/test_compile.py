@@ -17,8 +17,8 @@ def decode_of(command, model, *flags):
 
 
 def test_blocks_of_gguf_keep_their_bits(command, smollm2):
-    """Four bits a number, and in each 32 of them two factors of f32; embeddings are bf16."""
-    embedding, layers = 49152 * 576, 30 * (2 * 576 * 576 + 2 * 192 * 576 + 3 * 1536 * 576)
+    """Four bits a number, and in each 32 of them two factors of f32; embeddings are bf16, their rows filled up to lanes."""
+    embedding, layers = 49152 * 640, 30 * (2 * 576 * 576 + 2 * 192 * 576 + 3 * 1536 * 576)
     norms = 61 * 576 * 4
     assert decode_of(command, str(smollm2))["weight_bytes"] == 2 * embedding + layers // 2 + layers // 32 * 8 + norms
     assert decode_of(command, str(smollm2), "--weights", "bf16")["weight_bytes"] == pytest.approx(2 * embedding + 2 * layers, rel=1e-3)
