@@ -23,7 +23,7 @@ A key (see kernels.py) has for these
 
 import jax
 import jax.numpy as jnp
-from chips import DTYPES, LANES, priced, scoped_vmem, shape
+from chips import DTYPES, priced, scoped_vmem, shape
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 

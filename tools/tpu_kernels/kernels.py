@@ -175,12 +175,10 @@ def build(key):
     """(function, shapes of its arguments) for a key. Throws Refused."""
     if key["chip"] not in chips.CHIPS:
         raise Refused(f"no kernel for {key['chip']}; there are some for {', '.join(chips.CHIPS)}")
-    if key["kernel"] == "expert_linear":
+    own = expert_linear if key["kernel"] == "expert_linear" else sequence_attention if "length" in key else None
+    if own:
         chips.pretend(key["chip"])
-        return expert_linear.build(key)
-    if "length" in key:
-        chips.pretend(key["chip"])
-        return sequence_attention.build(key)
+        return own.build(key)
     pretend(key["chip"])
     priced(work_of(key))
     return row_attention.build(key) if "parts" in key else KERNELS[key["kernel"]](key)
