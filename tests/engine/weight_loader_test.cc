@@ -73,9 +73,9 @@ TEST(WeightLoader, ATableFillsTheLanesOfATpuWithZeros) {
     for (size_t d = 0; d < parts.size(); ++d) {
       ASSERT_EQ(plain[d].size(), 30 / devices);
       EXPECT_EQ(plain[d].at(0), next);
-      ASSERT_EQ(parts[d].size(), 6 / devices * nn::kLanes);
+      ASSERT_EQ(parts[d].size(), 6 / devices * kernels::kTpuLanes);
       for (size_t i = 0; i < parts[d].size(); ++i) {
-        EXPECT_EQ(parts[d][i], i % nn::kLanes < 5 ? next++ : 0) << i;
+        EXPECT_EQ(parts[d][i], i % kernels::kTpuLanes < 5 ? next++ : 0) << i;
       }
     }
   }

@@ -35,11 +35,9 @@ class Fields {
   const StepLayout& layout_;
 };
 
-ir::Value full_like(ir::Value x, double value) { return ir::full(x.function(), x.shape(), value); }
-
 // Tokens below zero stand for what was sampled in a slot.
 ir::Value resolve_tokens(ir::Value tokens, ir::Value last_tokens) {
-  const ir::Value zero = full_like(tokens, 0);
+  const ir::Value zero = ir::full_like(tokens, 0);
   const ir::Value sampled = ir::compare(tokens, zero, ir::ComparisonDirection::kLt);
   const ir::Value slots = ir::select(sampled, -tokens - 1.0, zero);
   return ir::select(sampled, ir::take(last_tokens, slots, 0), tokens);
@@ -48,8 +46,8 @@ ir::Value resolve_tokens(ir::Value tokens, ir::Value last_tokens) {
 // last_tokens[slots[i]] = tokens[i]; slots outside are skipped.
 ir::Value keep_tokens(ir::Value last_tokens, ir::Value slots, ir::Value tokens) {
   // A negative index must not be read as one from the end: it is moved behind it.
-  const ir::Value outside = full_like(slots, static_cast<double>(last_tokens.dim(0)));
-  const ir::Value valid = ir::compare(slots, full_like(slots, 0), ir::ComparisonDirection::kGe);
+  const ir::Value outside = ir::full_like(slots, static_cast<double>(last_tokens.dim(0)));
+  const ir::Value valid = ir::compare(slots, 0, ir::ComparisonDirection::kGe);
   const ir::ScatterDimensionNumbers dims{
       .inserted_window_dims = {0}, .scatter_dims_to_operand_dims = {0}, .index_vector_dim = 1};
   const ir::Value indices = ir::expand_dims(ir::select(valid, slots, outside), 1);
@@ -104,10 +102,10 @@ class RowParts {
 Logprobs logprobs(const Fields& fields, const EngineShape& shape, const kernels::Target& target,
                   const RowParts& parts, ir::Value logits, ir::Value sampled) {
   const ir::Value targets = fields.ints(StepField::kRowTargets);
-  const ir::Value tokens = parts.own(ir::select(
-      ir::compare(targets, full_like(targets, 0), ir::ComparisonDirection::kLt), sampled, targets));
+  const ir::Value tokens = parts.own(
+      ir::select(ir::compare(targets, 0, ir::ComparisonDirection::kLt), sampled, targets));
   const ir::Value flag = ir::reshape(fields.ints(StepField::kLogprobs), {});
-  const ir::Value wanted = ir::compare(flag, full_like(flag, 0), ir::ComparisonDirection::kNe);
+  const ir::Value wanted = ir::compare(flag, 0, ir::ComparisonDirection::kNe);
   const int64_t rows = logits.dim(0);
   ir::Function& function = logits.function();
   const ir::Values results = ir::if_(

@@ -6,7 +6,7 @@ namespace {
 
 using ir::Value;
 
-Value zeros(Value like) { return ir::full(like.function(), like.shape(), 0); }
+Value zeros(Value like) { return ir::full_like(like, 0); }
 
 // f'(x), y being f(x).
 Value slope(const Reverse& reverse, Value x, Value y) {

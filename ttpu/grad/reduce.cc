@@ -78,7 +78,7 @@ void reverse_sort(const Reverse& reverse) {
     if (!ct) continue;
     reverse.give(i, [&] {
       const Dims all = counted(ct.rank());
-      const Value zero = ir::full(ct.function(), ct.shape(), 0);
+      const Value zero = ir::full_like(ct, 0);
       return ir::scatter(
           {zero}, indices, {ct},
           {.inserted_window_dims = all,

@@ -78,7 +78,7 @@ void reverse_dynamic_update_slice(const Reverse& reverse) {
   const ir::Values starts = starts_of(reverse, 2);
   const Value update = reverse.operand(1);
   reverse.give(0, [&] {
-    const Value nothing = ir::full(update.function(), update.shape(), 0);
+    const Value nothing = ir::full_like(update, 0);
     return ir::dynamic_update_slice(ct, nothing, starts);
   });
   reverse.give(1, [&] { return ir::dynamic_slice(ct, starts, update.dims()); });

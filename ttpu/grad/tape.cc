@@ -44,7 +44,7 @@ void Cotangents::add_part(ir::Value value, ir::Value cotangent, const ir::Values
   if (sum) {
     cotangent = ir::dynamic_slice(sum, starts, cotangent.dims()) + cotangent;
   } else {
-    sum = ir::full(value.function(), value.shape(), 0);
+    sum = ir::full_like(value, 0);
   }
   sum = ir::dynamic_update_slice(sum, cotangent, starts);
 }
@@ -68,7 +68,7 @@ void pass_custom(const Step& step, Cotangents& cotangents) {
   ir::Values given;
   for (const ir::Value result : step.results) {
     const ir::Value own = cotangents.of(result);
-    given.push_back(own ? own : ir::full(result.function(), result.shape(), 0));
+    given.push_back(own ? own : ir::full_like(result, 0));
   }
   const ir::Values back = step.custom->backward(step.operands, step.kept, given);
   for (size_t i = 0; i < step.operands.size(); ++i) {

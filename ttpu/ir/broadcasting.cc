@@ -60,6 +60,7 @@ Value squeeze(Value x, int axis) {
 }
 
 Value scalar_like(Value x, double value) { return scalar(x.function(), x.dtype(), value); }
+Value full_like(Value x, double value) { return full(x.function(), x.shape(), value); }
 
 Value operator+(Value lhs, Value rhs) { return broadcast_binary(add, lhs, rhs); }
 Value operator-(Value lhs, Value rhs) { return broadcast_binary(subtract, lhs, rhs); }

@@ -4,6 +4,7 @@
 
 #include <concepts>
 
+#include "ttpu/ir/elementwise.h"
 #include "ttpu/ir/value.h"
 
 namespace ttpu::ir {
@@ -15,6 +16,8 @@ Value expand_dims(Value x, int axis);  // negative counts from the end of the re
 Value squeeze(Value x, int axis);      // the dimension must be 1
 // A scalar of x's function and dtype.
 Value scalar_like(Value x, double value);
+// As many of one number as x has, in its dtype.
+Value full_like(Value x, double value);
 
 Value operator+(Value lhs, Value rhs);
 Value operator-(Value lhs, Value rhs);
@@ -30,5 +33,8 @@ inline Value operator+(double lhs, Value rhs) { return scalar_like(rhs, lhs) + r
 inline Value operator-(double lhs, Value rhs) { return scalar_like(rhs, lhs) - rhs; }
 inline Value operator*(double lhs, Value rhs) { return scalar_like(rhs, lhs) * rhs; }
 inline Value operator/(double lhs, Value rhs) { return scalar_like(rhs, lhs) / rhs; }
+inline Value compare(Value lhs, double rhs, ComparisonDirection direction) {
+  return compare(lhs, full_like(lhs, rhs), direction);
+}
 
 }  // namespace ttpu::ir

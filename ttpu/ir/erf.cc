@@ -20,7 +20,7 @@ constexpr double kLarge[] = {0.000320138049678, -1.13023343484,    -0.6318260515
 
 template <size_t N>
 Value polynomial(Value x, const double (&coefficients)[N]) {
-  Value result = full(x.function(), x.shape(), coefficients[N - 1]);
+  Value result = full_like(x, coefficients[N - 1]);
   for (size_t i = N - 1; i-- > 0;) result = result * x + coefficients[i];
   return result;
 }
@@ -32,10 +32,10 @@ Value erf(Value x) {
           x.shape().to_string());
   if (bit_width(x.dtype()) < 32) return convert(erf(convert(x, DType::kF32)), x.dtype());
   // Beyond 4, erf is 1 in f32. A clamp of NaN stays NaN.
-  const Value magnitude = minimum(abs(x), full(x.function(), x.shape(), 4.0));
+  const Value magnitude = minimum(abs(x), full_like(x, 4.0));
   const Value small = x * polynomial(x * x, kSmall);
   const Value large = sign(x) * (1.0 - exponential(polynomial(magnitude, kLarge)));
-  const Value one = full(x.function(), x.shape(), 1.0);
+  const Value one = full_like(x, 1.0);
   return select(compare(magnitude, one, ComparisonDirection::kLt), small, large);
 }
 

@@ -13,9 +13,7 @@ namespace {
 using enum ir::ComparisonDirection;
 using ir::Value;
 
-Value ints(ir::Function& function, const Dims& dims, int64_t value) {
-  return ir::full(function, Shape(DType::kS32, dims), static_cast<double>(value));
-}
+Value all_of(Value like, int64_t value) { return ir::full_like(like, static_cast<double>(value)); }
 
 Value numbers(ir::Function& function, const Dims& dims, int64_t axis) {
   return ir::iota(function, Shape(DType::kS32, dims), axis);
@@ -91,12 +89,13 @@ Destinations destinations_of(const ExpertParts& parts, Value experts) {
   ir::Function& function = experts.function();
   const int64_t devices = parts.division.parts;
   const int64_t tokens = experts.dim(0);
-  const Value device = ir::divide(experts, ints(function, experts.dims(), parts.own));
+  const Value device = ir::divide(experts, all_of(experts, parts.own));
   const Dims all = {devices, tokens, experts.dim(1)};
   const Value chosen = ir::reduce_or(
       ir::compare(ir::broadcast_in_dim(device, all, {1, 2}), numbers(function, all, 0), kEq), {2});
   const Dims dims = {devices, tokens};
-  const Value keys = ir::select(chosen, numbers(function, dims, 1), ints(function, dims, tokens));
+  const Value own = numbers(function, dims, 1);
+  const Value keys = ir::select(chosen, own, all_of(own, tokens));
   return {sorted({keys}, 1)[0], ir::reduce_sum(ir::convert(chosen, DType::kS32), {1})};
 }
 
@@ -138,11 +137,11 @@ Value sum_of_own_experts(const ExpertParts& parts, Value x, const Routing& routi
   if (size >= rows[0]) return sum_of_rows(parts, x, all_ids, routing.weights);
   const Value ids = ir::reshape(all_ids, rows);
   const Value all_weights = ir::reshape(routing.weights, rows);
-  const Value has = ir::and_(ir::compare(ids, ints(function, rows, 0), kGe),
-                             ir::compare(ids, ints(function, rows, parts.own), kLt));
+  const Value has =
+      ir::and_(ir::compare(ids, 0, kGe), ir::compare(ids, static_cast<double>(parts.own), kLt));
   // The device's rows first, by expert; behind them those of no token and no expert.
-  const Value keys = ir::select(has, ids, ints(function, rows, parts.own));
-  const Value known = ir::select(has, numbers(function, rows, 0), ints(function, rows, rows[0]));
+  const Value keys = ir::select(has, ids, all_of(ids, parts.own));
+  const Value known = ir::select(has, numbers(function, rows, 0), all_of(ids, rows[0]));
   const ir::Values own = sorted({keys, known, all_weights}, 0);
   const int64_t most = whole_rounds(rows[0], size);
   const Value places = padded(own[1], 0, most, rows[0]);
@@ -154,8 +153,8 @@ Value sum_of_own_experts(const ExpertParts& parts, Value x, const Routing& routi
     const auto of_round = [&](Value all) {
       return ir::dynamic_slice(all, {i * static_cast<double>(size)}, {size});
     };
-    const Value token =
-        ir::divide(of_round(places), ints(function, {size}, routing.experts.dim(1)));
+    const Value place = of_round(places);
+    const Value token = ir::divide(place, all_of(place, routing.experts.dim(1)));
     const Value y = parts.run(ir::take(x, token, 0), of_round(experts), true);
     return add_rows(sum, token, y * ir::expand_dims(of_round(weights), 1));
   });

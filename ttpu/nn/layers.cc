@@ -126,12 +126,11 @@ ir::Value take_own(Context& context, const parallel::Division& division, int64_t
       parallel::part_index(indices.function(), context.layout().mesh(), division);
   const auto rows = static_cast<double>(count);
   const ir::Value own = indices - ir::broadcast_to(part * rows, indices.dims());
-  const ir::Value zero = ir::full(own.function(), own.shape(), 0);
-  const ir::Value has = ir::and_(
-      ir::compare(own, zero, ir::ComparisonDirection::kGe),
-      ir::compare(own, ir::full(own.function(), own.shape(), rows), ir::ComparisonDirection::kLt));
+  const ir::Value zero = ir::full_like(own, 0);
+  const ir::Value has = ir::and_(ir::compare(own, zero, ir::ComparisonDirection::kGe),
+                                 ir::compare(own, rows, ir::ComparisonDirection::kLt));
   const ir::Value found = take(ir::select(has, own, zero));
-  const ir::Value nothing = ir::full(found.function(), found.shape(), 0);
+  const ir::Value nothing = ir::full_like(found, 0);
   return ir::select(ir::broadcast_in_dim(has, found.dims(), {0}), found, nothing);
 }
 

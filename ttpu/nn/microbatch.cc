@@ -47,11 +47,10 @@ StepInputs microbatch(const StepInputs& step, Value begin, int64_t size) {
   part.batch.cu_q_lens = between(bounds - repeat(begin, held + 1), 0, size);
   // What a sequence has behind the end is not there yet.
   const Value behind = ir::take(ends, own, 0) - repeat(end, held);
-  const Value none = ir::full(behind.function(), behind.shape(), 0);
+  const Value none = ir::full_like(behind, 0);
   part.batch.kv_lens = ir::take(all.kv_lens, own, 0) - ir::maximum(behind, none);
   const Value until = ir::minimum(all.distribution, repeat(last, 3));
-  part.batch.distribution =
-      ir::maximum(until - repeat(first, 3), ir::full(until.function(), until.shape(), 0));
+  part.batch.distribution = ir::maximum(until - repeat(first, 3), ir::full_like(until, 0));
   const auto of_own = [&](Value pages) {
     const int64_t each = pages.dim(0) / sequences;
     return ir::reshape(ir::take(ir::reshape(pages, {sequences, each}), own, 0), {held * each});

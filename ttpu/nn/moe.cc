@@ -126,10 +126,8 @@ ExpertOperands expert_operands(Context& context, const MoeSpec& spec) {
   const parallel::Division parts = context.layout().division("expert_mlp");
   if (!parts.whole()) {  // added by one of the devices
     const ir::Value part = parallel::part_index(bias.function(), context.layout().mesh(), parts);
-    const ir::Value first =
-        ir::compare(part, ir::scalar_like(part, 0), ir::ComparisonDirection::kEq);
-    bias = ir::select(ir::broadcast_to(first, bias.dims()), bias,
-                      ir::full(bias.function(), bias.shape(), 0));
+    const ir::Value first = ir::compare(part, 0, ir::ComparisonDirection::kEq);
+    bias = ir::select(ir::broadcast_to(first, bias.dims()), bias, ir::full_like(bias, 0));
   }
   operands.down.bias = bias;
   return operands;

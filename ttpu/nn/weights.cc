@@ -178,7 +178,7 @@ const Context::Entry& Context::declare(WeightDecl decl) {
     decl.quantization->rows = rows_with_scales(decl);
   } else if (decl.whole_lanes && decl.encoding == Encoding::kDense &&
              decl.local.back() == decl.dims.back()) {
-    decl.local.back() = ceil_div(decl.local.back(), kLanes) * kLanes;
+    decl.local.back() = ceil_div(decl.local.back(), kernels::kTpuLanes) * kernels::kTpuLanes;
   }
   return add(std::move(decl));
 }

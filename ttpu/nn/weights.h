@@ -14,6 +14,7 @@
 #include "ttpu/ir/function.h"
 #include "ttpu/kernels/linear/linear.h"
 #include "ttpu/kernels/registry.h"
+#include "ttpu/kernels/tpu/lanes.h"
 #include "ttpu/parallel/ring.h"
 #include "ttpu/parallel/strategy.h"
 
@@ -57,7 +58,7 @@ struct WeightDecl {
   parallel::Division ring = {};
   int64_t places = 0;
 
-  // Of dense ones whose columns are not divided: zeros fill them up to a multiple of kLanes.
+  // Of dense ones whose columns are not divided: zeros fill them up to a multiple of kTpuLanes.
   bool whole_lanes = false;
 
   // The form of the program's argument.
@@ -101,8 +102,6 @@ WeightDecl of_stage(const WeightDecl& decl, int64_t stage);
 
 // Fewer rows than fill the matrix unit of a TPU twice do not pay as a part of a step.
 inline constexpr int64_t kLeastTokensOnTpu = 256;
-
-inline constexpr int64_t kLanes = 128;  // of a TPU's registers
 
 // What the layers of one program share while it is built.
 class Context {

@@ -10,15 +10,7 @@ namespace ttpu::train {
 using ir::ComparisonDirection;
 using ir::Value;
 
-namespace {
-
-Value full_like(Value x, double value) { return ir::full(x.function(), x.shape(), value); }
-
-}  // namespace
-
-Value is_counted(Value targets) {
-  return ir::compare(targets, full_like(targets, 0), ComparisonDirection::kGe);
-}
+Value is_counted(Value targets) { return ir::compare(targets, 0, ComparisonDirection::kGe); }
 
 CrossEntropy cross_entropy(const parallel::Layout& layout, int64_t vocab, Value own, Value targets,
                            Value scale) {
@@ -30,9 +22,8 @@ CrossEntropy cross_entropy(const parallel::Layout& layout, int64_t vocab, Value 
                     ir::broadcast_to(first, own.dims());
   Value logits = own;
   if (own.dim(1) * parts.parts > vocab) {
-    const Value known =
-        ir::compare(ids, full_like(ids, static_cast<double>(vocab)), ComparisonDirection::kLt);
-    logits = ir::select(known, own, full_like(own, -std::numeric_limits<double>::infinity()));
+    const Value known = ir::compare(ids, static_cast<double>(vocab), ComparisonDirection::kLt);
+    logits = ir::select(known, own, ir::full_like(own, -std::numeric_limits<double>::infinity()));
   }
   const auto of_rows = [&](Value rows) { return ir::broadcast_in_dim(rows, own.dims(), {0}); };
   const Value top = parallel::maximum(ir::reduce_max(logits, {1}), mesh, parts);
@@ -40,14 +31,14 @@ CrossEntropy cross_entropy(const parallel::Layout& layout, int64_t vocab, Value 
   const Value weights = ir::exponential(shifted);
   const Value sum = parallel::sum(ir::reduce_sum(weights, {1}), mesh, parts);
   const Value hit = ir::compare(ids, of_rows(targets), ComparisonDirection::kEq);
-  const Value chosen =
-      parallel::sum(ir::reduce_sum(ir::select(hit, shifted, full_like(own, 0)), {1}), mesh, parts);
+  const Value chosen = parallel::sum(
+      ir::reduce_sum(ir::select(hit, shifted, ir::full_like(own, 0)), {1}), mesh, parts);
   const Value counted = is_counted(targets);
   const Value losses = ir::log(sum) - chosen;
   CrossEntropy result;
-  result.loss = ir::reduce_sum(ir::select(counted, losses, full_like(losses, 0)), {0});
+  result.loss = ir::reduce_sum(ir::select(counted, losses, ir::full_like(losses, 0)), {0});
   const Value factor =
-      ir::select(counted, ir::broadcast_to(scale, losses.dims()), full_like(losses, 0));
+      ir::select(counted, ir::broadcast_to(scale, losses.dims()), ir::full_like(losses, 0));
   result.cotangent = (weights / of_rows(sum) - ir::convert(hit, DType::kF32)) * of_rows(factor);
   return result;
 }

@@ -23,11 +23,9 @@ Value half(Value blocks, int64_t at) {
 
 Value f32(Value x) { return ir::convert(x, DType::kF32); }
 
-Value masked(Value x, int mask) { return ir::and_(x, ir::full(x.function(), x.shape(), mask)); }
-Value left(Value x, int by) { return ir::shift_left(x, ir::full(x.function(), x.shape(), by)); }
-Value right(Value x, int by) {
-  return ir::shift_right_logical(x, ir::full(x.function(), x.shape(), by));
-}
+Value masked(Value x, int mask) { return ir::and_(x, ir::full_like(x, mask)); }
+Value left(Value x, int by) { return ir::shift_left(x, ir::full_like(x, by)); }
+Value right(Value x, int by) { return ir::shift_right_logical(x, ir::full_like(x, by)); }
 
 // [N, B, groups * width] to [N, B, groups, count, width]: each byte shifted right by 0, step,
 // 2 step, ..., and masked.

@@ -113,9 +113,6 @@ Value products(const Target& target, Value rows, Value experts, const WeightOper
 
 ExpertBlocks expert_blocks(Value ids, int64_t experts, bool sorted_before) {
   ir::Function& function = ids.function();
-  const auto full = [&](const Dims& dims, int64_t value) {
-    return ir::full(function, Shape(DType::kS32, dims), static_cast<double>(value));
-  };
   const auto numbers = [&](int64_t count) {
     return ir::iota(function, Shape(DType::kS32, {count}), 0);
   };
@@ -124,21 +121,22 @@ ExpertBlocks expert_blocks(Value ids, int64_t experts, bool sorted_before) {
   const int64_t blocks = rows / kExpertBlock + experts;
   const int64_t places = blocks * kExpertBlock;
   const SortedRows sorted = sorted_rows(ids, experts, sorted_before);
-  const Value block_counts = ir::divide(sorted.counts + static_cast<double>(kExpertBlock - 1),
-                                        full({experts}, kExpertBlock));
+  constexpr auto kRows = static_cast<double>(kExpertBlock);
+  const Value block_counts =
+      ir::divide(sorted.counts + (kRows - 1), ir::full_like(sorted.counts, kRows));
   const Value first_blocks = sums_before(block_counts);
   // A place minus this is a place among the sorted rows.
-  const Value shifts =
-      first_blocks * static_cast<double>(kExpertBlock) - sums_before(sorted.counts);
+  const Value shifts = first_blocks * kRows - sums_before(sorted.counts);
   ExpertBlocks result;
   result.experts = ranges_of(first_blocks + block_counts, blocks);
   const Value shift = ir::reshape(
       ir::broadcast_in_dim(ir::take(shifts, result.experts, 0), {blocks, kExpertBlock}, {0}),
       {places});
-  const Value position =
-      ir::clamp(full({places}, 0), numbers(places) - shift, full({places}, rows - 1));
+  const Value position = ir::clamp(ir::scalar_like(shift, 0), numbers(places) - shift,
+                                   ir::scalar_like(shift, static_cast<double>(rows - 1)));
   result.rows.sources = sorted_before ? position : ir::take(sorted.order, position, 0);
-  const Value expert = ir::minimum(sorted.experts, full({rows}, experts - 1));
+  const Value expert =
+      ir::minimum(sorted.experts, ir::full_like(sorted.experts, static_cast<double>(experts - 1)));
   result.rows.places = unsorted(sorted, numbers(rows) + ir::take(shifts, expert, 0));
   result.rows.known = has_expert(ids, experts);
   return result;

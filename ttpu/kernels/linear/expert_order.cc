@@ -11,10 +11,6 @@ namespace {
 using enum ir::ComparisonDirection;
 using ir::Value;
 
-Value full(ir::Function& function, const Dims& dims, int64_t value) {
-  return ir::full(function, Shape(DType::kS32, dims), static_cast<double>(value));
-}
-
 ir::Values sorted_by(Value keys, Value values) {
   return ir::sort({keys, values}, 0, true,
                   [](const ir::Values& v) { return ir::compare(v[0], v[1], kLt); });
@@ -22,13 +18,12 @@ ir::Values sorted_by(Value keys, Value values) {
 
 // Rows where the mask [rows] is false become zeros.
 Value masked(Value mask, Value rows) {
-  return ir::select(ir::broadcast_in_dim(mask, rows.dims(), {0}), rows,
-                    ir::full(rows.function(), rows.shape(), 0));
+  return ir::select(ir::broadcast_in_dim(mask, rows.dims(), {0}), rows, ir::full_like(rows, 0));
 }
 
 Value put(const ir::Values& v) {
   if (v[0].dim(0) == v[2].dim(0)) return ir::take(v[0], v[1], 0);
-  const Value count = full(v[1].function(), v[1].dims(), v[0].dim(0));
+  const Value count = ir::full_like(v[1], static_cast<double>(v[0].dim(0)));
   return ir::take(v[0], ir::remainder(v[1], count), 0);
 }
 
@@ -84,11 +79,11 @@ Value one_hot(Value ids, int64_t experts) {
 }
 
 SortedRows sorted_rows(Value ids, int64_t experts, bool sorted) {
-  ir::Function& function = ids.function();
-  const Value keys = ir::select(has_expert(ids, experts), ids, full(function, ids.dims(), experts));
+  const Value none = ir::full_like(ids, static_cast<double>(experts));
+  const Value keys = ir::select(has_expert(ids, experts), ids, none);
   const Value counts = ir::reduce_sum(ir::convert(one_hot(ids, experts), DType::kS32), {0});
   if (sorted) return {{}, keys, counts};
-  const ir::Values both = sorted_by(keys, ir::iota(function, ids.shape(), 0));
+  const ir::Values both = sorted_by(keys, ir::iota(ids.function(), ids.shape(), 0));
   return {both[1], both[0], counts};
 }
 
@@ -97,9 +92,7 @@ Value unsorted(const SortedRows& rows, Value x) {
 }
 
 Value has_expert(Value ids, int64_t experts) {
-  ir::Function& function = ids.function();
-  return ir::and_(ir::compare(ids, full(function, ids.dims(), 0), kGe),
-                  ir::compare(ids, full(function, ids.dims(), experts), kLt));
+  return ir::and_(ir::compare(ids, 0, kGe), ir::compare(ids, static_cast<double>(experts), kLt));
 }
 
 Value sums_before(Value x) {
@@ -109,7 +102,7 @@ Value sums_before(Value x) {
   };
   const Value before = ir::compare(numbers(1), numbers(0), kLt);
   const Value all = ir::broadcast_in_dim(x, dims, {1});
-  return ir::reduce_sum(ir::select(before, all, ir::full(x.function(), all.shape(), 0)), {1});
+  return ir::reduce_sum(ir::select(before, all, ir::full_like(all, 0)), {1});
 }
 
 Value ranges_of(Value ends, int64_t count) {
@@ -117,8 +110,8 @@ Value ranges_of(Value ends, int64_t count) {
   const Dims both = {count, ends.dim(0)};
   const Value ended = ir::compare(ir::broadcast_in_dim(ends, both, {1}),
                                   ir::iota(function, Shape(DType::kS32, both), 0), kLe);
-  return ir::minimum(ir::reduce_sum(ir::convert(ended, DType::kS32), {1}),
-                     full(function, {count}, ends.dim(0) - 1));
+  const Value number = ir::reduce_sum(ir::convert(ended, DType::kS32), {1});
+  return ir::minimum(number, ir::full_like(number, static_cast<double>(ends.dim(0) - 1)));
 }
 
 Value at_places(Value x, const RowPlaces& rows) {

@@ -255,7 +255,7 @@ Value embedding(const Target&, const WeightOperand& table, Value tokens, DType d
   }
   const auto own = [&](Value of_blocks) {
     const int64_t size = table.dims[0] / of_blocks.dim(0);
-    const Value sizes = ir::full(ids.function(), ids.shape(), static_cast<double>(size));
+    const Value sizes = ir::full_like(ids, static_cast<double>(size));
     return ir::take(of_blocks, size == 1 ? ids : ir::divide(ids, sizes), 0);
   };
   if (table.scales) rows.scales = own(table.scales);

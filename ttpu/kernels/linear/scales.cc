@@ -66,10 +66,8 @@ Value of_group_rows(Value factors, const Dims& dims) {
     const Value own = ir::broadcast_to(ir::slice_in_dim(each, each.rank() - 2, i, i + 1), dims);
     const int64_t group = dims[rows] / together;
     const auto first = static_cast<double>(group * i);
-    all = i == 0 ? own
-                 : ir::select(ir::compare(row, ir::full(row.function(), row.shape(), first),
-                                          ir::ComparisonDirection::kLt),
-                              all, own);
+    all =
+        i == 0 ? own : ir::select(ir::compare(row, first, ir::ComparisonDirection::kLt), all, own);
   }
   return all;
 }

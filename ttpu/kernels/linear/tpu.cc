@@ -9,6 +9,7 @@
 
 #include "ttpu/ir/ir.h"
 #include "ttpu/kernels/linear/scales.h"
+#include "ttpu/kernels/tpu/lanes.h"
 
 namespace ttpu::kernels {
 namespace {
@@ -16,7 +17,6 @@ namespace {
 using ir::Value;
 
 constexpr const char* kOp = "expert_linear";
-constexpr int64_t kLanes = 128;
 constexpr int64_t kTile = 128;                      // rows: as many as the matrix units are wide
 constexpr int64_t kPacked = 16;                     // rows of bf16 that are stored together
 constexpr int64_t kWeightBytes = int64_t{8} << 20;  // of an expert's weight in bf16, at once
@@ -32,7 +32,7 @@ int64_t most_visits(int64_t rows, int64_t experts) { return tiles_of(rows) + exp
 // Rows of a weight [out, in] that a call takes at once.
 int64_t columns_of(int64_t out, int64_t in) {
   const int64_t parts = up_to(out * in * 2, kWeightBytes) / kWeightBytes;
-  return parts == 1 ? out : std::min(out, up_to((out + parts - 1) / parts, kLanes));
+  return parts == 1 ? out : std::min(out, up_to((out + parts - 1) / parts, kTpuLanes));
 }
 
 enum class Form { kDense, kScaled, kGroups, kBlocks };
@@ -54,7 +54,7 @@ bool turned(const WeightOperand& weight) {
   const Form form = form_of(weight);
   if (form == Form::kGroups || form == Form::kBlocks) return form == Form::kGroups;
   const int64_t out = weight.dims[1], in = weight.dims[2];
-  return up_to(in, 8) * up_to(out, kLanes) < up_to(out, 8) * up_to(in, kLanes);
+  return up_to(in, 8) * up_to(out, kTpuLanes) < up_to(out, 8) * up_to(in, kTpuLanes);
 }
 
 // As below, of a weight with scales of blocks of rows and columns.
@@ -62,11 +62,11 @@ std::string reason_against_blocks(const WeightOperand& weight) {
   const int64_t rows = rows_in_block(weight);
   const int64_t columns = weight.dims[2] / weight.scales.dim(-1);
   const bool whole = columns_of(weight.dims[1], weight.dims[2]) % rows == 0;
-  if (!weight.zero_points && whole && rows % kPacked == 0 && columns % kLanes == 0) return "";
+  if (!weight.zero_points && whole && rows % kPacked == 0 && columns % kTpuLanes == 0) return "";
   return fmt::format(
       "scales of blocks of {} x {}{}; the kernel is for multiples of {} x {} that divide {}, "
       "without zero points",
-      rows, columns, weight.zero_points ? " and zero points" : "", kPacked, kLanes, kLanes);
+      rows, columns, weight.zero_points ? " and zero points" : "", kPacked, kTpuLanes, kTpuLanes);
 }
 
 // Whether a TPU has the scales of groups [experts, out, groups] with the groups before the experts,
@@ -216,18 +216,16 @@ const ir::Function* kernel_for(TpuKernels& kernels, int64_t rows, const WeightOp
 
 TpuSortedRows sorted_for_tpu(Value ids, int64_t experts, bool sorted_before) {
   ir::Function& function = ids.function();
-  const auto full = [&](const Dims& dims, int64_t value) {
-    return ir::full(function, Shape(DType::kS32, dims), static_cast<double>(value));
-  };
   const int64_t rows = ids.dim(0), tile = tile_of(rows);
   const int64_t most = most_visits(rows, experts);
   const SortedRows sorted = sorted_rows(ids, experts, sorted_before);
   const Value starts = sums_before(sorted.counts);
   const Value ends = starts + sorted.counts;
-  const Value first = ir::divide(starts, full({experts}, tile));
-  const Value end = ir::divide(ends + static_cast<double>(tile - 1), full({experts}, tile));
-  const Value none = ir::compare(sorted.counts, full({experts}, 0), ir::ComparisonDirection::kEq);
-  const Value visits = ir::select(none, full({experts}, 0), end - first);
+  const Value tile_rows = ir::full_like(starts, static_cast<double>(tile));
+  const Value first = ir::divide(starts, tile_rows);
+  const Value end = ir::divide(ends + static_cast<double>(tile - 1), tile_rows);
+  const Value none = ir::compare(sorted.counts, 0, ir::ComparisonDirection::kEq);
+  const Value visits = ir::select(none, ir::full_like(starts, 0), end - first);
   const Value before = sums_before(visits);
   TpuSortedRows result;
   result.rows.known = has_expert(ids, experts);
@@ -239,7 +237,8 @@ TpuSortedRows sorted_for_tpu(Value ids, int64_t experts, bool sorted_before) {
   const Value tiles = ir::take(first - before, result.experts, 0) +
                       ir::iota(function, Shape(DType::kS32, {most}), 0);
   // Those behind the last visit are not made.
-  result.tiles = ir::clamp(full({most}, 0), tiles, full({most}, tiles_of(rows) - 1));
+  result.tiles = ir::clamp(ir::scalar_like(tiles, 0), tiles,
+                           ir::scalar_like(tiles, static_cast<double>(tiles_of(rows) - 1)));
   result.bounds = ir::concatenate({starts, ir::slice(ends, {experts - 1}, {experts})}, 0);
   // At least one, which changes nothing: no kernel is asked for an empty grid.
   result.visits = ir::maximum(ir::reduce_sum(visits, {0}), ir::scalar(function, DType::kS32, 1));

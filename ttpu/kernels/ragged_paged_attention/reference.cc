@@ -50,7 +50,7 @@ constexpr int64_t kSmallHead = 64;
 
 // Rows of words that hold the scales of so many slots.
 int64_t scale_groups(int64_t slots, int64_t head_dim) {
-  const int64_t width = std::min(head_dim, kLanes);
+  const int64_t width = std::min(head_dim, kTpuLanes);
   return (slots + width - 1) / width;
 }
 
@@ -65,9 +65,10 @@ Dims row_cache(const Dims& cache, DType dtype) {
   const bool scales = has_scale_groups(dtype, one_head);
   const int64_t size = cache.back() - (scales ? cache_elements(dtype, 0) : 0);
   const int64_t row = one_head ? size : cache.at(2) * size;
-  if (cache.at(1) % together != 0 || (!one_head && row % kLanes != 0)) return cache;
+  if (cache.at(1) % together != 0 || (!one_head && row % kTpuLanes != 0)) return cache;
   const int64_t behind = scales ? scale_groups(cache[1], size) : 0;
-  return {cache[0], cache[1] / together + behind, together, (row + kLanes - 1) / kLanes * kLanes};
+  return {cache[0], cache[1] / together + behind, together,
+          (row + kTpuLanes - 1) / kTpuLanes * kTpuLanes};
 }
 
 Dims paired_cache(const Dims& cache) {
@@ -156,7 +157,7 @@ struct Encoded {
 Encoded encode(Value rows, DType dtype) {
   if (dtype == DType::kF8E4M3FN) {
     const Value x = ir::convert(rows, DType::kF32);
-    const Value most = ir::full(x.function(), x.shape(), 448);
+    const Value most = ir::full_like(x, 448);
     return {ir::convert(ir::clamp(-most, x, most), dtype)};
   }
   if (dtype != DType::kS8) return {ir::convert(rows, dtype)};
@@ -195,7 +196,7 @@ Value decode(Value elements, int64_t size, DType dtype) {
 // [contexts, pages * slots, heads, size].
 Value decode_rows(Value pages, int64_t slots, int64_t heads, int64_t size, DType dtype) {
   const int64_t contexts = pages.dim(0), count = pages.dim(1), groups = slots / pages.dim(3);
-  const int64_t width = std::min(size, kLanes), behind = pages.dim(2) - groups;
+  const int64_t width = std::min(size, kTpuLanes), behind = pages.dim(2) - groups;
   const Value elements =
       ir::reshape(ir::slice_in_dim(pages, 2, 0, groups), {contexts, count * slots, heads, size});
   const Value bytes =
@@ -213,7 +214,7 @@ Value write_scales(Value scales, Value cache, int64_t slots, int64_t size, Value
   const int64_t tokens = scales.dim(0), heads = scales.dim(1);
   const Dims grid = {tokens, heads};
   const auto of_all = [&](Value x) { return ir::broadcast_in_dim(x, grid, {0}); };
-  const Value width = index_full(slot, {tokens}, std::min(size, kLanes));
+  const Value width = index_full(slot, {tokens}, std::min(size, kTpuLanes));
   const int64_t groups = slots / cache.dim(2);  // of the elements, before those of the scales
   const Value group = ir::divide(slot, width) + static_cast<double>(groups);
   const Value head = ir::iota(slot.function(), Shape(DType::kS32, grid), 1);
@@ -245,9 +246,8 @@ Value write_rows(Value rows, Value cache, const CacheLayout& layout, const Ragge
     slot = slot - ir::broadcast_in_dim(options.context->index * static_cast<double>(own_size),
                                        {tokens}, {});
     here = ir::and_(
-        here, ir::and_(ir::compare(slot, index_full(slot, {tokens}, 0), ComparisonDirection::kGe),
-                       ir::compare(slot, index_full(slot, {tokens}, own_size),
-                                   ComparisonDirection::kLt)));
+        here, ir::and_(ir::compare(slot, 0, ComparisonDirection::kGe),
+                       ir::compare(slot, static_cast<double>(own_size), ComparisonDirection::kLt)));
   }
   // A scatter skips what is out of bounds.
   const Value target = ir::select(here, page, index_full(page, {tokens}, cache.dim(0)));

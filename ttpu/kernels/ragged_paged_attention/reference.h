@@ -2,10 +2,9 @@
 #pragma once
 
 #include "ttpu/kernels/ragged_paged_attention/ragged_paged_attention.h"
+#include "ttpu/kernels/tpu/lanes.h"
 
 namespace ttpu::kernels {
-
-inline constexpr int64_t kLanes = 128;  // of a TPU's register
 
 // How one position of the cache (a row of some width) holds keys and values, in numbers.
 struct CacheLayout {

@@ -19,13 +19,13 @@ std::string reason_against(ir::Value q, ir::Value cache, const CacheLayout& layo
     return fmt::format("queries of {} and a cache of {}; the kernel is for bf16",
                        dtype_name(q.dtype()), dtype_name(cache.dtype()));
   }
-  if (layout.shared && layout.value_dim % kLanes != 0) {
+  if (layout.shared && layout.value_dim % kTpuLanes != 0) {
     return fmt::format("a latent of {}; the kernel is for multiples of {}", layout.value_dim,
-                       kLanes);
+                       kTpuLanes);
   }
-  if (!layout.shared && layout.key_dim % kLanes != 0 && 2 * layout.key_dim != kLanes) {
+  if (!layout.shared && layout.key_dim % kTpuLanes != 0 && 2 * layout.key_dim != kTpuLanes) {
     return fmt::format("heads of {}; the kernel is for {} and multiples of {}", layout.key_dim,
-                       kLanes / 2, kLanes);
+                       kTpuLanes / 2, kTpuLanes);
   }
   return "";
 }

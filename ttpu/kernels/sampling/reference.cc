@@ -4,21 +4,20 @@
 #include <limits>
 
 #include "ttpu/ir/ir.h"
+#include "ttpu/kernels/tpu/lanes.h"
 
 namespace ttpu::kernels::reference {
 namespace {
 
 using ir::ComparisonDirection;
+using ir::full_like;
 using ir::Value;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kGreedyBelow = 1e-5;
 
-Value full_like(Value x, double value) { return ir::full(x.function(), x.shape(), value); }
 Value is(Value a, ComparisonDirection direction, Value b) { return ir::compare(a, b, direction); }
-Value is(Value a, ComparisonDirection direction, double b) {
-  return ir::compare(a, full_like(a, b), direction);
-}
+Value is(Value a, ComparisonDirection direction, double b) { return ir::compare(a, b, direction); }
 // [rows] over [rows, n].
 Value down(Value rows, Value like) { return ir::broadcast_in_dim(rows, like.dims(), {0}); }
 Value column_numbers(Value like, DType dtype = DType::kS32) {
@@ -71,7 +70,6 @@ Value biased(Value x, const LogitBias& bias) {
 // the memory and time of 128, so four words are spread over 128 lanes at once, as a product of
 // their bytes and ones, which is exact.
 Value masked(Value x, Value allowed) {
-  constexpr int64_t kLanes = 128;
   ir::Function& f = x.function();
   const int64_t rows = allowed.dim(0), groups = (allowed.dim(1) + 3) / 4;
   const Value words = ir::pad(allowed, ir::full(f, Shape(DType::kU32, {}), 0), {0, 0},
@@ -82,7 +80,7 @@ Value masked(Value x, Value allowed) {
         ir::and_(ir::shift_right_logical(words, full_like(words, 8 * b)), full_like(words, 255));
     bytes.push_back(ir::reshape(ir::convert(byte, DType::kBF16), {rows, groups, 4}));
   }
-  const Shape shape(DType::kU32, {16, kLanes});
+  const Shape shape(DType::kU32, {16, kTpuLanes});
   const Value lane = ir::iota(f, shape, 1);
   const Value byte_of_lane =
       ir::and_(ir::shift_right_logical(lane, full_like(lane, 3)), full_like(lane, 3));
@@ -96,7 +94,7 @@ Value masked(Value x, Value allowed) {
   const Value bit = ir::and_(ir::iota(f, spread.shape(), 2), full_like(spread, 7));
   const Value set = is(ir::and_(ir::shift_right_logical(spread, bit), full_like(spread, 1)),
                        ComparisonDirection::kEq, 1);
-  const Value flat = ir::slice(ir::reshape(set, {rows, groups * kLanes}), {0, 0}, x.dims());
+  const Value flat = ir::slice(ir::reshape(set, {rows, groups * kTpuLanes}), {0, 0}, x.dims());
   return ir::select(flat, x, full_like(x, -kInfinity));
 }
 

@@ -7,25 +7,25 @@
 #include <fmt/format.h>
 
 #include "ttpu/ir/ir.h"
+#include "ttpu/kernels/tpu/lanes.h"
 
 namespace ttpu::kernels {
 namespace {
 
 constexpr const char* kForward = "sequence_attention";
 constexpr const char* kBackward = "sequence_attention_gradient";
-constexpr int64_t kLanes = 128;  // of a register: lengths are divided into blocks of so many
 
 // Why the kernels cannot be asked for; empty when they can.
 std::string reason_against(ir::Value q, ir::Value v, int64_t length) {
   if (q.dtype() != DType::kBF16) {
     return fmt::format("queries of {}; the kernel is for bf16", dtype_name(q.dtype()));
   }
-  if (length % kLanes != 0) {
-    return fmt::format("sequences of {}; the kernel is for multiples of {}", length, kLanes);
+  if (length % kTpuLanes != 0) {
+    return fmt::format("sequences of {}; the kernel is for multiples of {}", length, kTpuLanes);
   }
   for (const int64_t size : {q.dim(2), v.dim(2)}) {
-    if (size % (kLanes / 2) != 0) {
-      return fmt::format("heads of {}; the kernel is for multiples of {}", size, kLanes / 2);
+    if (size % (kTpuLanes / 2) != 0) {
+      return fmt::format("heads of {}; the kernel is for multiples of {}", size, kTpuLanes / 2);
     }
   }
   return "";

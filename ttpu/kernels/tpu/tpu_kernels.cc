@@ -36,6 +36,14 @@ std::string last_line(std::string text) {
   return text.substr(text.rfind('\n') + 1);
 }
 
+// What the compiler says of a kernel that it refuses, without the operator's own text.
+std::string short_refusal(const std::string& error) {
+  constexpr size_t kEnough = 400;
+  const size_t at = error.find("Scoped allocation with size");
+  if (at == std::string::npos) return error.substr(0, kEnough);
+  return error.substr(at, std::min(error.find(". ", at) - at, kEnough));
+}
+
 // Whether the error has the name of a kernel in this text.
 bool names_kernel(const std::string& error, const std::string& text) {
   static constexpr std::string_view kBegin = "kernel_name = \"";
@@ -96,9 +104,8 @@ bool TpuKernels::take_back(const std::string& compiler_error) {
     const std::string op = name.substr(0, name.find('.'));
     if (all.contains(op) && names_kernel(compiler_error, made.text)) named.insert(op);
   }
-  constexpr size_t kEnough = 400;
   for (const std::string& op : named.empty() ? all : named) {
-    refused_[op] = "the compiler refused the kernel: " + compiler_error.substr(0, kEnough);
+    refused_[op] = "the compiler refused the kernel: " + short_refusal(compiler_error);
   }
   choices_.clear();
   return true;
