@@ -355,6 +355,16 @@ ExpertProduct expert_product(ir::Function& f, const Dims& dims, DType dtype = DT
   return product;
 }
 
+// [experts, groups, group, out] of i4.
+ExpertProduct product_of_groups(ir::Function& f, int64_t experts, int64_t out, const Dims& groups,
+                                DType scales) {
+  ExpertProduct product;
+  product.weight.dims = {experts, out, groups[0] * groups[1]};
+  product.weight.value = f.add_argument(Shape(DType::kS4, {experts, groups[0], groups[1], out}));
+  product.weight.scales = f.add_argument(Shape(scales, {experts, out, groups[0]}));
+  return product;
+}
+
 TEST_F(TpuKernelsTest, RowsAreSortedOnceForTheProductsOfTheirExperts) {
   install(kNumbers);
   Target target;
@@ -436,22 +446,46 @@ TEST_F(TpuKernelsTest, ExpertsWeightsThatTheKernelLacksAreNamed) {
   ExpertProduct blocks = expert_product(f, {2, 256, 256}, DType::kF8E4M3FN);
   blocks.weight.scales = f.add_argument(Shape(DType::kF32, {2, 2, 4}));
   const ExpertProduct plain = expert_product(f, {2, 256, 256});
+  const ExpertProduct groups = product_of_groups(f, 2, 256, {2, 128}, DType::kF16);
   ExpertRows(target, ids, DType::kBF16, {plain, blocks});
   ExpertRows(target, ids, DType::kF32, {plain});
-  ASSERT_EQ(kernels_->choices().size(), 3);
-  EXPECT_EQ(kernels_->choices()[0].reason, "");
-  EXPECT_NE(kernels_->choices()[1].reason.find("blocks of 128 x 64"), std::string::npos);
-  EXPECT_NE(kernels_->choices()[2].reason.find("rows of f32"), std::string::npos);
+  ExpertRows(target, ids, DType::kBF16, {plain, groups});
+  ASSERT_EQ(kernels_->choices().size(), 3) << "one without a kernel leaves none to the others";
+  EXPECT_NE(kernels_->choices()[0].reason.find("blocks of 128 x 64"), std::string::npos);
+  EXPECT_NE(kernels_->choices()[1].reason.find("rows of f32"), std::string::npos);
+  EXPECT_NE(kernels_->choices()[2].reason.find("scales of f16"), std::string::npos);
+}
+
+// 2 of 8 experts have rows at most; the scales of all of them come together.
+TEST_F(TpuKernelsTest, ExpertsWithoutRowsAreNotRead) {
+  install("echo \"$2\" >> \"$TTPU_CACHE/keys\"; echo \"// lowered: $2\" > \"$4\"\n");
+  Target target;
+  target.platform = Platform::kTpu;
+  target.tpu = kernels_;
+  ir::Module module;
+  ir::Function& f = module.add_function();
+  const ir::Value ids = f.add_argument(Shape(DType::kS32, {2}));
+  const ExpertProduct product = product_of_groups(f, 8, 32, {3, 32}, DType::kBF16);
+  const ExpertRows rows(target, ids, DType::kBF16, {product});
+  rows.linear(f.add_argument(Shape(DType::kBF16, {2, 96})), product);
+  const Json key = Json::parse(read_file(cache_ / "keys"));
+  EXPECT_EQ(key.at("factors_first"), true);
+  EXPECT_EQ(key.at("bytes"), 2 * 2 * (96 + 32) + 2 * 96 * 32 / 2 + 8 * 3 * 32 * 2);
 }
 
 TEST_F(TpuKernelsTest, AfterTheCompilersRefusalThereIsNone) {
   install(kWrites);
   program(kernels_, 128);
   EXPECT_FALSE(kernels_->take_back("a divisor is zero"));
-  EXPECT_TRUE(kernels_->take_back("too much scoped vmem"));
+  EXPECT_TRUE(
+      kernels_->take_back("Ran out of memory in memory space vmem while allocating for %x = (..). "
+                          "Scoped allocation with size 17.21M and limit 16.00M exceeded scoped "
+                          "vmem limit by 1.21M. It should not be possible"));
   EXPECT_EQ(count(program(kernels_, 128), "\"stablehlo.scatter\"("), 1);
   ASSERT_EQ(kernels_->choices().size(), 1);
-  EXPECT_NE(kernels_->choices()[0].reason.find("too much scoped vmem"), std::string::npos);
+  EXPECT_EQ(kernels_->choices()[0].reason,
+            "the compiler refused the kernel: Scoped allocation with size 17.21M and limit 16.00M "
+            "exceeded scoped vmem limit by 1.21M");
   EXPECT_FALSE(kernels_->take_back("too much scoped vmem")) << "there is no kernel any more";
 }
 
@@ -466,7 +500,9 @@ TEST_F(TpuKernelsTest, WhatTheCompilersRefusalDoesNotNameStays) {
     ir::Module module;
     ir::Function& f = module.add_function();
     const ir::Value ids = f.add_argument(Shape(DType::kS32, {8}));
-    ExpertRows(target, ids, DType::kBF16, {expert_product(f, {2, 256, 256})});
+    const ExpertProduct product = expert_product(f, {2, 256, 256});
+    ExpertRows(target, ids, DType::kBF16, {product})
+        .linear(f.add_argument(Shape(DType::kBF16, {8, 256})), product);
     program(kernels_, 128);
     return kernels_->choices();
   };

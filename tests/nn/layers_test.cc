@@ -1,9 +1,10 @@
-// What a layer's program sends.
+// What a layer's program sends and multiplies.
 #include "ttpu/nn/layers.h"
 
 #include <gtest/gtest.h>
 
 #include "ttpu/ir/module.h"
+#include "ttpu/nn/moe.h"
 
 namespace ttpu::nn {
 namespace {
@@ -45,6 +46,38 @@ TEST(Mlp, RowsTravelAsTheProductsTakeThem) {
   const std::string wide = mlp_program(512, small);
   EXPECT_EQ(sends(wide, "256x256xi8"), 0U);
   EXPECT_EQ(sends(wide, "256x256xbf16"), 4U) << wide;
+}
+
+// Tokens choose other experts by logits that were rounded to bf16 on the way.
+TEST(Moe, ARouterInF32IsNotRounded) {
+  const auto program = [](bool in_f32) {
+    const auto dense = [](const WeightDecl&) { return WeightFormat{DType::kBF16}; };
+    ir::Module module;
+    ir::Function& main = module.add_function();
+    Context context(&main, {}, DType::kBF16, dense);
+    MoeSpec spec;
+    spec.router = "gate";
+    spec.router_in_f32 = in_f32;
+    spec.experts = 7;
+    spec.top_k = 2;
+    spec.hidden = 32;
+    spec.intermediate = 16;
+    const auto stacked = [](const std::string& name, int64_t out, int64_t in) {
+      WeightDecl decl;
+      decl.names = {name};
+      decl.dims = {7, out, in};
+      decl.axes = {"experts", "expert_mlp", "embed"};
+      return decl;
+    };
+    spec.gate = stacked("gate_proj", 16, 32);
+    spec.up = stacked("up_proj", 16, 32);
+    spec.down = stacked("down_proj", 32, 16);
+    main.set_results({moe(context, spec, main.add_argument(Shape(DType::kBF16, {4, 32})), {})});
+    return module.to_string();
+  };
+  const std::string narrow = "-> tensor<4x7xbf16>";
+  EXPECT_NE(program(false).find(narrow), std::string::npos);
+  EXPECT_EQ(program(true).find(narrow), std::string::npos);
 }
 
 }  // namespace

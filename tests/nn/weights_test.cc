@@ -51,6 +51,33 @@ TEST(WeightsOfBlocks, RowsOfMatricesThatAreStoredAsOneShareNoScales) {
   EXPECT_EQ(fused(512, 48), (Dims{280, 2}));
 }
 
+// A TPU has no f16, and reads experts' scales in a kernel.
+TEST(WeightsOfGroups, ExpertsScalesOfF16AreF32OnTpu) {
+  const auto groups = [](const WeightDecl&) {
+    const Quantization quantization{DType::kS4, 32, true, false, DType::kF16};
+    return WeightFormat{DType::kS4, Encoding::kDense, quantization};
+  };
+  const auto types = [&](kernels::Platform platform, Dims dims, Axes axes) {
+    ir::Module module;
+    kernels::Target target;
+    target.platform = platform;
+    Context context(&module.add_function(), target, DType::kBF16, groups);
+    WeightDecl decl;
+    decl.names = {"weight"};
+    decl.dims = std::move(dims);
+    decl.axes = std::move(axes);
+    const kernels::WeightOperand operand = context.matrix(std::move(decl));
+    return std::pair(operand.scales.dtype(), operand.zero_points->dtype());
+  };
+  const Axes experts = {"experts", "expert_mlp", "embed"};
+  EXPECT_EQ(types(kernels::Platform::kTpu, {2, 128, 64}, experts),
+            std::pair(DType::kF32, DType::kF32));
+  EXPECT_EQ(types(kernels::Platform::kCpu, {2, 128, 64}, experts),
+            std::pair(DType::kF16, DType::kBF16));
+  EXPECT_EQ(types(kernels::Platform::kTpu, {128, 64}, {"mlp", "embed"}),
+            std::pair(DType::kF16, DType::kBF16));
+}
+
 // A device's columns are whole groups of the argument [groups, group, out].
 TEST(WeightsOfGroups, AreDividedByGroupsOrRows) {
   const parallel::Layout layout(parallel::Mesh({{parallel::kTensorAxis, 2}}),

@@ -16,7 +16,7 @@ A key (see kernels.py) has for these
   groups                of "groups": the second and third dimension
   factors               of "groups": how many of them a row has; of "blocks": how many rows and columns of them there are
   factors_first         whether those of all experts stand beside each other
-  scale_dtype           of scales and zero points
+  scale_dtype           of scales and zero points of groups; others are f32
   zero_points, bias     whether there are some
   flops, bytes
 """
@@ -97,7 +97,8 @@ def kernel_of(key):
                 elif key["form"] == "blocks":
                     widen_blocks(values, rest[0], key["out"] // key["factors"][0], numbers)
                 else:
-                    numbers[...] = values[...].astype(numbers.dtype)
+                    small = values.dtype == jnp.float4_e2m1fn
+                    numbers[...] = (numbers_of(values[...]) if small else values[...]).astype(numbers.dtype)
 
         weight = (numbers if widened else values)[...]
         y = jax.lax.dot_general(

@@ -54,7 +54,8 @@ void add_arguments(const EngineProgram& program, const parallel::Layout& layout,
   for (const nn::WeightDecl& decl : program.weights) {
     const int64_t bytes = bytes_of(nn::argument_shape(decl));
     add_bytes(bytes, &report->weight_bytes);
-    if (decl.local == decl.dims && decl.stages.whole()) add_bytes(bytes, &whole);
+    if (std::ranges::all_of(decl.placement, &parallel::Division::whole) && decl.stages.whole())
+      add_bytes(bytes, &whole);
   }
   if (layout.one_device()) {
     report->sharding = "One device holds everything.";

@@ -119,13 +119,15 @@ Embedder::Embedder(const fs::path& path, const EmbedderOptions& options, const P
   const nn::FormatOf format = [&](const nn::WeightDecl& decl) { return loader.format_of(decl); };
   std::vector<nn::WeightDecl> weights;
   stats_.programs = static_cast<int64_t>(steps_.size());
-  for (Step& step : steps_) {
-    weights.clear();
-    CompiledStep compiled = compile_cached(client_, build(step, format, target, weights));
-    step.executable = std::move(compiled.executable);
-    stats_.compiled += compiled.from_cache ? 0 : 1;
-    if (progress) progress(&step - steps_.data() + 1, stats_.programs);
-  }
+  kernels::without_refused(target.tpu.get(), [&] {
+    for (Step& step : steps_) {
+      weights.clear();
+      CompiledStep compiled = compile_cached(client_, build(step, format, target, weights));
+      step.executable = std::move(compiled.executable);
+      stats_.compiled += compiled.from_cache ? 0 : 1;
+      if (progress) progress(&step - steps_.data() + 1, stats_.programs);
+    }
+  });
   stats_.compile_seconds = seconds_since(start);
   start = Clock::now();
   for (const nn::WeightDecl& decl : weights) {

@@ -83,12 +83,20 @@ Runner::Runner(const nn::DecoderSpec& spec, const std::filesystem::path& weights
          "could not see; lower --data-parallel-size",
          devices_.size(), mesh.num_devices());
   }
-  const bool kernels = target_of(client_, options.custom_calls).cpu_kernels();
-  const WeightLoader loader(*checkpoint_,
-                            {options.dtype, options.expand_weights, options.quantization, kernels},
-                            spec.name_prefixes);
-  build_programs(spec, loader);
-  compile_programs(progress);
+  kernels::Target target = target_of(client_, options.custom_calls);
+  if (options_.bundle != nullptr) target.tpu = nullptr;  // the bundle has them
+  const WeightLoader loader(
+      *checkpoint_,
+      {options.dtype, options.expand_weights, options.quantization, target.cpu_kernels()},
+      spec.name_prefixes);
+  load_arguments(kernels::without_refused(target.tpu.get(),
+                                          [&] {
+                                            EngineProgram program =
+                                                build_programs(spec, loader, target);
+                                            compile_programs(progress);
+                                            return program;
+                                          }),
+                 loader);
   size_t rows = 0;
   for (const Step& step : steps_) rows = std::max(rows, static_cast<size_t>(step.bucket.rows));
   const size_t replicas = replica_devices_.size();
@@ -112,9 +120,9 @@ bool same_order(const std::vector<nn::WeightDecl>& a, const std::vector<nn::Weig
 
 }  // namespace
 
-void Runner::build_programs(const nn::DecoderSpec& spec, const WeightLoader& loader) {
-  kernels::Target target = target_of(client_, options_.custom_calls);
-  if (options_.bundle != nullptr) target.tpu = nullptr;  // the bundle has them
+EngineProgram Runner::build_programs(const nn::DecoderSpec& spec, const WeightLoader& loader,
+                                     const kernels::Target& target) {
+  steps_.clear();
   const nn::FormatOf format = [&](const nn::WeightDecl& decl) { return loader.format_of(decl); };
   const auto build = [&](const Bucket& bucket) {
     return build_engine_program(spec, options_.shape, bucket, target, options_.dtype, format,
@@ -153,11 +161,13 @@ void Runner::build_programs(const nn::DecoderSpec& spec, const WeightLoader& loa
         spdlog::info("[kernels] {}", to_string(choice));
     }
   }
-  if (options_.bundle != nullptr) programs_digest_ = options_.bundle->fingerprint();
+  programs_digest_ = options_.bundle != nullptr ? options_.bundle->fingerprint() : "";
   for (const Step& step : steps_) {
     programs_digest_ = text_digest(programs_digest_ + text_digest(step.program.text));
   }
-  load_arguments(program, loader);
+  program.module.reset();
+  program.device = nullptr;
+  return program;
 }
 
 Json Runner::identity() const {

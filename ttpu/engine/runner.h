@@ -149,7 +149,9 @@ class Runner {
     std::vector<pjrt::Event> events;
   };
 
-  void build_programs(const nn::DecoderSpec& spec, const WeightLoader& loader);
+  // What all programs are called with; the module is gone.
+  EngineProgram build_programs(const nn::DecoderSpec& spec, const WeightLoader& loader,
+                               const kernels::Target& target);
   void compile_programs(const Progress& progress);
   void load(Program& program);
   void load_arguments(const EngineProgram& program, const WeightLoader& loader);

@@ -33,6 +33,7 @@ nn::MoeSpec experts(const JsonView& config, const std::string& prefix, const Siz
                     const nn::MlpSpec& dense) {
   nn::MoeSpec moe;
   moe.router = prefix + "gate";
+  moe.router_in_f32 = true;
   moe.experts = positive(config, "n_routed_experts");
   moe.top_k = positive(config, "num_experts_per_tok");
   moe.scaling = config.get_or<double>("routed_scaling_factor", 1.0);

@@ -51,9 +51,8 @@ ir::Value limit_to_groups(const MoeSpec& spec, ir::Value scores, double masked) 
 Routing route(Context& context, const MoeSpec& spec, ir::Value x) {
   LinearSpec router{spec.router, spec.hidden, spec.experts, spec.router_bias, {"router", "embed"}};
   router.quantizable = false;
-  const bool wide = spec.scoring == MoeSpec::Scoring::kSigmoid;
-  ir::Value logits = linear(context, router, wide ? ir::convert(x, DType::kF32) : x);
-  logits = ir::convert(logits, DType::kF32);
+  if (spec.router_in_f32) x = ir::convert(x, DType::kF32);
+  const ir::Value logits = ir::convert(linear(context, router, x), DType::kF32);
   if (spec.softmax_after_top_k) {
     const auto [best, experts] = ir::top_k(logits, spec.top_k);
     return {experts, softmax(best)};

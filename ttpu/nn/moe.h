@@ -16,6 +16,7 @@ struct MoeSpec {
 
   std::string router;  // module: weight [experts, hidden]
   bool router_bias = false;
+  bool router_in_f32 = false;   // its product too, whatever the compute type (DeepSeek)
   std::string correction_bias;  // tensor [experts] added for the choice alone (DeepSeek-V3)
   Scoring scoring = Scoring::kSoftmax;
   bool softmax_after_top_k = false;  // GPT-OSS: over the chosen logits

@@ -1,5 +1,6 @@
 #include "ttpu/nn/weights.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include <fmt/format.h>
@@ -175,6 +176,12 @@ const Context::Entry& Context::declare(WeightDecl decl) {
   if (decl.quantization) {
     decl.quantization->group =
         fitting_group(decl.quantization->group, std::gcd(decl.dims.back(), decl.local.back()));
+    // The kernel of experts' products reads no f16, nor does a TPU's vector unit.
+    const bool of_experts = std::ranges::find(decl.axes, "experts") != decl.axes.end();
+    if (of_experts && target_.platform == kernels::Platform::kTpu &&
+        decl.quantization->scales == DType::kF16) {
+      decl.quantization->scales = DType::kF32;
+    }
     decl.quantization->rows = rows_with_scales(decl);
   } else if (decl.whole_lanes && decl.encoding == Encoding::kDense &&
              decl.local.back() == decl.dims.back()) {

@@ -69,6 +69,16 @@ std::string reason_against_blocks(const WeightOperand& weight) {
       rows, columns, weight.zero_points ? " and zero points" : "", kPacked, kTpuLanes, kTpuLanes);
 }
 
+std::string reason_against_groups(const WeightOperand& weight) {
+  const int64_t group = weight.value.dim(-2);
+  if (group % kPacked != 0) {
+    return fmt::format("groups of {}; the kernel is for multiples of {}", group, kPacked);
+  }
+  const DType scales = weight.scales.dtype();
+  if (scales == DType::kBF16 || scales == DType::kF32) return "";
+  return fmt::format("scales of {}; the kernel is for bf16 and f32", dtype_name(scales));
+}
+
 // Whether a TPU has the scales of groups [experts, out, groups] with the groups before the experts,
 // as it stores an array where that fills tiles better; the kernel then takes those of all experts.
 bool factors_first(const WeightOperand& weight) {
@@ -98,9 +108,7 @@ std::string reason_against(DType dtype, const WeightOperand& weight) {
     case Form::kBlocks:
       return reason_against_blocks(weight);
     case Form::kGroups:
-      if (weight.value.dim(-2) % kPacked == 0) return "";
-      return fmt::format("groups of {}; the kernel is for multiples of {}", weight.value.dim(-2),
-                         kPacked);
+      return reason_against_groups(weight);
     case Form::kScaled:
       break;
   }
@@ -132,7 +140,9 @@ std::vector<Part> parts_of(const WeightOperand& weight, const std::optional<Valu
   const Dims exchanged = {0, 2, 1};
   const Dims of_factors = !groups ? Dims{} : factors_first(weight) ? Dims{2, 0, 1} : exchanged;
   std::vector<Part> parts = {part(weight.value, !groups && turned(weight) ? exchanged : Dims{})};
-  if (weight.scales) parts.push_back(part(weight.scales, of_factors));
+  // Those of rows and blocks are few; a row of bf16 shares its words with another.
+  if (weight.scales && !groups) parts.push_back({weight.scales, DType::kF32});
+  if (weight.scales && groups) parts.push_back(part(weight.scales, of_factors));
   if (weight.zero_points) parts.push_back(part(weight.zero_points, of_factors));
   if (bias) parts.push_back({*bias, DType::kF32});
   return parts;
@@ -143,15 +153,19 @@ double bytes_of(const Shape& shape) {
 }
 
 // What a call does, whose arguments from `first` on are the parts of the weight. Every visit
-// multiplies a whole tile.
-ir::TextBody work_of(int64_t rows, const Dims& dims, const std::vector<Part>& parts, size_t first) {
+// multiplies a whole tile, and reads the weight of an expert that has rows.
+ir::TextBody work_of(int64_t rows, const WeightOperand& weight, const std::vector<Part>& parts,
+                     size_t first) {
+  const Dims& dims = weight.dims;
   const int64_t active = std::min(rows, dims[0]);
   ir::TextBody work;
   work.flops =
       2.0 * static_cast<double>((tiles_of(rows) + active - 1) * tile_of(rows) * dims[1] * dims[2]);
   const double share = static_cast<double>(active) / static_cast<double>(dims[0]);
+  const size_t factors = factors_first(weight) ? (weight.zero_points ? 2 : 1) : 0;
   for (size_t i = 0; i < parts.size(); ++i) {
-    work.reads.push_back({first + i, bytes_of(parts[i].shape()) * share});
+    const bool of_all = i > 0 && i <= factors;
+    work.reads.push_back({first + i, bytes_of(parts[i].shape()) * (of_all ? 1 : share)});
   }
   return work;
 }
@@ -186,7 +200,7 @@ Json key_of(const TpuKernels& kernels, int64_t rows, const WeightOperand& weight
               {"bias", bias.has_value()},
               {"flops", static_cast<int64_t>(work.flops)},
               {"bytes", static_cast<int64_t>(moved_bytes(rows, dims, work))}};
-  if (weight.scales) key["scale_dtype"] = dtype_name(weight.scales.dtype());
+  if (form == Form::kGroups) key["scale_dtype"] = dtype_name(weight.scales.dtype());
   if (form == Form::kGroups) {
     key["groups"] = {weight.value.dim(1), weight.value.dim(2)};
     key["factors"] = weight.scales.dim(-1);
@@ -197,19 +211,26 @@ Json key_of(const TpuKernels& kernels, int64_t rows, const WeightOperand& weight
   return key;
 }
 
-// Null, with the reason noted, when there is none.
-const ir::Function* kernel_for(TpuKernels& kernels, int64_t rows, const WeightOperand& weight,
-                               const std::optional<Value>& bias) {
+// A call of the kernel with the parts of a weight.
+struct Kernel {
+  Json key;
+  std::vector<Part> parts;
+  std::vector<Shape> shapes;  // of all its arguments
+  ir::TextBody work;
+};
+
+Kernel kernel_of(const TpuKernels& kernels, int64_t rows, const WeightOperand& weight,
+                 const std::optional<Value>& bias) {
   const int64_t experts = weight.dims[0];
   const Shape visits(DType::kS32, {most_visits(rows, experts)});
-  std::vector<Shape> shapes = {Shape(DType::kBF16, {rows, weight.dims[2]}), visits, visits,
-                               Shape(DType::kS32, {experts + 1}), Shape(DType::kS32, {})};
-  const std::vector<Part> parts = parts_of(weight, bias);
-  ir::TextBody work = work_of(rows, weight.dims, parts, shapes.size());
-  for (const Part& part : parts) shapes.push_back(part.shape());
-  const Json key = key_of(kernels, rows, weight, bias, work);
-  return kernels.function(weight.value.function().module(), key, shapes,
-                          {Shape(DType::kBF16, {rows, weight.dims[1]})}, std::move(work));
+  Kernel kernel;
+  kernel.shapes = {Shape(DType::kBF16, {rows, weight.dims[2]}), visits, visits,
+                   Shape(DType::kS32, {experts + 1}), Shape(DType::kS32, {})};
+  kernel.parts = parts_of(weight, bias);
+  kernel.work = work_of(rows, weight, kernel.parts, kernel.shapes.size());
+  for (const Part& part : kernel.parts) kernel.shapes.push_back(part.shape());
+  kernel.key = key_of(kernels, rows, weight, bias, kernel.work);
+  return kernel;
 }
 
 }  // namespace
@@ -251,16 +272,19 @@ bool has_tpu_expert_linear(TpuKernels& kernels, Value ids, DType dtype, const We
     kernels.note_reference(kOp, reason);
     return false;
   }
-  return kernel_for(kernels, ids.dim(0), weight, bias) != nullptr;
+  return kernels.has(kernel_of(kernels, ids.dim(0), weight, bias).key);
 }
 
 std::optional<Value> tpu_expert_linear(TpuKernels& kernels, Value x, const TpuSortedRows& sorted,
                                        const WeightOperand& weight,
                                        const std::optional<Value>& bias) {
-  const ir::Function* function = kernel_for(kernels, x.dim(0), weight, bias);
+  Kernel kernel = kernel_of(kernels, x.dim(0), weight, bias);
+  const Shape result(DType::kBF16, {x.dim(0), weight.dims[1]});
+  const ir::Function* function = kernels.function(x.function().module(), kernel.key, kernel.shapes,
+                                                  {result}, std::move(kernel.work));
   if (function == nullptr) return std::nullopt;
   ir::Values operands = {x, sorted.experts, sorted.tiles, sorted.bounds, sorted.visits};
-  for (const Part& part : parts_of(weight, bias)) operands.push_back(part.operand());
+  for (const Part& part : kernel.parts) operands.push_back(part.operand());
   return ir::call(*function, operands)[0];
 }
 

@@ -36,6 +36,9 @@ std::string last_line(std::string text) {
   return text.substr(text.rfind('\n') + 1);
 }
 
+std::string operator_of(const Json& key) { return key.at("kernel").get<std::string>(); }
+std::string name_of(const Json& key) { return operator_of(key) + "." + digest(key.dump()); }
+
 // What the compiler says of a kernel that it refuses, without the operator's own text.
 std::string short_refusal(const std::string& error) {
   constexpr size_t kEnough = 400;
@@ -156,23 +159,28 @@ const TpuKernels::Lowered& TpuKernels::lowered(const std::string& key, const std
   return result;
 }
 
+std::string TpuKernels::reason_against(const Json& key) {
+  const auto op = operator_of(key);
+  if (const auto refused = refused_.find(op); refused != refused_.end()) return refused->second;
+  return lowered(key.dump(), name_of(key)).reason;
+}
+
+bool TpuKernels::has(const Json& key) {
+  const std::string reason = reason_against(key);
+  if (!reason.empty()) note_reference(operator_of(key), reason);
+  return reason.empty();
+}
+
 const ir::Function* TpuKernels::function(ir::Module& module, const Json& key,
                                          const std::vector<Shape>& arguments,
                                          const std::vector<Shape>& results, ir::TextBody cost) {
-  const auto op = key.at("kernel").get<std::string>();
-  if (const auto refused = refused_.find(op); refused != refused_.end()) {
-    note_reference(op, refused->second);
-    return nullptr;
-  }
-  const std::string text = key.dump();
-  const std::string name = op + "." + digest(text);
-  const Lowered& made = lowered(text, name);
-  note({op, made.reason.empty() ? kKernel : kReference, made.reason});
-  if (!made.reason.empty()) return nullptr;
+  if (!has(key)) return nullptr;
+  note({operator_of(key), kKernel, ""});
+  const std::string name = name_of(key);
   if (const ir::Function* known = module.find_function(name)) return known;
   ir::Function& function = module.add_function(name);
   for (const Shape& shape : arguments) function.add_argument(shape);
-  cost.text = made.text;
+  cost.text = lowered(key.dump(), name).text;
   function.set_text(std::move(cost), results);
   return &function;
 }

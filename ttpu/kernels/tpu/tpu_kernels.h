@@ -33,6 +33,8 @@ class TpuKernels {
 
   const std::string& chip() const { return chip_; }
 
+  // Whether there is a kernel for `key`; the reason is noted when there is none.
+  bool has(const Json& key);
   // The function of `module` that computes what `key` says (see tools/tpu_kernels/kernels.py), with
   // these arguments and results; made once. Null, with the reason noted, when there is none.
   const ir::Function* function(ir::Module& module, const Json& key,
@@ -55,6 +57,8 @@ class TpuKernels {
     std::string reason;  // no text: why
   };
   const Lowered& lowered(const std::string& key, const std::string& name);
+  // Why there is no kernel; empty when there is one.
+  std::string reason_against(const Json& key);
   void note(KernelChoice choice);
 
   std::string chip_;
