@@ -470,7 +470,7 @@ TEST_F(TpuKernelsTest, ExpertsWithoutRowsAreNotRead) {
   rows.linear(f.add_argument(Shape(DType::kBF16, {2, 96})), product);
   const Json key = Json::parse(read_file(cache_ / "keys"));
   EXPECT_EQ(key.at("factors_first"), true);
-  EXPECT_EQ(key.at("bytes"), 2 * 2 * (96 + 32) + 2 * 96 * 32 / 2 + 8 * 3 * 32 * 2);
+  EXPECT_EQ(key.at("bytes"), 2 * 2 * (96 + 32) + 2 * (96 * 32 / 2) + 8 * 3 * 32 * 2);
 }
 
 TEST_F(TpuKernelsTest, AfterTheCompilersRefusalThereIsNone) {

@@ -67,7 +67,7 @@ TEST(WeightsOfGroups, ExpertsScalesOfF16AreF32OnTpu) {
     decl.dims = std::move(dims);
     decl.axes = std::move(axes);
     const kernels::WeightOperand operand = context.matrix(std::move(decl));
-    return std::pair(operand.scales.dtype(), operand.zero_points->dtype());
+    return std::pair(operand.scales.dtype(), operand.zero_points.dtype());
   };
   const Axes experts = {"experts", "expert_mlp", "embed"};
   EXPECT_EQ(types(kernels::Platform::kTpu, {2, 128, 64}, experts),

@@ -144,6 +144,7 @@ std::string compile_for_topology(const std::string& topology, const std::string&
   pjrt::CompileOptions options;
   options.num_partitions = static_cast<int>(devices.size());
   options.device_assignment = devices;
+  options.hints = compiler_hints(platform_of_topology(topology));
   return known.compile(text, options).serialize();
 }
 

@@ -48,6 +48,8 @@ struct OwnDevice {
 };
 std::vector<OwnDevice> own_devices(const pjrt::Client& client, const parallel::Mesh& mesh);
 
+// What the plugin's compiler is told of the engine's programs.
+pjrt::Options compiler_hints(kernels::Platform platform);
 // For a program of the mesh.
 pjrt::CompileOptions compile_options(const pjrt::Client& client, const parallel::Mesh& mesh);
 // The same for a whole topology that need not be here.

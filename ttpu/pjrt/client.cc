@@ -95,7 +95,6 @@ std::vector<Device> Client::all_devices() const {
 
 LoadedExecutable Client::compile(std::string_view program, const CompileOptions& options) const {
   constexpr std::string_view kFormat = "mlir";
-  const std::string encoded = encode_compile_options(options);
   std::string code(program);  // PJRT takes a pointer to mutable text
   TTPU_PJRT_ARGS(PJRT_Program, source);
   source.code = code.data();
@@ -105,10 +104,12 @@ LoadedExecutable Client::compile(std::string_view program, const CompileOptions&
   TTPU_PJRT_ARGS(PJRT_Client_Compile_Args, args);
   args.client = handle_->get();
   args.program = &source;
-  args.compile_options = encoded.data();
-  args.compile_options_size = encoded.size();
   const PJRT_Api* api = handle_->api();
-  check(api, api->PJRT_Client_Compile(&args), "compile");
+  compile_with_hints(options, [&](const std::string& encoded) {
+    args.compile_options = encoded.data();
+    args.compile_options_size = encoded.size();
+    check(api, api->PJRT_Client_Compile(&args), "compile");
+  });
   return LoadedExecutable(handle_, args.executable);
 }
 

@@ -1,10 +1,12 @@
 #include "ttpu/pjrt/compile_options.h"
 
+#include <algorithm>
 #include <bit>
 #include <charconv>
 #include <cstdint>
 
 #include "ttpu/base/error.h"
+#include "ttpu/base/log.h"
 
 namespace ttpu::pjrt {
 namespace {
@@ -131,13 +133,32 @@ std::string encode_compile_options(const CompileOptions& options) {
 
   Encoder result;  // xla.CompileOptionsProto
   result.bytes(3, build.result());
-  for (const auto& [name, value] : options.overrides) {
+  Options overrides = options.overrides;
+  overrides.insert(options.hints.begin(), options.hints.end());
+  for (const auto& [name, value] : overrides) {
     Encoder entry;  // of map<string, OptionOverrideProto>
     entry.bytes(1, name);
     entry.bytes(2, encode_override(name, value));
     result.bytes(7, entry.result());
   }
   return result.result();
+}
+
+void compile_with_hints(CompileOptions options,
+                        const std::function<void(const std::string& encoded)>& compile) {
+  while (true) {
+    try {
+      return compile(encode_compile_options(options));
+    } catch (const Error& error) {
+      const std::string_view said = error.what();
+      const auto unknown = std::ranges::find_if(options.hints, [&](const auto& hint) {
+        return said.find("option: '" + hint.first + "'") != std::string_view::npos;
+      });
+      if (unknown == options.hints.end()) throw;
+      spdlog::info("[compile] the plugin knows no {}; it compiles without", unknown->first);
+      options.hints.erase(unknown);
+    }
+  }
 }
 
 }  // namespace ttpu::pjrt

@@ -106,7 +106,6 @@ Options Topology::attributes() const {
 
 Executable Topology::compile(std::string_view program, const CompileOptions& options) const {
   constexpr std::string_view kFormat = "mlir";
-  const std::string encoded = encode_compile_options(options);
   std::string code(program);
   TTPU_PJRT_ARGS(PJRT_Program, source);
   source.code = code.data();
@@ -116,10 +115,12 @@ Executable Topology::compile(std::string_view program, const CompileOptions& opt
   TTPU_PJRT_ARGS(PJRT_Compile_Args, args);
   args.topology = topology_.get();
   args.program = &source;
-  args.compile_options = encoded.data();
-  args.compile_options_size = encoded.size();
   const PJRT_Api* api = plugin_->api();
-  check(api, api->PJRT_Compile(&args), "compile");
+  compile_with_hints(options, [&](const std::string& encoded) {
+    args.compile_options = encoded.data();
+    args.compile_options_size = encoded.size();
+    check(api, api->PJRT_Compile(&args), "compile");
+  });
   return Executable(api, args.executable, topology_);
 }
 
