@@ -30,6 +30,8 @@ from tpu_peers.table import markdown
 HERE = Path(__file__).resolve().parent
 CONFIG = ROOT / "tests/fixtures/configs/llama-3-8b.json"
 PROGRAMS, TOPOLOGIES = ("decode", "prefill"), ("v5e:2x2", "v6e:2x2")
+# Two numbers are for a line through them. Not for decode: of few layers, the compiler fetches weights ahead that it does not of many.
+LAYERS = {"decode": [32], "prefill": [2, 4]}
 SEQUENCES, LENGTH, PROMPT, BLOCK = 64, 2048, 2048, 64
 JAX, TPU_INFERENCE = "0.11.2", "0.32.0"  # the one requires the other; older ones of jax cannot read all that libtpu gives
 
@@ -166,13 +168,17 @@ def measure(entrant: Entrant, job: Job, arguments: argparse.Namespace) -> dict:
     return price(arguments.ttpu, folder, job)
 
 
+def layers_of(program: str, arguments: argparse.Namespace) -> list[int]:
+    return sorted(arguments.layers or LAYERS[program])
+
+
 def fill(record: dict, entrant: Entrant, topology: str, program: str, arguments: argparse.Namespace) -> None:
     """One row of the table, or why there is none."""
     runs: dict[str, dict] = {}
     try:
         if reason := entrant.missing():
             raise BenchmarkError(reason)
-        for layers in arguments.layers:
+        for layers in layers_of(program, arguments):
             runs[str(layers)] = measure(entrant, Job(program, topology, layers), arguments)
         record["results"].append({"topology": topology, "program": program, "who": entrant.name, "runs": runs})
     except (BenchmarkError, OSError) as error:
@@ -187,7 +193,7 @@ def run(arguments: argparse.Namespace) -> dict:
     whole = read(CONFIG)["num_hidden_layers"]
     record = {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "libtpu": library.parent.name.removeprefix("tpu-"),
               "jax": JAX, "model": f"Llama 3 8B, bf16, tensor parallel on four chips, {SEQUENCES} sequences of {LENGTH:,} tokens, prefill of "
-              f"{PROMPT:,}", "layers": sorted(arguments.layers), "whole": whole, "titles": {one.name: one.title for one in known},
+              f"{PROMPT:,}", "layers": {one: layers_of(one, arguments) for one in arguments.programs}, "whole": whole, "titles": {one.name: one.title for one in known},
               "results": [], "left_out": []}
     for topology in arguments.topologies:
         for program in arguments.programs:
@@ -227,7 +233,8 @@ def main() -> None:
     one.add_argument("--topologies", nargs="+", default=TOPOLOGIES)
     one.add_argument("--programs", nargs="+", choices=PROGRAMS, default=PROGRAMS)
     one.add_argument("--peers", nargs="+", choices=names, default=names)
-    one.add_argument("--layers", nargs="+", type=int, default=[2, 4], help="two numbers for a line through them, or one")
+    one.add_argument("--layers", nargs="+", type=int, help="two numbers for a line through them, or one "
+                     f"(default: {', '.join(f'{program} {layers}' for program, layers in LAYERS.items())})")
     one.add_argument("--timeout", type=float, default=900, help="seconds for one program (TTPU: for both)")
     one.add_argument("--json", type=Path, default=Path("tpu-programs.json"))
     one.set_defaults(call=run)

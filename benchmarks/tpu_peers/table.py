@@ -66,21 +66,28 @@ def row(result: dict, record: dict, ours: dict | None) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def compiled(program: str, layers: list[int], whole: int) -> str:
+    """How the figures of a program were come by."""
+    if len(layers) == 1:
+        return f"{program}: all {whole} layers compiled" if layers[0] == whole else f"{program}: {layers[0]} layers"
+    return (f"{program}: {layers[0]} and {layers[1]} layers compiled (seconds: of {layers[1]}), and every figure goes on to {whole} as a straight "
+            "line, for all alike; in brackets a layer")
+
+
 def markdown(record: dict) -> str:
     layers = record["layers"]
-    how = (f"{layers[0]} and {layers[1]} layers were compiled and every figure goes on to {record['whole']} as a straight line, for all alike; "
-           "in brackets a layer" if len(layers) > 1 else f"all {layers[0]} layers were compiled")
+    how = "; ".join(compiled(program, numbers, record["whole"]) for program, numbers in layers.items())
     head = ["topology", "program", "who", "estimate, ms", "limit, ms", "ratio", "HBM, GB", "exposed collectives, ms", "peak, GiB",
-            f"compiled in, s ({layers[-1]} layers)", "TTPU"]
+            "compiled in, s", "TTPU"]
     lines = [f"{record['date']}, libtpu {record['libtpu']}, jax {record['jax']}: {record['model']}; {how}.", "",
              f"| {' | '.join(head)} |", "| --- | --- | --- |" + " --: |" * (len(head) - 4) + " --- |"]
-    complete = [one for one in record["results"] if len(one["runs"]) == len(layers)]
+    complete = [one for one in record["results"] if len(one["runs"]) == len(layers[one["program"]])]
     for place in sorted({(one["topology"], one["program"]) for one in complete}):
         rows = [one for one in complete if (one["topology"], one["program"]) == place]
         ours = next((whole_model(one["runs"], record["whole"]) for one in rows if one["who"] == "ttpu"), None)
         lines += [row(one, record, ours) for who in record["titles"] for one in rows if one["who"] == who]
     lines += [f"\n{record['titles'][one['who']]}, {one['program']} on {one['topology']}, without its kernel: {why}"
-              for one in complete for why in one["runs"][str(layers[-1])].get("without_kernel", [])]
+              for one in complete for why in one["runs"][str(layers[one["program"]][-1])].get("without_kernel", [])]
     lines += [f"\nNot measured: {record['titles'].get(one['who'], one['who'])}, {one['program']} on {one['topology']}: {one['why']}"
               for one in record["left_out"]]
     return "\n".join(lines)

@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from tpu_peers.table import line, verdict, whole_model  # noqa: E402
+from tpu_peers.table import line, markdown, verdict, whole_model  # noqa: E402
 
 
 def figures(estimate=10.0, limit=8.0, gb=6.0, exposed=2.0):
@@ -59,3 +59,14 @@ def test_whole_model_has_the_limit_that_binds_all_layers():
 def test_all_layers_compiled():
     found = whole_model({"32": run(3, 1, 4)}, 32)
     assert found["limit_ms"] == 4 and found["layer"] == {}
+
+
+def test_each_program_says_how_it_was_compiled():
+    results = [{"topology": "v5e:2x2", "program": "decode", "who": "ttpu", "runs": {"32": run(3, 1, 4)}},
+               {"topology": "v5e:2x2", "program": "prefill", "who": "ttpu", "runs": {"2": run(3, 1, 4), "4": run(6, 3, 4.5)}},
+               {"topology": "v6e:2x2", "program": "prefill", "who": "ttpu", "runs": {"2": run(3, 1, 4)}}]  # fmt: skip
+    text = markdown({"date": "now", "libtpu": "1", "jax": "2", "model": "a model", "whole": 32, "titles": {"ttpu": "TTPU"}, "left_out": [],
+                     "layers": {"decode": [32], "prefill": [2, 4]}, "results": results})  # fmt: skip
+    assert "decode: all 32 layers compiled; prefill: 2 and 4 layers compiled" in text
+    assert "| v5e:2x2 | decode | TTPU | 3.00 | 4.00 |" in text and "| v5e:2x2 | prefill | TTPU | 48.00 (1.500) |" in text
+    assert "v6e:2x2" not in text  # half of it was measured
