@@ -13,7 +13,9 @@
 #include "cli/commands.h"
 #include "cli/compile_train.h"
 #include "cli/model_flags.h"
+#include "cli/numbers.h"
 #include "cli/planned_weights.h"
+#include "cli/task_flags.h"
 #include "ttpu/base/file.h"
 #include "ttpu/base/subprocess.h"
 #include "ttpu/engine/aot.h"
@@ -269,6 +271,27 @@ void compile(const CompileFlags& flags) {
   std::cout << all.dump(2) << "\n";
 }
 
+// What a child need not be asked again: flags that would be ignored, and slices that do not exist.
+void check_flags(const CLI::App& command, const CompileFlags& flags) {
+  const auto flags_of = [&](const std::string& task) -> TaskFlags {
+    const std::string group = "With --task " + task;
+    return {task, command.get_options([&group](const CLI::Option* option) {
+              return option->get_group() == group;
+            })};
+  };
+  refuse_flags_of("compile", flags_of(flags.trains() ? "serve" : "train"), flags_of(flags.task));
+  if (flags.topology.empty()) return;
+  require(command.count("--device") == 0,
+          "[compile] --topology {} compiles for devices that need not be here and --device {} for "
+          "those here; leave one of them out",
+          flags.topology, flags.engine.device);
+  if (plan::gpu_of_topology(flags.topology) != nullptr) {
+    plan::gpus_of_topology(flags.topology);
+  } else {
+    plan::parse_slice(flags.topology);
+  }
+}
+
 }  // namespace
 }  // namespace ttpu::cli
 
@@ -306,12 +329,13 @@ void add_compile_command(CLI::App& app) {
   command->add_flag("--no-kernels", flags->no_kernels, "Plain XLA, without kernels for CPU or TPU");
   command->add_option("--block-size", flags->engine.block_size, "Tokens of a block of the cache")
       ->capture_default_str();
-  command->add_option("--num-blocks", flags->engine.num_blocks,
-                      "Blocks of the cache (0: by memory)");
+  command
+      ->add_option("--num-blocks", flags->engine.num_blocks, "Blocks of the cache (0: by memory)")
+      ->check(ttpu::cli::zero_or_more());
   command
       ->add_option("--num-speculative-tokens", flags->engine.speculation.num_speculative_tokens,
                    "Guess so many tokens a step")
-      ->check(CLI::NonNegativeNumber)
+      ->check(ttpu::cli::zero_or_more())
       ->capture_default_str();
   command->add_option("--max-model-len", flags->engine.max_model_len,
                       "Most tokens of a sequence (0: the model's, to 4096)");
@@ -334,6 +358,11 @@ void add_compile_command(CLI::App& app) {
                    "serve: prefill and decode; train: a step of the optimizer")
       ->check(CLI::IsMember({"serve", "train"}))
       ->capture_default_str();
+  for (const char* name : {"--kv-cache-dtype", "--weights", "--quantization", "--block-size",
+                           "--num-blocks", "--num-speculative-tokens", "--max-model-len",
+                           "--max-num-seqs", "--max-num-batched-tokens"}) {
+    command->get_option(name)->group("With --task serve");
+  }
   ttpu::cli::add_train_flags(*command, &flags->train);
   ttpu::cli::add_parallel_flags(*command, &flags->engine.parallel);
   command->add_option("--save-hlo", flags->save_hlo,
@@ -347,5 +376,10 @@ void add_compile_command(CLI::App& app) {
   command->add_option("--child", flags->child)
       ->check(CLI::IsMember({"prefill", "decode", "train"}))
       ->group("");  // not shown
-  command->callback([flags] { ttpu::cli::compile(*flags); });
+  command->callback([flags, command] {
+    if (flags->child.empty() && flags->child_text.empty()) {
+      ttpu::cli::check_flags(*command, *flags);
+    }
+    ttpu::cli::compile(*flags);
+  });
 }

@@ -1,5 +1,6 @@
 #include "cli/compile_train.h"
 
+#include "cli/numbers.h"
 #include "ttpu/base/error.h"
 
 namespace ttpu::cli {
@@ -7,26 +8,26 @@ namespace ttpu::cli {
 void add_train_flags(CLI::App& command, TrainFlags* flags) {
   const std::string group = "With --task train";
   command.add_option("--seq-len", flags->seq_len, "Tokens of a sequence")
-      ->check(CLI::PositiveNumber)
+      ->check(above_zero())
       ->capture_default_str()
       ->group(group);
   command
       .add_option("--train-batch-size", flags->train_batch_size,
                   "Sequences of a step on all devices (0: a micro-batch on each replica)")
-      ->check(CLI::NonNegativeNumber)
+      ->check(zero_or_more())
       ->capture_default_str()
       ->group(group);
   command
       .add_option("--micro-batch-size", flags->micro_batch_size,
                   "Sequences at once on each replica; their gradients are summed up to a step's")
-      ->check(CLI::PositiveNumber)
+      ->check(above_zero())
       ->capture_default_str()
       ->group(group);
   command
       .add_option("--fsdp-size", flags->fsdp_size,
                   "Replicas that divide the state of training (0: all devices that "
                   "--data-parallel-size and --tensor-parallel-size leave)")
-      ->check(CLI::NonNegativeNumber)
+      ->check(zero_or_more())
       ->capture_default_str()
       ->group(group);
   command

@@ -52,7 +52,8 @@ void add_embed_command(CLI::App& app) {
   auto flags = std::make_shared<EmbedFlags>();
   CLI::App* command = app.add_subcommand("embed", "Turn texts into vectors");
   ttpu::cli::add_load_flags(*command, &flags->model);
-  command->add_option("--text", flags->texts, "A text; several are possible");
+  command->add_option("--text", flags->texts, "A text; may be repeated")
+      ->allow_extra_args(false);  // else CLI11 takes values in brackets apart
   command->add_option("--input", flags->input, "A file with a JSON object a line: `text`");
   command->footer(
       "Prints a JSON object a text: text, tokens, embedding. Longer texts than the model takes are "

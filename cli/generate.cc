@@ -169,7 +169,8 @@ void add_generate_command(CLI::App& app) {
                       "are asked again");
   command
       ->add_option("--max-num-seqs", flags->model.engine.max_num_seqs,
-                   "With --output: prompts that are answered at once")
+                   "Prompts that are answered at once; not given and without --output: 1, or the "
+                   "beams of a search")
       ->capture_default_str();
   command
       ->add_option("--max-num-batched-tokens", flags->model.engine.max_num_batched_tokens,
@@ -184,8 +185,10 @@ void add_generate_command(CLI::App& app) {
   command->add_option("--json-schema", flags->schema_file,
                       "A file with a JSON schema that the answer must meet");
   command->add_option("--regex", flags->regex, "A regular expression that the answer must match");
-  command->add_option("--choice", flags->choices,
-                      "What the answer may be; to be repeated for each choice");
+  command
+      ->add_option("--choice", flags->choices,
+                   "What the answer may be; to be repeated for each choice")
+      ->allow_extra_args(false);  // else CLI11 takes values in brackets apart
   command->add_option("--grammar", flags->grammar_file,
                       "A file with a Lark grammar that the answer must follow");
   command->add_flag("--ignore-eos", flags->model.sampling.ignore_eos,
@@ -200,9 +203,9 @@ void add_generate_command(CLI::App& app) {
   command->add_flag("--early-stopping", flags->beams.early_stopping,
                     "Of beam search: end when there are as many answers as beams");
   command->footer("Example: ttpu generate model.gguf --chat --prompt 'What is a TPU?' --stats");
-  command->callback([flags] {
+  command->callback([flags, command] {
     read_structured_outputs(flags.get());
-    if (flags->output.empty()) {
+    if (flags->output.empty() && command->count("--max-num-seqs") == 0) {
       flags->model.engine.max_num_seqs = std::clamp<int64_t>(flags->beam_width, 1, 10);
     }
     run(*flags);

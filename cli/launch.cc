@@ -6,9 +6,13 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include <fmt/ranges.h>
+
 #include "cli/commands.h"
+#include "cli/numbers.h"
 #include "ttpu/base/error.h"
 #include "ttpu/base/file.h"
 #include "ttpu/parallel/launch/agent.h"
@@ -37,6 +41,7 @@ struct LaunchFlags {
   int port = 8490;
   bool port_given = false;
   std::vector<std::string> variables;
+  std::vector<std::string> given;  // what a printed text hands on (job_arguments())
   bool no_preflight = false;
   ttpu::parallel::LaunchOptions options;
 };
@@ -78,23 +83,50 @@ ttpu::parallel::Variables variables_of(const LaunchFlags& flags, bool remote) {
   return variables;
 }
 
+// What was given for the job, for the `ttpu launch` in a manifest or script.
+std::vector<std::string> job_arguments(const CLI::App& command, const LaunchFlags& flags) {
+  std::vector<const char*> names = {"--topology",     "--folder",       "--start-timeout",
+                                    "--peer-timeout", "--grace-period", "--preflight-device"};
+  if (!flags.kubernetes) names.push_back("--max-restarts");  // else the JobSet itself does that
+  std::vector<std::string> words;
+  for (const char* name : names) {
+    const CLI::Option* option = command.get_option(name);
+    if (option->count() == 0 || option->results().back().empty()) continue;
+    words.push_back(fmt::format("{}={}", name, option->results().back()));
+  }
+  for (const auto& [name, value] : variables_of(flags, false)) {
+    words.push_back(fmt::format("--env={}={}", name, value));
+  }
+  if (flags.no_preflight) words.emplace_back("--no-preflight");
+  return words;
+}
+
+// What another scheduler is given in place of a start here.
+std::string text_of(const LaunchFlags& flags) {
+  const ttpu::parallel::LaunchOptions& job = flags.options;
+  if (flags.kubernetes) {
+    return ttpu::parallel::jobset_manifest({flags.name, flags.image, job.topology, flags.given,
+                                            job.command, job.max_restarts, flags.port,
+                                            job.grace_s});
+  }
+  ttpu::require(flags.nodes > 0, "[launch] --slurm --print needs --nodes N");
+  return ttpu::parallel::sbatch_script(flags.given, job.command, flags.nodes, flags.port);
+}
+
 int run(LaunchFlags flags) {
   if (flags.agent) return ttpu::parallel::run_agent();
   ttpu::parallel::LaunchOptions& options = flags.options;
   ttpu::require(!options.command.empty(),
                 "[launch] no command was given; write it behind --, as in `ttpu launch --local 2 "
                 "-- ttpu generate MODEL`");
-  if (flags.kubernetes) {
-    std::fputs(ttpu::parallel::jobset_manifest({flags.name, flags.image, options.topology,
-                                                options.command, options.max_restarts, flags.port})
-                   .c_str(),
-               stdout);
-    return 0;
-  }
-  if (flags.slurm && flags.print) {
-    ttpu::require(flags.nodes > 0, "[launch] --slurm --print needs --nodes N");
-    std::fputs(ttpu::parallel::sbatch_script(options.command, flags.nodes, flags.port).c_str(),
-               stdout);
+  ttpu::require(flags.slurm || !flags.print,
+                "[launch] --print is of --slurm; with --kubernetes a manifest is printed anyway");
+  ttpu::require(flags.print || flags.nodes == 0,
+                "[launch] --nodes {} is of the script that --slurm --print prints; the hosts of a "
+                "job are given otherwise",
+                flags.nodes);
+  if (flags.kubernetes || flags.print) {
+    std::fputs(text_of(flags).c_str(), stdout);
     return 0;
   }
   options.cluster = cluster_of(flags);
@@ -110,7 +142,7 @@ int run(LaunchFlags flags) {
 
 void add_cluster_flags(CLI::App& command, LaunchFlags* flags) {
   command.add_option("--local", flags->local, "So many processes on this machine")
-      ->check(CLI::PositiveNumber);
+      ->check(ttpu::cli::above_zero());
   command.add_option("--hosts", flags->hosts,
                      "Hosts to reach through a remote shell: a,b,c or user@a=10.0.0.1,...");
   command.add_option("--hostfile", flags->hostfile,
@@ -150,20 +182,20 @@ void add_job_flags(CLI::App& command, LaunchFlags* flags) {
       ->check(CLI::Range(1024, 60000))
       ->capture_default_str();
   command.add_option("--max-restarts", options.max_restarts, "Start all again when one fails")
-      ->check(CLI::NonNegativeNumber)
+      ->check(ttpu::cli::zero_or_more())
       ->capture_default_str();
   command.add_option("--start-timeout", options.start_timeout_s, "Seconds for all to come up")
-      ->check(CLI::PositiveNumber)
+      ->check(ttpu::cli::above_zero())
       ->capture_default_str();
   command
       .add_option("--peer-timeout", options.peer_timeout_s,
                   "Who has not been heard of for so many seconds is lost")
-      ->check(CLI::PositiveNumber)
+      ->check(ttpu::cli::above_zero())
       ->capture_default_str();
   command
       .add_option("--grace-period", options.grace_s,
                   "Seconds between the order to end and the end by force")
-      ->check(CLI::NonNegativeNumber)
+      ->check(ttpu::cli::zero_or_more())
       ->capture_default_str();
   command.add_flag("--no-preflight", flags->no_preflight, "Start whatever the hosts say");
   command
@@ -174,7 +206,12 @@ void add_job_flags(CLI::App& command, LaunchFlags* flags) {
 
 }  // namespace
 
-void add_launch_command(CLI::App& app) {
+// CLI11 would take arguments in brackets apart, drop a second --, and more.
+int add_launch_command(CLI::App& app, int argc, char** argv) {
+  const bool launches = argc > 1 && std::string_view(argv[1]) == "launch";
+  char** const end = argv + argc;
+  char** const dashes = launches ? std::find(argv, end, std::string_view("--")) : end;
+  const std::vector<std::string> behind(dashes == end ? end : dashes + 1, end);
   auto flags = std::make_shared<LaunchFlags>();
   CLI::App* command = app.add_subcommand("launch", "Run one command on every host of a slice");
   add_cluster_flags(*command, flags.get());
@@ -184,9 +221,15 @@ void add_launch_command(CLI::App& app) {
   command->add_option("--lockfile", flags->options.check.lockfile)->group("");
   command->add_option("command", flags->options.command, "What to run, behind --");
   command->footer("Example: ttpu launch --hosts a,b -- ttpu serve MODEL --tensor-parallel-size 8");
-  command->callback([flags, command] {
+  command->callback([flags, command, behind] {
+    std::vector<std::string>& words = flags->options.command;
+    ttpu::require(words.empty(), "[launch] '{}' does not stand behind --; write the command there",
+                  fmt::join(words, " "));
+    words = behind;
     flags->port_given = command->count("--port") > 0;
+    if (flags->kubernetes || flags->print) flags->given = job_arguments(*command, *flags);
     const int code = run(*flags);
     if (code != 0) throw CLI::RuntimeError(code);
   });
+  return static_cast<int>(dashes - argv);
 }

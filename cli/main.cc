@@ -25,10 +25,10 @@ int main(int argc, char** argv) {
     add_bench_command(app);
     add_compile_command(app);
     add_plan_command(app);
-    add_launch_command(app);
+    const int own = add_launch_command(app, argc, argv);
     add_plugin_command(app);
     add_doctor_command(app);
-    CLI11_PARSE(app, argc, argv);
+    CLI11_PARSE(app, own, argv);
     if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return 0;
     std::fprintf(stderr,
                  "ttpu: the output could not be written: %s; free some space, or write elsewhere\n",

@@ -4,6 +4,7 @@
 
 #include <sys/resource.h>
 
+#include "cli/numbers.h"
 #include "ttpu/base/error.h"
 #include "ttpu/engine/bundle.h"
 #include "ttpu/engine/capacity.h"
@@ -104,7 +105,7 @@ void add_load_flags(CLI::App& command, LoadFlags* flags) {
       .add_option("--num-speculative-tokens", flags->engine.speculation.num_speculative_tokens,
                   "Guess so many tokens a step, without --speculative-model by looking for "
                   "repetitions; the text stays the same")
-      ->check(CLI::NonNegativeNumber)
+      ->check(zero_or_more())
       ->capture_default_str();
   command.add_option("--speculative-model", flags->engine.speculation.model,
                      "A smaller model with the same vocabulary that makes the guesses");
@@ -130,7 +131,8 @@ void add_model_flags(CLI::App& command, ModelFlags* flags) {
       ->capture_default_str();
   command.add_option("--max-tokens", sampling.max_tokens, "Most tokens of the answer")
       ->capture_default_str();
-  command.add_option("--stop", sampling.stop, "End before this text; may be repeated");
+  command.add_option("--stop", sampling.stop, "End before this text; may be repeated")
+      ->allow_extra_args(false);  // else CLI11 takes values in brackets apart
 }
 
 engine::EngineOptions engine_options(const LoadFlags& flags) {
@@ -149,7 +151,14 @@ engine::EngineOptions engine_options(const LoadFlags& flags) {
 std::filesystem::path model_path(const LoadFlags& flags) {
   if (!flags.model.empty()) return io::resolve_model(flags.model);
   require(!flags.engine.bundle.empty(), "[cli] no model was given; give one, or --bundle");
-  return io::resolve_model(engine::Bundle::open(flags.engine.bundle)->model_path());
+  const std::string own = engine::Bundle::open(flags.engine.bundle)->model_path();
+  try {
+    return io::resolve_model(own);
+  } catch (const Error& error) {
+    const std::string bundle = flags.engine.bundle.string();
+    fail(error.code(), "{}. The path comes from the bundle '{}'; `MODEL --bundle {}` gives another",
+         error.what(), bundle, bundle);
+  }
 }
 
 engine::EngineOptions with_bundle(const LoadFlags& flags, const engine::EngineOptions& options) {

@@ -4,25 +4,37 @@
 #include <string>
 #include <vector>
 
-#include <fmt/ranges.h>
-
 #include "cli/commands.h"
+#include "cli/numbers.h"
 #include "cli/plan_flags.h"
+#include "cli/task_flags.h"
 #include "ttpu/base/file.h"
 #include "ttpu/plan/calibrate.h"
 
 namespace ttpu::cli {
 namespace {
 
+// The module keeps views of `bytes`.
+plan::HloModule program_of(const std::string& file, const std::string& bytes) {
+  const bool text = bytes.find("ENTRY ") != std::string::npos;
+  plan::HloModule module;
+  try {
+    module = text ? plan::parse_hlo_text(bytes) : plan::parse_hlo(bytes);
+  } catch (const Error& error) {
+    // Of text it names the line; of bytes it would blame the plugin.
+    if (text) fail(error.code(), "[plan] --hlo {}: {}", file, error.what());
+  }
+  require(!module.computations.empty(),
+          "[plan] --hlo {} holds no program; expected HLO as XLA's text, or a message "
+          "HloModuleProto as `ttpu compile --save-hlo` writes it",
+          file);
+  return module;
+}
+
 void price_hlo(const PlanFlags& flags, const std::string& file) {
   const plan::Slice slice = plan::parse_slice(flags.topology);
   const std::string bytes = read_file(file);
-  const bool text = bytes.find("ENTRY ") != std::string::npos;
-  const plan::HloModule module = text ? plan::parse_hlo_text(bytes) : plan::parse_hlo(bytes);
-  require(!module.computations.empty(),
-          "[plan] {} holds no program; expected XLA's text, or a message HloModuleProto as `ttpu "
-          "compile --save-hlo` writes it",
-          file);
+  const plan::HloModule module = program_of(file, bytes);
   const plan::ScheduleCost cost = plan::schedule_cost(module, slice);
   if (flags.json) {
     std::cout << plan::to_json(cost).dump(2) << "\n";
@@ -44,18 +56,11 @@ struct Task {
   PlanTask run;
 };
 
-// Flags of `other` were given with `task`.
-void refuse_flags_of(const Task& other, const Task& task) {
-  std::vector<std::string> own;
-  for (const CLI::Option* option : task.group->get_options()) {
-    if (option != task.group->get_help_ptr()) own.push_back(option->get_name());
-  }
-  for (const CLI::Option* option : other.group->get_options()) {
-    require(option->count() == 0,
-            "[plan] {} is for --task {} and this is --task {}, whose own flags are {}; leave it "
-            "out, or plan with --task {}",
-            option->get_name(), other.name, task.name, fmt::join(own, ", "), other.name);
-  }
+TaskFlags flags_of(const Task& task) {
+  const CLI::App* group = task.group;
+  return {task.name, group->get_options([group](const CLI::Option* option) {
+            return option != group->get_help_ptr();
+          })};
 }
 
 void run_task(const PlanFlags& flags, const std::string& name, const std::vector<Task>& tasks) {
@@ -65,7 +70,7 @@ void run_task(const PlanFlags& flags, const std::string& name, const std::vector
   for (const Task& task : tasks) {
     if (task.name != name) continue;
     for (const Task& other : tasks) {
-      if (other.name != name) refuse_flags_of(other, task);
+      if (other.name != name) refuse_flags_of("plan", flags_of(other), flags_of(task));
     }
     task.run();
   }
@@ -78,8 +83,10 @@ void add_common_flags(CLI::App& command, PlanFlags* flags) {
       .add_option("--topology", flags->topology,
                   "v5e:2x4; v5e:auto: any slice of v5e; auto: any slice at all")
       ->required();
-  command.add_option("--tensor-parallel-size,--tp", flags->tensor,
-                     "Only meshes with so many devices to a layer (0: any)");
+  command
+      .add_option("--tensor-parallel-size,--tp", flags->tensor,
+                  "Only meshes with so many devices to a layer (0: any)")
+      ->check(zero_or_more());
   command.add_option("--strategy", flags->strategy, "Only this one; to train: sequence or tensor")
       ->check(
           CLI::IsMember({"tensor", "sequence", "ulysses", "context", "expert", "expert_context"}));
@@ -87,11 +94,11 @@ void add_common_flags(CLI::App& command, PlanFlags* flags) {
                      "1.2, or v5e=1.2,v6e=2.7: gives the price of a million tokens, and what auto "
                      "looks for");
   command.add_option("--compile", flags->compile, "How many candidates are compiled")
-      ->check(CLI::NonNegativeNumber)
+      ->check(zero_or_more())
       ->capture_default_str();
   command.add_flag("--analytic-only", flags->analytic_only, "Formulas alone; compile nothing");
   command.add_option("--timeout", flags->timeout, "Seconds for one program to compile")
-      ->check(CLI::PositiveNumber)
+      ->check(above_zero())
       ->capture_default_str();
   command.add_flag("--no-cache", flags->no_cache, "Compile again what was compiled before");
   command.add_flag("--json", flags->json, "Print JSON");
@@ -108,6 +115,9 @@ void add_plan_command(CLI::App& app) {
   auto calibrate = std::make_shared<bool>(false);
   CLI::App* command = app.add_subcommand(
       "plan", "Which mesh and strategy serve or train a model best on a slice, from config.json");
+  command->footer(
+      "Ends with exit code 1 where nothing fits; and, with the plan printed, where nothing meets "
+      "the targets, or where all that was to be compiled failed and the plan is by formulas.");
   cli::add_common_flags(*command, flags.get());
   command->add_option("--task", *name, "What it is for")
       ->check(CLI::IsMember({"serve", "train"}))

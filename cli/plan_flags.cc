@@ -46,10 +46,21 @@ plan::ProgramReport compile_and_tell(const engine::ChildCompile& child, const st
     plan::ProgramReport report = engine::compile_in_child(child);
     if (!kept) std::cerr << fmt::format("{:.1f} s\n", seconds());
     return report;
-  } catch (const Error&) {
+  } catch (const Error& error) {
     std::cerr << fmt::format("failed after {:.1f} s\n", seconds());
-    throw;
+    // What a compiler that was stopped had written does not say why.
+    if (error.code() != Code::kDeadlineExceeded) throw;
+    fail(Code::kDeadlineExceeded, "[plan] compiling took longer than --timeout {} s; raise it",
+         child.timeout.count());
   }
+}
+
+void refuse_failed_compiles(bool failed) {
+  if (!failed) return;
+  std::cout << std::flush;
+  fail(Code::kAborted,
+       "[plan] no candidate could be compiled, and the plan is by formulas alone; its last "
+       "sentences say why, and --analytic-only asks for no more");
 }
 
 }  // namespace ttpu::cli

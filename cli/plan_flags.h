@@ -41,4 +41,8 @@ engine::ChildCompile plan_child(const PlanFlags& flags, const Json& config,
 // Compiles, and says on standard error what takes the time.
 plan::ProgramReport compile_and_tell(const engine::ChildCompile& child, const std::string& what);
 
+// Once the plan is printed: where it is by formulas since no candidate could be compiled, an error,
+// so that scripts do not take it for what they asked for.
+void refuse_failed_compiles(bool failed);
+
 }  // namespace ttpu::cli

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "cli/model_flags.h"
+#include "cli/numbers.h"
 #include "cli/plan_flags.h"
 #include "cli/planned_weights.h"
 #include "ttpu/engine/capacity.h"
@@ -107,6 +108,13 @@ void plan_serving(const PlanFlags& flags, ServeFlags& serve) {
   } else {
     std::cout << plan::to_table(plan, request);
   }
+  refuse_failed_compiles(plan.compiles_failed());
+  if (plan.meets_targets()) return;
+  std::cout << std::flush;
+  fail(Code::kFailedPrecondition,
+       "[plan] nothing meets the targets; what comes closest: {}; raise --max-ttft or --max-tpot, "
+       "or look at more slices with --topology auto",
+       plan.rows.front().missed);
 }
 
 }  // namespace
@@ -122,16 +130,18 @@ PlanTask add_serve_task(CLI::App& group, const std::shared_ptr<const PlanFlags>&
       .add_option("--batch,--max-num-seqs", request.work.batch,
                   "Sequences at once, on the whole slice")
       ->capture_default_str();
-  group.add_option("--prefill-tokens,--max-num-batched-tokens", request.work.prefill_tokens,
-                   "Tokens of one prefill step (0: a whole prompt, to 2048)");
+  group
+      .add_option("--prefill-tokens,--max-num-batched-tokens", request.work.prefill_tokens,
+                  "Tokens of one prefill step (0: a whole prompt, to 2048)")
+      ->check(zero_or_more());
   group
       .add_option("--pipeline-parallel-size,--pp", request.stages,
                   "Only pipelines of so many stages (0: any)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(zero_or_more());
   group.add_option("--max-ttft", serve->max_ttft_ms, "Milliseconds to the first token, at most")
-      ->check(CLI::PositiveNumber);
+      ->check(above_zero());
   group.add_option("--max-tpot", serve->max_tpot_ms, "Milliseconds a token after it, at most")
-      ->check(CLI::PositiveNumber);
+      ->check(above_zero());
   add_quantization_flag(group, &serve->quantization);
   add_cache_dtype_flag(group, &serve->cache_dtype);
   group

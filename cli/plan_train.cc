@@ -3,6 +3,7 @@
 
 #include "cli/compile_train.h"
 #include "cli/model_flags.h"
+#include "cli/numbers.h"
 #include "cli/plan_flags.h"
 #include "ttpu/models/registry.h"
 #include "ttpu/plan/training.h"
@@ -48,6 +49,7 @@ void plan_training(const PlanFlags& flags, plan::TrainRequest& request) {
   } else {
     std::cout << plan::to_table(plan, request);
   }
+  refuse_failed_compiles(plan.compiles_failed());
 }
 
 }  // namespace
@@ -62,15 +64,15 @@ PlanTask add_train_task(CLI::App& group, const std::shared_ptr<const PlanFlags>&
   group
       .add_option("--micro-batch-size", request->micro_batch,
                   "Only so many sequences at once on a replica (0: any power of two)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(zero_or_more());
   group
       .add_option("--data-parallel-size,--dp", request->data,
                   "Only so many replicas that each have all of the state (0: any)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(zero_or_more());
   group
       .add_option("--fsdp-size", request->fsdp,
                   "Only so many replicas over which state is divided (0: any)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(zero_or_more());
   group
       .add_option("--zero-stage", request->zero_stage,
                   "Only this stage: 0 divides no state, 1 master weights and moments, 2 gradients "

@@ -16,7 +16,9 @@ std::optional<Quantization> planned_quantization(const Json& config,
           quantization);
   if (!quantization.empty()) return parse_quantization(quantization);
   if (!stored || weights == "bf16") return std::nullopt;
-  return stored->schemes.at(0).form(facts.hidden, facts.hidden);
+  const io::QuantScheme& scheme = stored->schemes.at(0);
+  if (scheme.targets.empty()) scheme.require_whole_groups(facts.hidden, "the model's layers");
+  return scheme.form(facts.hidden, facts.hidden);
 }
 
 }  // namespace ttpu::cli

@@ -8,6 +8,7 @@
 
 #include "cli/commands.h"
 #include "cli/model_flags.h"
+#include "cli/numbers.h"
 #include "cli/with_engine.h"
 #include "ttpu/base/error.h"
 #include "ttpu/server/server.h"
@@ -75,13 +76,13 @@ void add_server_flags(CLI::App& command, ServeFlags* flags) {
   command
       .add_option("--max-queue", server.max_queue,
                   "Requests that may wait; more are answered with 429")
-      ->check(CLI::NonNegativeNumber)
+      ->check(ttpu::cli::zero_or_more())
       ->capture_default_str();
   command.add_option("--max-connections", server.http.max_connections, "Open at once")
-      ->check(CLI::PositiveNumber)
+      ->check(ttpu::cli::above_zero())
       ->capture_default_str();
   command.add_option("--max-body-bytes", server.http.max_body_bytes, "Of a request")
-      ->check(CLI::PositiveNumber)
+      ->check(ttpu::cli::above_zero())
       ->capture_default_str();
   command.add_option("--log-format", flags->log_format, "Of the access log, on standard error")
       ->check(CLI::IsMember({"text", "json", "none"}))
@@ -91,6 +92,7 @@ void add_server_flags(CLI::App& command, ServeFlags* flags) {
 ttpu::engine::EngineOptions engine_options(const ServeFlags& flags) {
   ttpu::engine::EngineOptions engine = ttpu::cli::engine_options(flags.model);
   engine.prefix_caching = !flags.no_prefix_caching;
+  engine.needs_tokenizer = true;
   return ttpu::cli::with_bundle(flags.model, engine);
 }
 
@@ -149,13 +151,15 @@ bool embeds(const ServeFlags& flags, const std::filesystem::path& path) {
 
 void run(ServeFlags* flags) {
   complete_server_options(flags);
+  ttpu::server::check_options(flags->server);  // before the model is loaded
   allow_many_files();
   const std::filesystem::path path = ttpu::cli::model_path(flags->model);
   flags->server.model_path = path.string();
   if (!ttpu::cli::follows_another()) std::fprintf(stderr, "loading %s\n", path.c_str());
   if (embeds(*flags, path)) {
-    ttpu::engine::Embedder embedder(path, ttpu::cli::embedder_options(flags->model),
-                                    print_progress);
+    ttpu::engine::EmbedderOptions options = ttpu::cli::embedder_options(flags->model);
+    options.needs_tokenizer = true;
+    ttpu::engine::Embedder embedder(path, options, print_progress);
     serve(embedder, flags->server);
     return;
   }

@@ -1,8 +1,14 @@
 #include "ttpu/base/subprocess.h"
 
+#include <filesystem>
+
 #include <gtest/gtest.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "ttpu/base/error.h"
+#include "ttpu/base/file.h"
 
 namespace ttpu {
 namespace {
@@ -51,6 +57,25 @@ TEST(Subprocess, DoesNotWaitForWhatTheChildLeftRunning) {
   SubprocessOptions options;
   options.timeout = std::chrono::seconds(20);
   EXPECT_EQ(run_subprocess({"sh", "-c", "sleep 40 & echo done"}, options).output, "done\n");
+}
+
+TEST(Subprocess, TheChildDiesWithTheProcess) {
+  const std::filesystem::path file = std::filesystem::path(testing::TempDir()) / "child_pid";
+  std::filesystem::remove(file);
+  ::prctl(PR_SET_CHILD_SUBREAPER, 1);  // so that what is orphaned can be waited for here
+  const pid_t process = ::fork();
+  if (process == 0) {
+    run_subprocess({"sh", "-c", "echo $$ > $0.new; mv $0.new $0; exec sleep 20", file.string()});
+    ::_exit(0);
+  }
+  for (int i = 0; i < 1000 && !std::filesystem::exists(file); ++i) ::usleep(10'000);
+  ::kill(process, SIGTERM);
+  ::waitpid(process, nullptr, 0);
+  int status = 0;
+  const pid_t child = std::stoi(read_file(file));
+  EXPECT_EQ(::waitpid(child, &status, 0), child);
+  ::prctl(PR_SET_CHILD_SUBREAPER, 0);
+  EXPECT_TRUE(WIFSIGNALED(status));  // and did not sleep to its end
 }
 
 TEST(Subprocess, TellsHowTheChildDied) {

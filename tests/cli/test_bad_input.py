@@ -292,6 +292,21 @@ def test_tokenizers_that_are_not_there_or_broken(refused, model):
     refused(generate(model), "no tokenizer", "tokenizer.json")
 
 
+def test_servers_are_refused_before_programs_are_prepared(command, refused, model):
+    def serve(*flags):
+        done = subprocess.run([command, "serve", model, "--port", "0", *flags], capture_output=True, text=True, timeout=300)
+        assert 0 < done.returncode < 128, done
+        assert "preparing programs" not in done.stderr
+        return done.stderr
+
+    assert "--num-blocks is 1000000000000, but at most" in serve("--num-blocks", "1000000000000")
+    refused(["serve", model, "--reasoning-parser", "oracle"], "--reasoning-parser is 'oracle'", "qwen3")
+    refused(["serve", model, "--tool-call-parser", "oracle"], "--tool-call-parser is 'oracle'", "hermes")
+    (model / "tokenizer.json").unlink()
+    assert "no tokenizer" in serve()
+    assert "no tokenizer" in serve("--task", "embed")
+
+
 def test_chat_templates_that_are_broken(refused, model):
     (model / "chat_template.jinja").write_text("{% for m in messages %}")
     refused(generate(model, "--chat"), "template", "line 1")
@@ -393,6 +408,44 @@ def test_plugins_that_nobody_has(refused):
 def test_impossible_topologies(refused, model, topology):
     message = refused(["compile", model / "config.json", "--topology", topology])
     assert "topology" in message
+
+
+@pytest.mark.parametrize("topology", ["v5e", "v5e:2x2x2", "v5e:3x3", "v5e:16x32"])
+def test_slices_that_do_not_exist_are_refused_with_those_that_do(refused, model, tmp_path, topology):
+    known = f'"{topology}" is no slice of v5e', "known are v5e:1x1", "v5e:8x16"
+    refused(["compile", model / "config.json", "--topology", topology], *known)
+    refused(["compile", model, "--topology", topology, "-o", tmp_path / "bundle"], *known)
+    refused(["plan", model / "config.json", "--topology", topology, "--analytic-only"], *known)
+
+
+@pytest.mark.parametrize("flags, phrases", [
+    (["--seq-len", "64"], ["--seq-len is for --task train", "--max-num-seqs"]),
+    (["--task", "train", "--max-num-seqs", "4"], ["--max-num-seqs is for --task serve", "--seq-len"]),
+    (["--device", "cpu"], ["--topology v5e:2x4", "--device cpu", "leave one of them out"]),
+    (["--strategy", "expert"], ["--strategy expert", "no experts"]),
+    (["--tp", "3"], ["--tensor-parallel-size 3 does not divide", "1, 2, 4, 8"]),
+    (["--tp", "2", "--dp", "2"], ["--tensor-parallel-size 2 times --data-parallel-size 2 is 4", "number of devices, 8"]),
+])
+def test_flags_of_compile_that_do_not_go_together(refused, model, flags, phrases):
+    refused(["compile", model / "config.json", "--topology", "v5e:2x4", *flags], *phrases)
+
+
+@pytest.mark.parametrize("arguments, expected", [
+    (["plan", "--tp", "-1"], "of 0 or more"), (["plan", "--prefill-tokens", "-4"], "of 0 or more"), (["plan", "--max-tpot", "nan"], "above 0"),
+    (["plan", "--timeout", "0"], "above 0"), (["compile", "--num-blocks", "-7"], "of 0 or more"), (["compile", "--seq-len", "many"], "above 0"),
+], ids=lambda value: "_".join(value) if isinstance(value, list) else "")
+def test_numbers_outside_of_their_range(command, model, arguments, expected):
+    subcommand, *flag = arguments
+    done = subprocess.run([command, subcommand, model / "config.json", "--topology", "v5e:2x2", *flag], capture_output=True, text=True, timeout=300)
+    assert done.returncode > 0 and done.stdout == ""
+    assert f"'{flag[1]}' was given, expected a number {expected}" in done.stderr and len(done.stderr) < 200, done.stderr
+
+
+def test_files_that_are_no_compiled_programs(refused, tmp_path):
+    (tmp_path / "notes").write_text("root:x:0:0")
+    refused(["plan", "--hlo", tmp_path / "notes", "--topology", "v5e:2x2"], str(tmp_path / "notes"), "HloModuleProto", "--save-hlo")
+    (tmp_path / "half").write_text("ENTRY main {\n  what is this\n}\n")
+    refused(["plan", "--hlo", tmp_path / "half", "--topology", "v5e:2x2"], str(tmp_path / "half"), "line")
 
 
 @pytest.mark.parametrize("fields", [

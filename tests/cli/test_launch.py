@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -28,7 +29,23 @@ def variables(line) -> dict[str, str]:
     return dict(word.split("=", 1) for word in line.split() if "=" in word)
 
 
+def wait_for_listener(port):
+    end = time.monotonic() + 30
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        assert time.monotonic() < end, f"nobody listens on {port}"
+        time.sleep(0.02)
+
+
 # Output and environment
+
+
+def test_the_command_arrives_byte_for_byte(launch):
+    words = ["[INST] Hello, you [/INST]", "[]", "{}", "", "--", "--local", "-x", "%%", "a b"]
+    status, out, err = launch("--local", "1", "--", sys.executable, "-c", "import sys; print(ascii(sys.argv[1:]))", *words).end()
+    assert status == 0, err
+    assert out == f"[0] {ascii(words)}\n"
 
 
 def test_lines_say_whose_they_are(launch):
@@ -104,6 +121,27 @@ def test_a_signal_that_ends_a_process_is_named(launch):
     status, _, err = launch("--local", "2", "--", "sh", "-c", "[ $TTPU_PROCESS_ID = 0 ] || kill -SEGV $$; sleep 1000").end()
     assert status == 128 + signal.SIGSEGV
     assert "process 1 was ended by signal 11 (Segmentation fault)" in err
+
+
+def test_a_high_status_is_no_signal(launch):
+    status, _, err = launch("--local", "1", "--", "sh", "-c", "exit 255").end()
+    assert status == 255
+    assert "process 0 has ended with 255" in err
+
+
+def test_a_long_grace_period_is_given(launch):
+    script = "[ $TTPU_PROCESS_ID = 1 ] && sleep 0.5 && exit 3; trap 'sleep 0.5; echo goodbye; exit 0' TERM; sleep 1000 & wait"
+    status, out, _ = launch("--local", "2", "--grace-period", "2200000", "--", "sh", "-c", script).end()
+    assert (status, out) == (3, "[0] goodbye\n")
+
+
+def test_a_signal_is_heeded_though_nobody_reads_the_output(launch):
+    job = launch("--local", "1", "--grace-period", "1", "--", "yes")
+    job.wait_for("y")
+    time.sleep(1)  # until all pipes are full
+    job.process.send_signal(signal.SIGTERM)
+    assert job.process.wait(timeout=30) == 128 + signal.SIGTERM
+    job.wait_until_gone()
 
 
 def test_what_a_process_leaves_behind_ends_with_it(launch):
@@ -264,6 +302,13 @@ def test_a_stale_lock_is_removed_and_a_held_one_is_not(launch, tmp_path):
     assert status == 0
 
 
+def test_a_lock_that_is_anothers_is_an_error(launch, tmp_path):
+    # A folder stands for the file of another user: it cannot be opened either.
+    status, out, err = launch("--local", "1", "--lockfile", str(tmp_path), "--", "true").end()
+    assert (status, out) == (1, "")
+    assert f"libtpu's lock file cannot be opened; remove {tmp_path} as its owner" in err
+
+
 # Hosts that others know
 
 
@@ -330,6 +375,23 @@ def test_one_tpu_vm_that_fails_ends_the_others_and_all_start_again(launch, tpu_v
         assert "worker-1 has ended with 5" in err
 
 
+def test_all_launchers_end_with_the_status_of_the_process_that_failed(launch, tpu_vms):
+    script = "[ $TTPU_PROCESS_ID = 1 ] && exit 5; sleep 1000"
+    jobs = [launch(*flags, "--grace-period", "1", "--", "sh", "-c", script) for flags in tpu_vms]
+    for job in jobs:
+        status, _, err = job.end()
+        assert status == 5, err
+
+
+def test_a_signal_ends_the_wait_for_another_host(launch, tpu_vms):
+    job = launch(*tpu_vms[0], "--start-timeout", "60", "--", "true")
+    wait_for_listener(int(tpu_vms[0][-1]) + 1)
+    job.process.send_signal(signal.SIGTERM)
+    status, _, err = job.end(seconds=20)
+    assert status == 128 + signal.SIGTERM
+    assert "signal 15 came while other hosts were waited for" in err
+
+
 def test_a_tpu_vm_that_does_not_come_is_named(launch, tpu_vms):
     status, _, err = launch(*tpu_vms[0], "--start-timeout", "1", "--", "true").end()
     assert status == 1
@@ -366,8 +428,8 @@ def test_the_batch_script_of_slurm_starts_tasks_through_srun(launch, tmp_path, p
 
 
 def test_tasks_of_srun_and_pods_of_kubernetes_find_each_other(launch, port):
-    slurm = [{"SLURM_JOB_NODELIST": "127.0.0.[1-2]", "SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_NODEID": str(i)}
-             for i in range(2)]
+    slurm = [{"SLURM_JOB_NODELIST": "127.0.0.[1-3]", "SLURM_STEP_NODELIST": "127.0.0.[1-2]", "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+              "SLURM_NODEID": str(i)} for i in range(2)]
     pods = [{"TPU_WORKER_HOSTNAMES": "127.0.0.1,127.0.0.2", "TPU_WORKER_ID": str(i)} for i in range(2)]
     for environments in (slurm, pods):
         jobs = [launch(*port, "--", "sh", "-c", "echo $TTPU_PROCESS_ID of $TTPU_NUM_PROCESSES", env=each)
@@ -388,13 +450,36 @@ def test_outside_of_slurm_a_script_is_printed(launch):
     assert status == 1 and "this is no SLURM allocation" in err
 
 
+# The options of a job, and how texts for other schedulers write them.
+OPTIONS = ["--folder", "/data", "--env", "A=b c", "--start-timeout", "60", "--grace-period", "40", "--max-restarts", "2", "--no-preflight"]
+WRITTEN = ["--folder=/data", "--start-timeout=60", "--grace-period=40"]
+
+
+def test_the_script_for_slurm_has_the_options_of_the_job(launch):
+    status, out, err = launch("--slurm", "--print", "--nodes", "4", *OPTIONS, "--", "true").end()
+    assert status == 0, err
+    assert out.endswith(f"ttpu launch --slurm --port 8490 {' '.join(WRITTEN)} --max-restarts=2 '--env=A=b c' --no-preflight -- true\n")
+
+
+def test_a_manifest_has_the_options_of_the_job(launch):
+    yaml = pytest.importorskip("yaml")
+    status, out, err = launch("--kubernetes", "--topology", "v5e:4x4", "--image", "i", *OPTIONS, "--", "true").end()
+    assert status == 0, err
+    spec = yaml.safe_load(out)["spec"]
+    pod = spec["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    assert pod["containers"][0]["command"] == [
+        "ttpu", "launch", "--port", "8490", "--topology=v5e:4x4", *WRITTEN, "--env=A=b c", "--no-preflight", "--", "true"]
+    assert spec["failurePolicy"]["maxRestarts"] == 2
+    assert pod["terminationGracePeriodSeconds"] == 55
+
+
 @pytest.mark.parametrize("topology, hosts, chips, label", [
     ("v5e:4x4", 4, 4, "tpu-v5-lite-podslice"), ("v5e:2x4", 1, 8, "tpu-v5-lite-podslice"),
-    ("v5p:2x2x4", 4, 4, "tpu-v5p-slice"), ("v6e:1x1", 1, 1, "tpu-v6e-slice")])
+    ("v5p:2x2x4", 4, 4, "tpu-v5p-slice"), ("v4:4x4x12", 48, 4, "tpu-v4-podslice"), ("v6e:1x1", 1, 1, "tpu-v6e-slice")])
 def test_kubernetes_gets_a_manifest(launch, topology, hosts, chips, label):
     yaml = pytest.importorskip("yaml")
     status, out, err = launch("--kubernetes", "--topology", topology, "--image", "registry/ttpu:1", "--name", "llama",
-                              "--max-restarts", "3", "--", "ttpu", "serve", 'a "quoted" model').end()
+                              "--max-restarts", "3", "--", "ttpu", "serve", 'a "quoted" model', "[m]").end()
     assert status == 0, err
     manifest = yaml.safe_load(out)
     assert (manifest["kind"], manifest["apiVersion"]) == ("JobSet", "jobset.x-k8s.io/v1alpha2")
@@ -405,7 +490,7 @@ def test_kubernetes_gets_a_manifest(launch, topology, hosts, chips, label):
     assert pod["nodeSelector"]["cloud.google.com/gke-tpu-accelerator"] == label
     assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == topology.partition(":")[2]
     container = pod["containers"][0]
-    assert container["command"][-4:] == ["--", "ttpu", "serve", 'a "quoted" model']
+    assert container["command"][-5:] == ["--", "ttpu", "serve", 'a "quoted" model', "[m]"]
     assert container["resources"]["limits"]["google.com/tpu"] == chips
 
 
@@ -419,6 +504,15 @@ def test_kubernetes_gets_a_manifest(launch, topology, hosts, chips, label):
     (["--kubernetes", "--topology", "v5e:2x2", "--image", "x", "--name", "A b", "--", "true"], "A b"),
     (["--local", "1", "--env", "NOT_SET_ANYWHERE", "--", "true"], "NOT_SET_ANYWHERE"),
     (["--local", "3", "--topology", "v5e:axb", "--", "true"], "no topology"),
+    *((["--kubernetes", "--topology", slice_, "--image", "x", "--", "true"], f"no slice {slice_}; ")
+      for slice_ in ("v5e:3x5", "v4:4x4", "v5e:2x2x2", "v5p:2x2x3", "v6e:32x32")),
+    (["--kubernetes", "--topology", "v5e:99999x99999", "--image", "x", "--", "true"], "no topology"),
+    (["--kubernetes", "--topology", "v5e:2x2", "--image", "x", "--", b"a\xff"], "is not UTF-8"),
+    (["--local", "1", "--print", "--", "true"], "--print is of --slurm"),
+    (["--slurm", "--nodes", "2", "--", "true"], "--nodes 2 is of the script"),
+    (["--local", "1", "true", "[a,b]"], "does not stand behind --"),
+    (["--local", "1", "--", "echo", b"a\xff"], "the argument 'a\ufffd' is not UTF-8"),
+    (["--local", "1", "--env", b"A=\xff", "--", "true"], "the variable 'A=\ufffd' is not UTF-8"),
 ])
 def test_what_is_given_wrong_is_said(launch, arguments, phrase):
     status, out, err = launch(*arguments).end()

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/support/error_of.h"
 #include "ttpu/base/error.h"
 #include "ttpu/base/json.h"
 #include "ttpu/engine/cache_shape.h"
@@ -40,6 +41,23 @@ TEST(Capacity, TheTypeOfTheCacheDecidesHowManyBlocksFit) {
   EXPECT_EQ(blocks(DType::kBF16), 200);
   EXPECT_EQ(blocks(DType::kF8E4M3FN), 400);
   EXPECT_EQ(blocks(DType::kS8), 320) << "16 numbers and 4 bytes of scale";
+}
+
+TEST(Capacity, BlocksThatDoNotFitAreRefusedWithHowManyDo) {
+  const nn::DecoderSpec spec = tiny_spec();
+  CapacityRequest request{.max_model_len = 640, .max_num_seqs = 4, .block_size = 64};
+  const int64_t block = 2 * 2 * 2 * 16 * 64 * 2;
+  request.cache_bytes = 100 * block;
+  request.num_blocks = 100;  // more than four sequences take
+  EXPECT_EQ(plan_cache(spec, request).at(0).blocks, 100);
+  for (const int64_t blocks : {int64_t{101}, int64_t{1000000000000}, INT64_MAX}) {
+    request.num_blocks = blocks;
+    const std::string message =
+        error_of([&] { plan_cache(spec, request); }, Code::kResourceExhausted);
+    EXPECT_NE(message.find(fmt::format("--num-blocks is {}, but at most 100 blocks", blocks)),
+              std::string::npos)
+        << message;
+  }
 }
 
 TEST(Capacity, BlocksAreCountedAsTheDevicesHaveThem) {

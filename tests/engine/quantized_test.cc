@@ -189,6 +189,25 @@ TEST(QuantizedAhead, AWeightOfStagesThatDifferIsDense) {
   EXPECT_EQ(form({"layers.2.up_proj.weight"}), DType::kBF16);
 }
 
+// Norms are no matter of it: they have one dimension, and stay as they are.
+TEST(QuantizedAhead, GroupsThatDoNotDivideTheColumnsAreRefused) {
+  const Json config = parse_json(
+      R"({"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 24}})",
+      "config");
+  const nn::FormatOf form_of = format_without_weights({}, config);
+  nn::WeightDecl norm;
+  norm.names = {"layers.0.norm.weight"};
+  norm.dims = {64};
+  EXPECT_EQ(form_of(norm).encoding, Encoding::kDense);
+  nn::WeightDecl matrix;
+  matrix.names = {"layers.0.up_proj.weight"};
+  matrix.is_matrix = matrix.quantizable = true;
+  matrix.dims = {64, 48};
+  EXPECT_EQ(form_of(matrix).dtype, DType::kS4);
+  matrix.dims = {64, 64};
+  EXPECT_THROW(form_of(matrix), Error);
+}
+
 TEST(QuantizedEngine, UnknownFormsAndWeightsThatAreQuantizedAlreadyAreRefused) {
   EXPECT_THROW(Engine(kModels / "llama", options_of("int3")), Error);
   EXPECT_THROW(Engine(kFixtures / "quantized/awq", options_of("int8")), Error);

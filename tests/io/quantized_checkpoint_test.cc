@@ -142,6 +142,30 @@ TEST(QuantizedCheckpointErrors, TensorsOfAnotherFormAreRefused) {
   EXPECT_NE(message.find("quantization_config"), std::string::npos) << message;
 }
 
+TEST(QuantizationConfigTest, GroupsHaveColumnsAndDivideARow) {
+  const auto scheme_of = [](const char* method, int64_t group) {
+    Json config;
+    config["quantization_config"] = {{"quant_method", method}, {"bits", 4}, {"group_size", group}};
+    return QuantizationConfig::from_config(config)->schemes.at(0);
+  };
+  for (const char* method : {"awq", "gptq"}) {
+    EXPECT_EQ(scheme_of(method, -1).group, 0);  // whole rows
+    for (const int64_t group : {0, -2}) {
+      const std::string message = error_of([&] { scheme_of(method, group); });
+      EXPECT_NE(message.find(fmt::format("'group_size' of quantization_config is {}", group)),
+                std::string::npos)
+          << message;
+    }
+  }
+  const std::string message =
+      error_of([&] { scheme_of("gptq", 7).require_whole_groups(4096, "'up_proj'"); });
+  EXPECT_NE(message.find("groups of 7 columns"), std::string::npos) << message;
+  EXPECT_NE(message.find("4096 columns of 'up_proj'"), std::string::npos) << message;
+  EXPECT_NO_THROW(scheme_of("gptq", 128).require_whole_groups(4096, "'up_proj'"));
+  EXPECT_NO_THROW(scheme_of("gptq", 128).require_whole_groups(64, "'up_proj'"));
+  EXPECT_NO_THROW(scheme_of("gptq", -1).require_whole_groups(4096, "'up_proj'"));
+}
+
 TEST(QuantizationConfigTest, ModulesAreLeftOutByNameAndByPattern) {
   const auto config = QuantizationConfig::from_config(Json::parse(R"({"quantization_config": {
       "quant_method": "compressed-tensors", "format": "pack-quantized",

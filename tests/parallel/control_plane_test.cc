@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include "tests/support/error_of.h"
@@ -228,6 +229,49 @@ TEST(ControlPlane, StrangersAreSentAwayAndDoNoHarm) {
     plane.barrier("end", seconds(20));
   }
   leader.get();
+}
+
+// The bytes of `text` go to the coordinator; true when it closes the connection soon after.
+bool is_cut_off(const std::string& coordinator, const std::string& text) {
+  Descriptor socket;
+  while (!socket.open()) {
+    try {
+      socket = connect_to(parse_address(coordinator), seconds(5));
+    } catch (const Error&) {  // not there yet
+    }
+  }
+  EXPECT_EQ(::send(socket.get(), text.data(), text.size(), MSG_NOSIGNAL),
+            static_cast<ssize_t>(text.size()));
+  std::array<char, 4096> block{};
+  pollfd ready{socket.get(), POLLIN, 0};
+  while (::poll(&ready, 1, 4000) > 0) {
+    if (::recv(socket.get(), block.data(), block.size(), 0) <= 0) return true;
+  }
+  return false;
+}
+
+TEST(ControlPlane, WhoHasNotGreetedCannotSendMuch) {
+  const std::string coordinator = free_coordinator();
+  auto leader = std::async(std::launch::async,
+                           [&] { const ControlPlane plane(options_of(0, 2, coordinator)); });
+  // The beginning of a frame of a megabyte: the coordinator does not wait for the rest.
+  const std::string large = encode({FrameKind::kHello, "test", std::string(1 << 20, ' ')});
+  EXPECT_TRUE(is_cut_off(coordinator, large.substr(0, 100)));
+  { const ControlPlane plane(options_of(1, 2, coordinator)); }
+  leader.get();
+}
+
+TEST(ControlPlane, WhoGreetsAndThenSendsNoFramesIsNamed) {
+  const std::string coordinator = free_coordinator();
+  auto leader = std::async(std::launch::async, [&] {
+    return error_of([&] { const ControlPlane plane(options_of(0, 2, coordinator)); },
+                    Code::kUnavailable);
+  });
+  EXPECT_TRUE(is_cut_off(coordinator,
+                         encode({FrameKind::kHello, "test", R"({"process": 1, "processes": 2})"}) +
+                             std::string(64, '\xff')));
+  const std::string why = leader.get();
+  EXPECT_NE(why.find("process 1 (host-1) [control] what came"), std::string::npos) << why;
 }
 
 TEST(ControlPlane, AddressesAreChecked) {

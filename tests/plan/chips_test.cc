@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include "ttpu/base/error.h"
+#include "tests/support/error_of.h"
 
 namespace ttpu::plan {
 namespace {
@@ -49,6 +49,23 @@ TEST(Slices, HaveADimensionForEachPairOfLinks) {
       EXPECT_NE(std::string(error.what()).find("known are"), std::string::npos) << error.what();
     }
   }
+}
+
+TEST(Slices, ThatDoNotExistAreRefusedWithThoseThatDo) {
+  for (const char* good :
+       {"v5e:1x2", "v5e:4x2", "v5e:8x16", "v6e:16x16", "v4:2x2x1", "v5p:1x2x2", "v5p:2x4x4",
+        "v5p:4x4x12", "v5p:24x16x16", "v4:16x16x16", "tpu7x:1x1x1", "tpu7x:16x24x24"}) {
+    EXPECT_EQ(parse_slice(good).name, good);
+  }
+  for (const char* bad : {"v5e:3x3", "v5e:2x3", "v5e:5x7", "v5e:16x32", "v5e:16x8", "v6e:32x32",
+                          "v5p:3x3x3", "v5p:2x2x8", "v5p:6x6x6", "v5p:4x4x512", "v4:16x16x20"}) {
+    const std::string error = error_of([&] { parse_slice(bad); }, Code::kInvalidArgument);
+    EXPECT_NE(error.find(bad), std::string::npos) << error;
+    EXPECT_NE(error.find("known are v"), std::string::npos) << error;
+  }
+  EXPECT_NE(error_of([] { parse_slice("v5p:6x6x6"); }, Code::kInvalidArgument)
+                .find("multiples of 4, up to 16x16x24"),
+            std::string::npos);
 }
 
 TEST(Slices, KnownOnesAreRead) {

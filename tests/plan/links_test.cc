@@ -72,7 +72,8 @@ TEST(Links, AnAllToAllIsLimitedByTheMiddleOfTheSlice) {
   // 8x8: 32 send to 32 a 64th each, over eight links; twice that share of the bytes.
   EXPECT_NEAR(load_of("v5e:8x8", op, 8 * kSecond).longest(), 16, 1e-9);
   // A ring: a quarter of what an all-gather of the same bytes takes, N/4 of half the bytes.
-  EXPECT_NEAR(load_of("v5e:16x1", op, 8 * kSecond).longest(), 16, 1e-9);
+  const Slice ring{"sixteen in a row", chip_of_topology("v5e"), {16, 1}};
+  EXPECT_NEAR(Links(ring).load_of(op, 8 * kSecond).longest(), 16, 1e-9);
 }
 
 TEST(Links, GroupsSendAtOnce) {

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "ttpu/base/file.h"
 #include "ttpu/base/json.h"
 #include "ttpu/base/subprocess.h"
 #include "ttpu/pjrt/plugin.h"
@@ -112,6 +113,22 @@ TEST(PlanCommand, FlagsOfTheOtherTaskAreRefused) {
             std::string::npos);
 }
 
+TEST(PlanCommand, TargetsThatNothingMeetsEndItWithAnErrorAfterThePlan) {
+  const std::vector<std::string> arguments = {kConfigs + "llama-3-8b.json", "--topology", "v5e:2x2",
+                                              "--analytic-only", "--json"};
+  const auto with = [&](const char* most) {
+    std::vector<std::string> all = arguments;
+    all.insert(all.end(), {"--max-tpot", most});
+    return plan(all);
+  };
+  EXPECT_EQ(with("40").exit_code, 0);
+  const SubprocessResult missed = with("0.001");
+  EXPECT_EQ(missed.exit_code, 1);
+  EXPECT_NE(missed.errors.find("nothing meets the targets"), std::string::npos) << missed.errors;
+  EXPECT_NE(missed.errors.find("ms, not 0.001;"), std::string::npos) << missed.errors;
+  EXPECT_FALSE(parse_json(missed.output, "plan")["candidates"].empty());
+}
+
 TEST(PlanCommand, ASliceThatIsTooSmallIsAnErrorWithWhatWouldDo) {
   const SubprocessResult result =
       plan({kConfigs + "deepseek-v3.json", "--topology", "v5e:2x4", "--analytic-only"});
@@ -180,10 +197,31 @@ TEST_F(PlanWithCompiler, ACompilationThatTakesTooLongIsReported) {
   arguments_.insert(arguments_.end(), {"--timeout", "1", "--no-cache"});
   arguments_[0] = kConfigs + "llama-3-8b.json";
   const SubprocessResult result = plan(arguments_);
-  ASSERT_EQ(result.exit_code, 0) << result.errors;
-  const Json best = parse_json(result.output, "plan")["candidates"][0];
+  EXPECT_EQ(result.exit_code, 1) << "the plan is by formulas alone";
+  EXPECT_NE(result.errors.find("no candidate could be compiled"), std::string::npos);
+  const Json json = parse_json(result.output, "plan");
+  const Json best = json["candidates"][0];
   EXPECT_EQ(best["compiled"], false);
-  EXPECT_NE(best["failure"].get<std::string>().find("1"), std::string::npos) << best["failure"];
+  EXPECT_NE(best["failure"].get<std::string>().find("--timeout 1 s"), std::string::npos) << best;
+  EXPECT_EQ(json["explanation"].back().get<std::string>().find("Not compiled: v5e:2x2 tensor=4"),
+            0U)
+      << json["explanation"];
+}
+
+TEST_F(PlanWithCompiler, WhatIsKeptAndBrokenIsCompiledAgain) {
+  const auto cache = std::filesystem::path(testing::TempDir()) / "broken_plan_cache";
+  std::filesystem::remove_all(cache);
+  const auto location = pjrt::find_plugin("tpu").string();
+  const std::vector<std::pair<std::string, std::string>> environment = {
+      {"TTPU_CACHE", cache.string()}, {"TTPU_PLUGIN_PATH", "tpu=" + location}};
+  ASSERT_EQ(plan(arguments_, environment).exit_code, 0);
+  for (const auto& entry : std::filesystem::directory_iterator(cache / "plans")) {
+    write_file(entry.path(), "{");
+  }
+  const SubprocessResult again = plan(arguments_, environment);
+  EXPECT_EQ(again.exit_code, 0) << again.errors;
+  EXPECT_NE(again.errors.find("compiling ..."), std::string::npos) << again.errors;
+  EXPECT_EQ(again.errors.find("kept from before"), std::string::npos) << again.errors;
 }
 
 }  // namespace

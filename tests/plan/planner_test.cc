@@ -275,6 +275,14 @@ TEST(Plan, ImpossibleWishesAreRefusedWithWhatIsPossible) {
   request.tensor = 64;
   EXPECT_NE(error_of("llama-3-8b", request, Code::kInvalidArgument).find("1, 2, 4, 8, 16, 32"),
             std::string::npos);
+  request = request_for("v5e:2x2");
+  request.strategy = "expert";
+  EXPECT_NE(error_of("llama-3-8b", request, Code::kInvalidArgument).find("model has no experts"),
+            std::string::npos);
+  request.strategy = "context";  // 8 KV heads and 4 devices: no use
+  const std::string error = error_of("llama-3-8b", request, Code::kInvalidArgument);
+  EXPECT_NE(error.find("divide: 1, 2, 4; "), std::string::npos) << error;
+  EXPECT_NE(error.find("tensor=4 (ulysses)"), std::string::npos) << error;
   request = request_for("v5e:2x4");
   request.work.input_len = 9000;
   EXPECT_NE(error_of("llama-3-8b", request, Code::kInvalidArgument).find("the model allows 8192"),
@@ -292,6 +300,16 @@ TEST(Plan, AReplicaRunsOnAPartOfTheSlice) {
   EXPECT_EQ(part("v5e:4x4", 8), "v5e:2x4");
   EXPECT_EQ(part("v5e:2x4", 1), "v5e:1x1");
   EXPECT_EQ(part("tpu7x:2x2x1", 1), "");  // half a chip
+  // All parts are slices that can be compiled for.
+  for (const Chip& chip : chips()) {
+    for (const std::string& slice : known_slices(chip)) {
+      for (int64_t tensor = 1; tensor <= parse_slice(slice).devices(); tensor *= 2) {
+        const std::string name = part(slice.c_str(), tensor);
+        if (name.empty()) continue;
+        EXPECT_EQ(parse_slice(name).name, name);
+      }
+    }
+  }
 }
 
 ProgramReport report_of(const Candidate& candidate, double seconds) {
@@ -315,9 +333,32 @@ TEST(Plan, PricesDecideWhereSlicesAreSearched) {
   EXPECT_EQ(best("v5e=1.2"), "v5e");
   EXPECT_EQ(best("v5e=1,v6e=100"), "v5e");
   EXPECT_EQ(best("v5e=100,v6e=1"), "v6e");
-  for (const char* bad : {"free", "v5e=", "v5e=-1", "v9z=1", "1,v5e=inf", "nan"}) {
+  for (const char* bad :
+       {"free", "v5e=", "v5e=-1", "v9z=1", "1,v5e=inf", "nan", "v5e=1,v5e=2", "1,2"}) {
     EXPECT_THROW(parse_prices(bad), Error) << bad;
   }
+}
+
+TEST(Plan, AChipWithoutAPriceIsNamed) {
+  PlanRequest request = request_for("v5e:2x2");
+  request.price_per_chip_hour = parse_prices("v6e=2");
+  const std::string sentence =
+      "No price was given for v5e; add v5e=PRICE to --price-per-chip-hour.";
+  EXPECT_EQ(make_plan(facts("llama-3-8b"), request, {}).explanation.back(), sentence);
+  request.topology = "v5e:auto";
+  EXPECT_NE(error_of("llama-3-8b", request, Code::kInvalidArgument).find("no price for the chip"),
+            std::string::npos);
+}
+
+TEST(Plan, AMissedTargetIsWrittenWithDigitsThatTellItApart) {
+  PlanRequest request = request_for("v5e:2x2");
+  const Row best = make_plan(facts("llama-3-8b"), request, {}).rows.front();
+  request.max_tpot = best.tpot * 0.9999;
+  const Plan plan = make_plan(facts("llama-3-8b"), request, {});
+  EXPECT_FALSE(plan.meets_targets());
+  const std::string& missed = plan.rows.front().missed;
+  const double is = std::stod(missed.substr(missed.find("is ") + 3));
+  EXPECT_GT(is, *request.max_tpot * 1e3) << missed;
 }
 
 TEST(Plan, WhatTheCompilerSaysDecides) {
@@ -358,9 +399,12 @@ TEST(Plan, ACompilationThatDiesIsReportedAndThePlanGoesOn) {
   const auto never = [](const Candidate&, const Workload&, const std::string&) -> ProgramReport {
     fail(Code::kDeadlineExceeded, "took too long");
   };
+  EXPECT_FALSE(plan.compiles_failed());  // not all
   const Plan formulas = make_plan(facts("llama-3-8b"), request, never);
   EXPECT_FALSE(formulas.rows.front().compiled());
   EXPECT_TRUE(formulas.rows.front().fits());
+  EXPECT_TRUE(formulas.compiles_failed());
+  EXPECT_NE(formulas.explanation.back().find("took too long"), std::string::npos);
 }
 
 }  // namespace

@@ -191,7 +191,8 @@ TEST(TrainPlan, ABatchThatNobodyGaveGivesEachDeviceASequence) {
   const TrainWorkload work;
   EXPECT_EQ(work.on_slice(parse_slice("v6e:2x4")).train_batch_size, 64);  // 262,144 tokens
   EXPECT_EQ(work.on_slice(parse_slice("v6e:16x16")).train_batch_size, 256);
-  EXPECT_EQ(work.on_slice(parse_slice("v6e:2x3")).train_batch_size, 66);
+  const Slice six{"six chips", chip_of_topology("v6e"), {2, 3}};
+  EXPECT_EQ(work.on_slice(six).train_batch_size, 66);
   EXPECT_EQ(kWork.on_slice(parse_slice("v6e:16x16")).train_batch_size, 64);
 }
 

@@ -132,9 +132,10 @@ def test_a_decoder_embeds_with_its_last_token(serve, tmp_path):
 
 
 def test_the_command_gives_the_same_vectors(command, minilm):
-    out = subprocess.run([command, "embed", minilm, "--text", ITEMS[0]["text"], "--text", ITEMS[1]["text"]],
+    out = subprocess.run([command, "embed", minilm, "--text", ITEMS[0]["text"], "--text", ITEMS[1]["text"], "--text", "[a, b]"],
                          capture_output=True, text=True, check=True)
-    for line, item in zip(out.stdout.splitlines(), ITEMS, strict=False):
-        line = json.loads(line)
+    lines = [json.loads(line) for line in out.stdout.splitlines()]
+    assert lines[2]["text"] == "[a, b]"
+    for line, item in zip(lines, ITEMS[:2], strict=False):
         assert line["text"] == item["text"] and line["tokens"] == len(item["token_ids"])
         assert cosine(line["embedding"], item["embedding"]) > 0.9999

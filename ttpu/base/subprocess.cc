@@ -8,7 +8,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -60,6 +60,45 @@ Channel make_channel() {
   ::fcntl(channel.ours.get(), F_SETFL, O_NONBLOCK);
   return channel;
 }
+
+// dup2 would leave one that has the number already to be closed by exec.
+void place(int fd, int number) {
+  if (fd == number) {
+    ::fcntl(fd, F_SETFD, 0);
+  } else {
+    ::dup2(fd, number);
+  }
+}
+
+// What the child of a fork does; only what is safe between fork and exec.
+struct Start {
+  char* const* argv;
+  char* const* variables;
+  std::array<int, 3> streams;  // input, output, errors
+  int report;                  // told why exec failed
+  pid_t parent;
+  sigset_t signals;
+
+  [[noreturn]] void become() const {
+    // The child must not outlive who waits for it: killed too, it could not end the child itself.
+    // The kernel means the thread that forked; run_subprocess() waits in it.
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() != parent) ::_exit(127);  // it has died meanwhile
+    // This process's own handlers are not for the child.
+    for (int signal = 1; signal < NSIG; ++signal) {
+      struct sigaction action {};
+      if (::sigaction(signal, nullptr, &action) == 0 && action.sa_handler != SIG_IGN) {
+        ::signal(signal, SIG_DFL);
+      }
+    }
+    ::sigprocmask(SIG_SETMASK, &signals, nullptr);
+    for (int i = 0; i < 3; ++i) place(streams[static_cast<size_t>(i)], i);
+    ::execvpe(argv[0], argv, variables);
+    const int error = errno;
+    [[maybe_unused]] const ssize_t written = ::write(report, &error, sizeof(error));
+    ::_exit(127);
+  }
+};
 
 // The part of a child's standard error that says why it ended.
 std::string tail(const std::string& text) {
@@ -153,16 +192,35 @@ class Child {
     const std::vector<char*> c_argv = pointers(argv);
     const std::vector<char*> c_environment = pointers(variables);
 
-    posix_spawn_file_actions_t actions;
-    ::posix_spawn_file_actions_init(&actions);
-    ::posix_spawn_file_actions_adddup2(&actions, input_.child.get(), STDIN_FILENO);
-    ::posix_spawn_file_actions_adddup2(&actions, output_.child.get(), STDOUT_FILENO);
-    ::posix_spawn_file_actions_adddup2(&actions, errors_.child.get(), STDERR_FILENO);
-    const int error =
-        ::posix_spawnp(&pid_, c_argv[0], &actions, nullptr, c_argv.data(), c_environment.data());
-    ::posix_spawn_file_actions_destroy(&actions);
+    std::array<int, 2> report{};
+    if (::pipe2(report.data(), O_CLOEXEC) != 0) {
+      fail(Code::kResourceExhausted, "[subprocess] cannot create a channel: {}",
+           std::strerror(errno));
+    }
+    const Descriptor told(report[0]);
+    Descriptor tells(report[1]);
+    Start start{c_argv.data(),
+                c_environment.data(),
+                {input_.child.get(), output_.child.get(), errors_.child.get()},
+                tells.get(),
+                ::getpid(),
+                {}};
+    sigset_t all;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &start.signals);
+    pid_ = ::fork();
+    if (pid_ == 0) start.become();
+    int error = pid_ < 0 ? errno : 0;
+    ::pthread_sigmask(SIG_SETMASK, &start.signals, nullptr);
+    if (pid_ < 0) {
+      fail(Code::kResourceExhausted, "[subprocess] no process can be started for '{}': {}", name_,
+           std::strerror(error));
+    }
+    tells.close();
+    while (::read(told.get(), &error, sizeof(error)) < 0 && errno == EINTR) {
+    }
     if (error != 0) {
-      pid_ = -1;
+      kill();
       fail(Code::kNotFound, "[subprocess] cannot start '{}': {}; check that it is installed", name_,
            std::strerror(error));
     }

@@ -24,9 +24,10 @@ struct SubprocessResult {
 };
 
 // Runs `argv`; a name without a slash is looked up on PATH. Returns when the child has ended,
-// whatever its exit code. Throws kNotFound if it cannot be started, kDeadlineExceeded on the
-// timeout, kResourceExhausted if it was killed (as the kernel does when memory runs out) and
-// kAborted for another signal, each with the tail of its standard error.
+// whatever its exit code; when this process ends before, the child is killed. Throws kNotFound if
+// it cannot be started, kDeadlineExceeded on the timeout, kResourceExhausted if it was killed (as
+// the kernel does when memory runs out) and kAborted for another signal, each with the tail of its
+// standard error.
 SubprocessResult run_subprocess(const std::vector<std::string>& argv,
                                 const SubprocessOptions& options = {});
 

@@ -1,13 +1,20 @@
 #include "ttpu/engine/bundle.h"
 
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <csignal>
 #include <map>
 
+#include <fcntl.h>
 #include <fmt/ranges.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
 #include "ttpu/base/file.h"
 #include "ttpu/base/log.h"
+#include "ttpu/engine/aot.h"
 #include "ttpu/engine/device.h"
 #include "ttpu/io/composite.h"
 
@@ -18,9 +25,11 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kFormat = 3;
 constexpr const char* kManifest = "manifest.json";
+constexpr const char* kPrograms = "programs";
 constexpr const char* kText = "mlir";
 constexpr const char* kExecutable = "executable";
 constexpr const char* kPlain = "without_kernels";
+constexpr const char* kSize = "executable_bytes";
 
 std::string digest(const void* data, size_t size) {
   const XXH128_hash_t hash = XXH3_128bits(data, size);
@@ -38,6 +47,27 @@ Json to_json(const BundleIdentity& identity) {
 
 std::string name_of(std::optional<DType> dtype) {
   return dtype ? std::string(dtype_name(*dtype)) : "auto";
+}
+
+// A flag's value as the command line has it.
+std::string word_of(const std::string& flag, const Json& value) {
+  if (!value.is_string()) return value.dump();
+  auto word = value.get<std::string>();
+  if (flag != "kv-cache-dtype") return word;
+  if (word == dtype_name(DType::kS8)) return "int8";
+  return word == dtype_name(DType::kF8E4M3FN) ? "fp8" : word;
+}
+
+// Plugins describe themselves in several.
+std::string one_line(std::string text) {
+  std::ranges::replace(text, '\n', ' ');
+  return text;
+}
+
+// Of "v5e:2x2", or of "cpu:2" as it is for the devices of a machine.
+std::string platform_of_bundle(const std::string& topology) {
+  const std::string name = topology.substr(0, topology.find(':'));
+  return name == "cpu" || name == "tpu" || name == "cuda" ? name : plugin_of_topology(topology);
 }
 
 void read_options(const JsonView& json, EngineOptions* options) {
@@ -138,17 +168,118 @@ std::string program_name(const Bucket& bucket) {
   return fmt::format("t{}_s{}_r{}", bucket.tokens, bucket.sequences, bucket.rows);
 }
 
-BundleWriter::BundleWriter(fs::path folder) : folder_(std::move(folder)) {
-  if (folder_.filename().empty()) folder_ = folder_.parent_path();  // "DIR/"
-  if (fs::exists(folder_) && !fs::exists(folder_ / kManifest) &&
-      !(fs::is_directory(folder_) && fs::is_empty(folder_))) {
-    fail(Code::kAlreadyExists, "[bundle] '{}' exists and is no bundle; give another folder",
-         folder_.string());
+namespace {
+
+// Whole, or still being written by a process ("manifest.json.PID.tmp").
+bool is_manifest(const std::string& name) {
+  return name == kManifest ||
+         (name.starts_with(std::string(kManifest) + ".") && name.ends_with(".tmp"));
+}
+
+// Nothing but what a bundle has, or a part of it.
+bool has_parts_alone(const fs::path& folder) try {
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    const fs::file_type type = entry.symlink_status().type();
+    if (name == kPrograms && type == fs::file_type::directory) continue;
+    if (!is_manifest(name) || type != fs::file_type::regular) return false;
   }
+  if (!fs::exists(folder / kPrograms)) return true;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder / kPrograms)) {
+    const std::string kind = entry.path().extension().string();
+    const bool known = kind == "." + std::string(kText) || kind == ".tmp" ||
+                       kind == "." + std::string(kExecutable);
+    if (!known || entry.symlink_status().type() != fs::file_type::regular) return false;
+  }
+  return true;
+} catch (const fs::filesystem_error&) {
+  return false;  // what cannot be read is not ours to remove
+}
+
+// Of any version. Many other things have a manifest.json too.
+bool is_bundle(const fs::path& folder) {
+  try {
+    const Json manifest = read_json(folder / kManifest);
+    return manifest.value("format", Json()).is_number_integer() &&
+           manifest.value("identity", Json()).is_object() &&
+           manifest.value("programs", Json()).is_object() && has_parts_alone(folder);
+  } catch (const std::exception&) {
+    return false;
+  }
+}
+
+bool is_mount(const fs::path& folder) {
+  struct statx info {};
+  return ::statx(AT_FDCWD, folder.c_str(), 0, STATX_TYPE, &info) == 0 &&
+         (info.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+}
+
+// Throws unless a bundle may be put there, in place of what there is.
+void check_place(const fs::path& folder) {
+  std::error_code error;
+  if (fs::is_symlink(folder)) {
+    fail(Code::kNotFound, "[bundle] '{}' is a link to nothing; remove it or give another folder",
+         folder.string());
+  }
+  if (!fs::exists(folder)) return;
+  if (is_mount(folder) || fs::equivalent(folder, fs::current_path(error), error)) {
+    fail(Code::kFailedPrecondition,
+         "[bundle] '{}' is the current folder or a mount point, which cannot be replaced by a new "
+         "one; give a folder inside it",
+         folder.string());
+  }
+  const bool empty = fs::is_directory(folder) && fs::is_empty(folder);
+  if (!empty && !is_bundle(folder)) {
+    fail(Code::kAlreadyExists,
+         "[bundle] '{}' exists and is no bundle, or holds other things too; give another folder",
+         folder.string());
+  }
+}
+
+// What processes left beside `folder` that ended before their bundle was whole: "DIR.PID.part", and
+// "DIR.PID.part.old" of one that ended while it put the new in place of the old.
+void clear_leftovers(const fs::path& folder) {
+  const std::string start = folder.filename().string() + ".";
+  std::error_code error;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder.parent_path(), error)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(start) || !entry.is_directory(error) || entry.is_symlink(error)) continue;
+    pid_t process = 0;
+    const char* end = name.data() + name.size();
+    const auto [rest, wrong] = std::from_chars(name.data() + start.size(), end, process);
+    if (wrong != std::errc() || process <= 0) continue;
+    // Containers give the same numbers again: a folder of ours was left by another.
+    const bool gone = process == getpid() || (::kill(process, 0) != 0 && errno == ESRCH);
+    const std::string_view kind(rest, end);
+    if (!gone || (kind != ".part" && kind != ".part.old") || !has_parts_alone(entry)) continue;
+    if (kind == ".part.old" && !fs::exists(folder)) {
+      fs::rename(entry, folder, error);
+    } else {
+      fs::remove_all(entry, error);
+    }
+  }
+}
+
+// Without links, which stay and lead to the new bundle, and without "..".
+fs::path resolved(const fs::path& folder) {
+  std::error_code error;
+  fs::path path = fs::weakly_canonical(fs::absolute(folder), error);
+  if (error) {
+    fail(Code::kInvalidArgument, "[bundle] '{}' cannot be a bundle's folder: {}", folder.string(),
+         error.message());
+  }
+  return path.filename().empty() ? path.parent_path() : path;  // "DIR/"
+}
+
+}  // namespace
+
+BundleWriter::BundleWriter(const fs::path& folder) : folder_(resolved(folder)) {
+  clear_leftovers(folder_);
+  check_place(folder_);
   beside_ = folder_;
   beside_ += fmt::format(".{}.part", getpid());
   std::error_code error;
-  fs::create_directories(beside_ / "programs", error);
+  fs::create_directories(beside_ / kPrograms, error);
   if (error) {
     fail(Code::kPermissionDenied, "[bundle] '{}' cannot be made: {}", beside_.string(),
          error.message());
@@ -163,11 +294,12 @@ BundleWriter::~BundleWriter() {
 void BundleWriter::add(const std::string& program, const std::string& text,
                        const std::string& executable, const std::string& plain) {
   const auto file = [&](const char* part) {
-    return beside_ / "programs" / fmt::format("{}.{}", program, part);
+    return beside_ / kPrograms / fmt::format("{}.{}", program, part);
   };
   write_file(file(kText), text);
   write_file(file(kExecutable), executable);
-  programs_[program] = {{kText, digest(text)}, {kExecutable, digest(executable)}};
+  programs_[program] = {
+      {kText, digest(text)}, {kExecutable, digest(executable)}, {kSize, executable.size()}};
   if (!plain.empty()) programs_[program][kPlain] = digest(plain);
 }
 
@@ -190,11 +322,18 @@ void BundleWriter::commit(const BundleIdentity& identity, const std::string& top
                          {"buckets", buckets},
                          {"programs", programs_}};
   write_file(beside_ / kManifest, manifest.dump(2) + "\n");
+  check_place(folder_);  // something may have come there meanwhile
   std::error_code error;
   fs::path old = beside_;
   old += ".old";
-  if (fs::exists(folder_)) fs::rename(folder_, old, error);
-  if (!error) fs::rename(beside_, folder_, error);
+  const bool replaces = fs::exists(folder_);
+  if (replaces) fs::rename(folder_, old, error);
+  if (!error) {
+    fs::rename(beside_, folder_, error);
+    std::error_code lost;
+    if (error && replaces) fs::rename(old, folder_, lost);
+    if (lost) spdlog::warn("[bundle] what was in '{}' is in '{}'", folder_.string(), old.string());
+  }
   if (error) {
     fail(Code::kPermissionDenied, "[bundle] '{}' cannot be put in place: {}", folder_.string(),
          error.message());
@@ -221,10 +360,27 @@ std::shared_ptr<const Bundle> Bundle::open(const fs::path& folder) {
                        identity.get<std::string>("model"), identity.get<std::string>("weights"),
                        identity.get<std::string>("version")};
   bundle->model_path_ = view.get<std::string>("model");
+  bundle->topology_ = view.get<std::string>("topology");
   EngineOptions options;
   read_options(view.child("flags"), &options);
   view.child("programs");
+  bundle->check_files();
   return bundle;
+}
+
+void Bundle::check_files() const {
+  const JsonView programs(manifest_.at("programs"), "programs of " + folder_.string());
+  for (const auto& [program, value] : programs.json().items()) {
+    read(program, kText);
+    const fs::path file = file_of(program, kExecutable);
+    const JsonView parts = programs.child(program);
+    const auto size = static_cast<int64_t>(fs::file_size(file));
+    const auto expected = parts.get_or<int64_t>(kSize, size);
+    require(size == expected,
+            "[bundle] '{}' is damaged: it has {} bytes, the manifest has {}; build the bundle "
+            "again",
+            file.string(), size, expected);
+  }
 }
 
 std::string Bundle::fingerprint() const { return text_digest(manifest_.dump()); }
@@ -245,7 +401,7 @@ EngineOptions Bundle::options(const EngineOptions& given,
     fail(Code::kFailedPrecondition,
          "[bundle] '{}' was compiled with --{} {}, and {} is asked for; leave the flag out or "
          "build another bundle",
-         folder_.string(), flag, own.at(flag).dump(), values.at(flag).dump());
+         folder_.string(), flag, word_of(flag, own.at(flag)), word_of(flag, values.at(flag)));
   }
   EngineOptions options = given;
   read_options(JsonView(own, "flags"), &options);
@@ -279,7 +435,7 @@ void Bundle::require_equal(const char* what, const std::string& own,
   fail(Code::kFailedPrecondition,
        "[bundle] '{}' was compiled for another {}: {}; here it is {}. Build it again with `ttpu "
        "compile MODEL -o`",
-       folder_.string(), what, own, here);
+       folder_.string(), what, one_line(own), one_line(here));
 }
 
 void Bundle::check_model(const std::string& digest) const {
@@ -291,7 +447,15 @@ void Bundle::check_weights(const std::string& digest) const {
   if (identity_.weights != "none") require_equal("weights (digest)", identity_.weights, digest);
 }
 
-void Bundle::check_devices(const std::string& plugin, const std::string& devices) const {
+void Bundle::check_devices(const std::string& platform, const std::string& plugin,
+                           const std::string& devices) const {
+  const std::string own = platform_of_bundle(topology_);
+  if (own != platform && !topology_.starts_with(platform + ":")) {
+    fail(Code::kFailedPrecondition,
+         "[bundle] '{}' is for {}, and the device here is {}; give --device {}, or build another "
+         "bundle with `ttpu compile MODEL -o`",
+         folder_.string(), topology_, platform, own);
+  }
   require_equal("plugin", identity_.plugin, plugin);
   require_equal("topology", identity_.devices, devices);
 }
@@ -303,10 +467,18 @@ void Bundle::check_program(const std::string& program, const std::string& text) 
                 parts.get<std::string>(parts.has(kPlain) ? kPlain : kText), digest(text));
 }
 
+fs::path Bundle::file_of(const std::string& program, const char* part) const {
+  fs::path file = folder_ / kPrograms / fmt::format("{}.{}", program, part);
+  if (!fs::exists(file)) {
+    fail(Code::kNotFound, "[bundle] '{}' is missing; build the bundle again", file.string());
+  }
+  return file;
+}
+
 std::string Bundle::read(const std::string& program, const char* part) const {
   const JsonView programs(manifest_.at("programs"), "programs of " + folder_.string());
   const auto expected = programs.child(program).get<std::string>(part);
-  const fs::path file = folder_ / "programs" / fmt::format("{}.{}", program, part);
+  const fs::path file = file_of(program, part);
   std::string content = read_file(file);
   require(digest(content) == expected,
           "[bundle] '{}' is damaged: its digest is {}, the manifest has {}; build the bundle again",

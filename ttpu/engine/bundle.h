@@ -34,8 +34,10 @@ std::string device_list(const std::vector<std::string>& kinds);
 // Writes a bundle beside `folder` and renames it at the end; what stood there before is replaced.
 class BundleWriter {
  public:
-  // Throws kAlreadyExists when `folder` is there and is no bundle.
-  explicit BundleWriter(std::filesystem::path folder);
+  // Throws kAlreadyExists when `folder` is there and is no bundle, or has other things in it, and
+  // kFailedPrecondition when it can have no other in its place. A link is followed. Removes what
+  // writers left that were killed.
+  explicit BundleWriter(const std::filesystem::path& folder);
   ~BundleWriter();  // removes what was not committed
   BundleWriter(const BundleWriter&) = delete;
   BundleWriter& operator=(const BundleWriter&) = delete;
@@ -57,7 +59,8 @@ class BundleWriter {
 
 class Bundle {
  public:
-  // Throws kNotFound, or kInvalidArgument for what is no bundle or a damaged one.
+  // Throws kNotFound, also for a file of it, or kInvalidArgument for what is no bundle or a damaged
+  // one. Executables are compared by size here, by digest when they are loaded.
   static std::shared_ptr<const Bundle> open(const std::filesystem::path& folder);
 
   const std::filesystem::path& folder() const { return folder_; }
@@ -74,7 +77,9 @@ class Bundle {
   // Throw kFailedPrecondition, with both values.
   void check_model(const std::string& config_digest) const;
   void check_weights(const std::string& weights_digest) const;
-  void check_devices(const std::string& plugin, const std::string& devices) const;
+  // `platform`: "cpu", "tpu" or "cuda", as Client::platform_name() says it.
+  void check_devices(const std::string& platform, const std::string& plugin,
+                     const std::string& devices) const;
   // That this version makes the same program of the model. The text is that without kernels of the
   // TPU: the tool that makes them need not be where bundles are loaded.
   void check_program(const std::string& program, const std::string& text) const;
@@ -85,6 +90,8 @@ class Bundle {
                               const parallel::Mesh& mesh, bool* compiled) const;
 
  private:
+  void check_files() const;
+  std::filesystem::path file_of(const std::string& program, const char* part) const;
   std::string read(const std::string& program, const char* part) const;
   void require_equal(const char* what, const std::string& own, const std::string& here) const;
 
@@ -92,6 +99,7 @@ class Bundle {
   Json manifest_;
   BundleIdentity identity_;
   std::string model_path_;
+  std::string topology_;
 };
 
 // "t16_s4_r4", and that of the program which sets token counts.

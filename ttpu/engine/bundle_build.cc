@@ -62,14 +62,13 @@ Place on_device(const BundleRequest& request, const Source& source) {
   return place;
 }
 
-// What weights leave of the memory of `count` devices.
+// What weights leave of the memory of `count` devices, as cache_budget().
 int64_t budget_ahead(const BundleRequest& request, const Source& source, int64_t count) {
   const EngineOptions& engine = request.engine;
-  if (engine.num_blocks > 0) return kNoLimit;
+  const int64_t memory = plan::device_of_topology(request.topology).hbm_bytes;
+  if (engine.num_blocks > 0) return count * memory;
   const kernels::Target target = target_of_topology(request.topology, false);
-  const int64_t usable =
-      usable_memory(target.platform, plan::device_of_topology(request.topology).hbm_bytes,
-                    engine.memory_fraction);
+  const int64_t usable = usable_memory(target.platform, memory, engine.memory_fraction);
   const int64_t weights =
       weight_bytes(source.spec, engine, target, source.format_of(engine, target), count);
   return beside_weights(usable, weights, count, request.topology);

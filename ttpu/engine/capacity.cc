@@ -23,6 +23,28 @@ int64_t total_bytes(const nn::DecoderSpec& spec, const std::vector<KvGroup>& gro
   return bytes;
 }
 
+// Holds --num-blocks against the memory, and against what numbers of pages count.
+void check_num_blocks(const nn::DecoderSpec& spec, std::vector<KvGroup> groups,
+                      const CapacityRequest& request) {
+  const auto bytes_with = [&](int64_t blocks) {
+    for (KvGroup& group : groups) {
+      if (!group.window) group.blocks = blocks;
+    }
+    return total_bytes(spec, groups, request);
+  };
+  const int64_t windows = bytes_with(0);
+  const int64_t of_block = bytes_with(1) - windows;
+  if (of_block == 0) return;  // every layer has a window
+  const int64_t fit = std::max<int64_t>(request.cache_bytes - windows, 0) / of_block;
+  const int64_t most = std::min<int64_t>(fit, INT32_MAX);
+  if (request.num_blocks <= most) return;
+  fail(Code::kResourceExhausted,
+       "[cache] --num-blocks is {}, but at most {} blocks of {} tokens, {} bytes each, fit; lower "
+       "it{}",
+       request.num_blocks, most, request.block_size, of_block,
+       windows > 0 ? " or --max-num-seqs" : "");
+}
+
 }  // namespace
 
 std::optional<DType> cache_dtype_of(std::string_view name) {
@@ -49,9 +71,9 @@ std::vector<KvGroup> plan_cache(const nn::DecoderSpec& spec, const CapacityReque
          "--max-model-len or raise --memory-fraction",
          request.max_model_len, least_bytes >> 20, request.cache_bytes >> 20);
   }
-  const double sequences =
-      std::min(static_cast<double>(request.max_num_seqs),
-               static_cast<double>(request.cache_bytes) / static_cast<double>(least_bytes));
+  const auto wanted = static_cast<double>(request.max_num_seqs);
+  const double fit = static_cast<double>(request.cache_bytes) / static_cast<double>(least_bytes);
+  const double sequences = request.num_blocks > 0 ? wanted : std::min(wanted, fit);
   std::vector<KvGroup> groups = least;
   for (KvGroup& group : groups) {
     const auto most = static_cast<int64_t>(static_cast<double>(group.blocks) * sequences);
@@ -65,6 +87,7 @@ std::vector<KvGroup> plan_cache(const nn::DecoderSpec& spec, const CapacityReque
             request.num_blocks, request.max_model_len, group.blocks);
     group.blocks = request.num_blocks;
   }
+  if (request.num_blocks > 0) check_num_blocks(spec, groups, request);
   return groups;
 }
 

@@ -26,7 +26,7 @@ struct CapacityRequest {
 };
 
 // The blocks of each group of layers: enough for all sequences at full length, less where memory is
-// short. Throws kResourceExhausted when not even one sequence fits.
+// short. Throws kResourceExhausted when not even one sequence fits, or not num_blocks.
 std::vector<KvGroup> plan_cache(const nn::DecoderSpec& spec, const CapacityRequest& request);
 
 // Decode steps in powers of two, the same with `drafts` guesses a sequence, and steps with prompts

@@ -44,22 +44,31 @@ Json last_line(const std::string& output) {
   return parse_json(line, "output of the compiling process");
 }
 
+// Nothing where nothing is kept; a file that cannot be read says so into `broken`.
+std::optional<plan::ProgramReport> read_kept(const std::optional<fs::path>& path,
+                                             std::string* broken) {
+  if (!path || !fs::exists(*path)) return std::nullopt;
+  try {
+    return plan::report_from_json(read_json(*path));
+  } catch (const Error& error) {
+    *broken = error.what();
+    return std::nullopt;
+  }
+}
+
 }  // namespace
 
 bool is_kept(const ChildCompile& child) {
-  const auto path = kept_at(child);
-  return path && fs::exists(*path);
+  std::string broken;
+  return read_kept(kept_at(child), &broken).has_value();
 }
 
 plan::ProgramReport compile_in_child(const ChildCompile& child) {
   const auto path = kept_at(child);
-  if (path && fs::exists(*path)) {
-    try {
-      return plan::report_from_json(read_json(*path));
-    } catch (const Error& error) {
-      spdlog::warn("[plan] '{}' cannot be read and is compiled again: {}", path->string(),
-                   error.what());
-    }
+  std::string broken;
+  if (auto report = read_kept(path, &broken)) return *report;
+  if (!broken.empty()) {
+    spdlog::warn("[plan] '{}' cannot be read and is compiled again: {}", path->string(), broken);
   }
   SubprocessOptions options;
   options.timeout = child.timeout;

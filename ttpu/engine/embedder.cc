@@ -90,6 +90,7 @@ Embedder::Embedder(const fs::path& path, const EmbedderOptions& options, const P
       end_tokens_(end_tokens_of(text_)),
       checkpoint_(io::Checkpoint::open(path)),
       client_(make_client(options.device)) {
+  if (options.needs_tokenizer) text_.tokenizer();  // throws where there is none
   auto start = Clock::now();
   std::vector<std::pair<std::string, std::string>> prefixes;
   int64_t longest = 0;

@@ -26,6 +26,7 @@ struct EmbedderOptions {
   bool custom_calls = true;              // false: pure StableHLO, no kernels of ours
   int64_t max_model_len = 0;             // tokens of a text; 0: what the model allows, to 4096
   int64_t max_num_batched_tokens = 512;  // of one step, at least; a step holds the longest text
+  bool needs_tokenizer = false;          // as EngineOptions has it
 };
 
 // Whether `ttpu serve` should embed with it, when nobody says: an encoder, or a model of

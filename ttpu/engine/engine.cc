@@ -62,6 +62,7 @@ int64_t cache_memory(const std::filesystem::path& path, const nn::DecoderSpec& s
 Engine::Engine(const std::filesystem::path& path, const EngineOptions& options,
                const Progress& progress)
     : options_(options), files_(io::load_model_files(path)), text_(files_) {
+  if (options.needs_tokenizer) text_.tokenizer();  // throws where there is none
   const nn::DecoderSpec spec = models::decoder_from_config(files_.config);
   std::shared_ptr<const Bundle> bundle;
   if (!options.bundle.empty()) {

@@ -51,6 +51,8 @@ struct EngineOptions {
   double memory_fraction = 0.9;  // of the memory that is left, at most so much for the cache
   bool prefix_caching = true;
   bool lazy_programs = false;  // RunnerOptions::lazy
+  // Who works on text is told that the model has no tokenizer before anything is loaded.
+  bool needs_tokenizer = false;
   SpeculationOptions speculation = {};
   ParallelOptions parallel = {};
   // A folder that build_bundle made: its programs are loaded and none is compiled. What it was

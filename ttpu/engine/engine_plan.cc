@@ -37,6 +37,21 @@ int64_t copies_of_cache(const parallel::Layout& layout, const nn::DecoderSpec& s
   return layout.mesh().num_devices() / (parts / layout.replicas());
 }
 
+// All that there is, where that is known: what --num-blocks is held against. What it leaves too
+// little for, weights or programs, the plugin says.
+int64_t whole_memory(const EngineOptions& options, const pjrt::Client& client, int64_t devices) {
+  try {
+    if (platform_of(client) == kernels::Platform::kCpu) {
+      const int processes = options.control == nullptr ? 1 : options.control->processes();
+      return processes * available_memory();
+    }
+    const std::optional<pjrt::MemoryStats> stats = client.devices().at(0).memory_stats();
+    if (stats && stats->bytes_limit) return devices * (*stats->bytes_limit - stats->bytes_in_use);
+  } catch (const Error&) {  // --num-blocks is for such machines, too
+  }
+  return kNoLimit;
+}
+
 }  // namespace
 
 int64_t weight_bytes(const nn::DecoderSpec& spec, const EngineOptions& options,
@@ -60,7 +75,7 @@ int64_t beside_weights(int64_t usable, int64_t weights, int64_t devices, const s
 
 int64_t cache_budget(const EngineOptions& options, const pjrt::Client& client, int64_t devices,
                      const std::function<int64_t()>& weights) {
-  if (options.num_blocks > 0) return kNoLimit;
+  if (options.num_blocks > 0) return whole_memory(options, client, devices);
   if (platform_of(client) != kernels::Platform::kCpu) {
     return beside_weights(usable_memory(client, options.memory_fraction), weights(), devices,
                           options.device);

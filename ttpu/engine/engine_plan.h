@@ -26,8 +26,8 @@ struct EnginePlan {
   std::vector<Bucket> buckets;
 };
 
-// `cache_bytes`: what the caches of all devices may take together, if options.num_blocks does not
-// say how large they are. `num_devices`: see choose_layout. `platform`: for which blocks are
+// `cache_bytes`: what the caches of all devices may take together, whether options.num_blocks says
+// how large they are or not. `num_devices`: see choose_layout. `platform`: for which blocks are
 // counted. Throws kInvalidArgument for an option outside of its range, kResourceExhausted when not
 // even one sequence fits.
 EnginePlan plan_engine(const nn::DecoderSpec& spec, const EngineOptions& options,
@@ -44,7 +44,8 @@ int64_t weight_bytes(const nn::DecoderSpec& spec, const EngineOptions& options,
 int64_t beside_weights(int64_t usable, int64_t weights, int64_t devices, const std::string& where);
 
 // What the caches may take: of the memory that this machine has left where devices share it, else
-// of what weights leave of the devices' own. `weights`: their bytes on one device.
+// of what weights leave of the devices' own. `weights`: their bytes on one device. With
+// options.num_blocks all the memory, which bounds them.
 int64_t cache_budget(const EngineOptions& options, const pjrt::Client& client, int64_t devices,
                      const std::function<int64_t()>& weights);
 

@@ -2,6 +2,10 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
+#include <vector>
+
+#include <fmt/ranges.h>
 
 #include "ttpu/base/error.h"
 #include "ttpu/base/log.h"
@@ -35,6 +39,36 @@ struct Sizes {
   int64_t tensor = 1;
 };
 
+// The sizes that were given do not make up the devices.
+[[noreturn]] void refuse_sizes(const ParallelOptions& options, int64_t num_devices) {
+  const std::pair<const char*, int64_t> sizes[] = {
+      {"--tensor-parallel-size", options.tensor_parallel_size},
+      {"--data-parallel-size", options.data_parallel_size},
+      {"--pipeline-parallel-size", options.pipeline_parallel_size}};
+  std::vector<std::string> given;
+  int64_t product = 1;
+  for (const auto& [flag, size] : sizes) {
+    if (size > 0) given.push_back(fmt::format("{} {}", flag, size));
+    product *= std::max<int64_t>(size, 1);
+  }
+  const std::string what =
+      fmt::format("{}{}", fmt::join(given, " times "),
+                  given.size() > 1 ? fmt::format(" is {}, which", product) : "");
+  // Where both are given, nothing takes the devices that are left.
+  require(
+      options.tensor_parallel_size == 0 || options.data_parallel_size == 0,
+      "[parallel] {} is not the number of devices, {}; give sizes whose product it is, or leave "
+      "one of them out",
+      what, num_devices);
+  std::vector<int64_t> divisors;
+  for (int64_t size = 1; size <= num_devices; ++size) {
+    if (num_devices % size == 0) divisors.push_back(size);
+  }
+  fail(Code::kInvalidArgument,
+       "[parallel] {} does not divide the number of devices, {}; what does: {}", what, num_devices,
+       fmt::join(divisors, ", "));
+}
+
 Sizes sizes_of(const nn::DecoderSpec& spec, const ParallelOptions& options, int64_t num_devices) {
   const auto checked = [](const char* flag, int64_t size) {
     require(size >= 0 && size <= 4096, "[parallel] {} is {}, expected 1 to 4096", flag, size);
@@ -52,21 +86,17 @@ Sizes sizes_of(const nn::DecoderSpec& spec, const ParallelOptions& options, int6
   }
   if (sizes.data == 0) sizes.data = one(left / sizes.tensor);
   if (sizes.tensor == 0) sizes.tensor = one(left / sizes.data);
-  require(sizes.data * sizes.pipe * sizes.tensor == num_devices,
-          "[parallel] --tensor-parallel-size {} times --data-parallel-size {}{} is not the number "
-          "of devices, {}",
-          sizes.tensor, sizes.data,
-          sizes.pipe == 1 ? "" : fmt::format(" times --pipeline-parallel-size {}", sizes.pipe),
-          num_devices);
+  if (sizes.data * sizes.pipe * sizes.tensor != num_devices) refuse_sizes(options, num_devices);
   return sizes;
 }
 
 std::string strategy_of(const nn::DecoderSpec& spec, const ParallelOptions& options,
                         const Sizes& sizes) {
   const int64_t experts = experts_of(spec);
-  if (options.enable_expert_parallel && experts == 0) {
-    fail(Code::kInvalidArgument,
-         "[parallel] --enable-expert-parallel, but the model has no experts; leave it out");
+  const bool by_name = options.strategy.starts_with("expert");
+  if ((options.enable_expert_parallel || by_name) && experts == 0) {
+    fail(Code::kInvalidArgument, "[parallel] {}, but the model has no experts; leave it out",
+         by_name ? "--strategy " + options.strategy : "--enable-expert-parallel");
   }
   if (options.strategy.empty()) return options.enable_expert_parallel ? "expert" : "tensor";
   if (options.strategy != "auto") {

@@ -146,7 +146,8 @@ EngineProgram Runner::build_programs(const nn::DecoderSpec& spec, const WeightLo
   copy_blocks_.name = kCopyProgram;
   if (options_.bundle != nullptr) {
     const Bundle& bundle = *options_.bundle;
-    bundle.check_devices(plugin_fingerprint(client_.plugin(), client_.platform_version()),
+    bundle.check_devices(client_.platform_name(),
+                         plugin_fingerprint(client_.plugin(), client_.platform_version()),
                          device_list(kinds_of(client_, options_.layout.mesh())));
     bundle.check_weights(weights_digest(*checkpoint_));
     program = build(options_.buckets.front());  // what it is called with

@@ -83,6 +83,7 @@ std::optional<Quantization> stored_form(const io::QuantizationConfig& config,
     if (module.ends_with(".weight")) module.remove_suffix(7);
     const io::QuantScheme* scheme = config.scheme_of(module);
     if (scheme == nullptr) return std::nullopt;
+    scheme->require_whole_groups(decl.dims.back(), fmt::format("'{}'", module));
     const Quantization own = scheme->form(decl.dims[decl.dims.size() - 2], decl.dims.back());
     if (form && own != *form) return std::nullopt;
     form = own;
@@ -102,8 +103,9 @@ nn::FormatOf format_without_weights(const WeightOptions& options, const Json& co
           options.quantization);
   if (options.expand) stored.reset();
   return [compute = options.compute, wanted, stored](const nn::WeightDecl& decl) {
+    if (!decl.quantizable) return nn::WeightFormat{compute, Encoding::kDense};
     const std::optional<Quantization> form = stored ? stored_form(*stored, decl) : wanted;
-    if (!form || !decl.quantizable) return nn::WeightFormat{compute, Encoding::kDense};
+    if (!form) return nn::WeightFormat{compute, Encoding::kDense};
     return nn::WeightFormat{form->dtype, Encoding::kDense, form};
   };
 }

@@ -21,8 +21,12 @@ DType dtype_of(const Json& config) {
 
 // transformers writes -1 for whole rows.
 int64_t group_of(const JsonView& view) {
-  const auto group = view.get_or<int64_t>("group_size", 0);
-  return group < 0 ? 0 : group;
+  const auto group = view.get_or<int64_t>("group_size", -1);
+  require(group == -1 || group >= 1,
+          "[quantization] 'group_size' of {} is {}, expected how many columns share a scale, or -1 "
+          "for whole rows",
+          view.what(), group);
+  return group == -1 ? 0 : group;
 }
 
 template <typename T>
@@ -170,6 +174,15 @@ bool names_any(const std::vector<std::string>& patterns, std::string_view module
 }
 
 }  // namespace
+
+void QuantScheme::require_whole_groups(int64_t columns, std::string_view what) const {
+  // A group that is wider than a row is the row; the last block of a row may have less.
+  if (group == 0 || block_rows > 1 || group >= columns || columns % group == 0) return;
+  fail(Code::kInvalidArgument,
+       "[quantization] quantization_config has groups of {} columns (group_size), which do not "
+       "divide the {} columns of {}; set group_size to that of the checkpoint's scales",
+       group, columns, what);
+}
 
 Quantization QuantScheme::form(int64_t rows, int64_t columns) const {
   Quantization form;

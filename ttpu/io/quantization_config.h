@@ -24,6 +24,8 @@ struct QuantScheme {
   bool activations = false;    // of 8 bits too
   DType scales = DType::kF32;  // of groups; those of rows are f32 in programs
 
+  // Throws kInvalidArgument where a row of `what` is no whole groups: no checkpoint is so.
+  void require_whole_groups(int64_t columns, std::string_view what) const;
   // What programs take of a matrix of this size.
   Quantization form(int64_t rows, int64_t columns) const;
 };

@@ -81,6 +81,37 @@ void check_nested(const JsonView& whole, const JsonView& text) {
           whole.what(), *tied(text), text.what());
 }
 
+// Numbers of experts that no router can choose from are refused here, in the words of config.json:
+// programs would fail in terms of tensors.
+void check_experts(const JsonView& config, const nn::DecoderSpec& spec) {
+  const char* const counted = config.has("n_routed_experts") ? "n_routed_experts"
+                              : config.has("num_experts")    ? "num_experts"
+                                                             : "num_local_experts";
+  for (const nn::LayerSpec& layer : spec.layers) {
+    const auto* moe = std::get_if<nn::MoeSpec>(&layer.mlp);
+    if (moe == nullptr) continue;
+    require(moe->top_k >= 1 && moe->top_k <= moe->experts,
+            "[config] num_experts_per_tok of {} is {}, expected 1 to its {} ({})", config.what(),
+            moe->top_k, counted, moe->experts);
+    require(moe->groups >= 1 && moe->experts % moe->groups == 0,
+            "[config] n_group of {} is {}, expected a number that divides its {} ({})",
+            config.what(), moe->groups, counted, moe->experts);
+    require(moe->top_groups >= 1 && moe->top_groups <= moe->groups,
+            "[config] topk_group of {} is {}, expected 1 to its n_group ({})", config.what(),
+            moe->top_groups, moe->groups);
+    const int64_t size = moe->experts / moe->groups;
+    require(moe->groups == 1 || !moe->group_by_top2 || size >= 2,
+            "[config] n_group of {} is {}, which leaves one of its {} {} to a group; a group is "
+            "chosen by its two best, lower n_group",
+            config.what(), moe->groups, moe->experts, counted);
+    require(moe->top_k <= size * moe->top_groups,
+            "[config] num_experts_per_tok of {} is {}, but its topk_group ({}) of n_group ({}) "
+            "groups have {} of its {} {}; lower num_experts_per_tok or raise topk_group",
+            config.what(), moe->top_k, moe->top_groups, moe->groups, size * moe->top_groups,
+            moe->experts, counted);
+  }
+}
+
 Json with_defaults(const JsonView& given, const char* defaults) {
   Json full = given.json();
   const Json missing = parse_json(defaults, "the defaults of a family");
@@ -129,7 +160,10 @@ nn::DecoderSpec decoder_from_config(const Json& config) {
     check_nested(whole, given);
     check_supported(model_type, given);
     const Json full = with_defaults(given, family.defaults);
-    return family.build(JsonView(full, given.what()));
+    const JsonView view(full, given.what());
+    nn::DecoderSpec spec = family.build(view);
+    check_experts(view, spec);
+    return spec;
   }
   fail_unknown(model_type);
 }

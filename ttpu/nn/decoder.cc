@@ -85,8 +85,8 @@ size_t own_layers(const DecoderSpec& spec, const parallel::Layout& layout) {
     if (layers % size == 0) possible.push_back(size);
   }
   fail(Code::kInvalidArgument,
-       "[parallel] --pipeline-parallel-size is {}, but the model has {} layers, which it does not "
-       "divide; give one of {}",
+       "[parallel] --pipeline-parallel-size is {}, but the model has {} layers, which must divide "
+       "into stages that are alike; {} divide them",
        stages, layers, fmt::join(possible, ", "));
 }
 

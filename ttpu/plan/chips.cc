@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <functional>
 
 #include <fmt/ranges.h>
 
@@ -25,6 +26,34 @@ std::vector<int64_t> parse_shape(std::string_view text) {
     if (text[0] != 'x') return {};
     text.remove_prefix(1);
   }
+}
+
+constexpr const char* kFlat[] = {"1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"};
+constexpr const char* kCube[] = {"1x1x1", "2x2x1", "2x2x2", "2x2x4", "2x4x4",
+                                 "4x4x4", "4x4x8", "4x8x8", "8x8x8"};
+
+bool is_power_of_two(int64_t dim) { return (dim & (dim - 1)) == 0; }
+
+bool exists_flat(const std::vector<int64_t>& shape) {
+  constexpr int64_t kHost = 8;  // chips
+  if (std::ranges::all_of(shape, is_power_of_two) && shape[0] * shape[1] <= kHost) return true;
+  return std::ranges::any_of(kFlat, [&](const char* known) { return parse_shape(known) == shape; });
+}
+
+// 4,096 chips of v4, 6,144 of v5p and 9,216 of tpu7x.
+std::vector<int64_t> largest_cube(const Chip& chip) {
+  if (chip.name == "v4") return {16, 16, 16};
+  if (chip.name == "v5p") return {16, 16, 24};
+  return {16, 24, 24};
+}
+
+bool exists_cube(const Chip& chip, std::vector<int64_t> shape) {
+  const auto in_a_cube = [](int64_t dim) { return dim <= 4 && is_power_of_two(dim); };
+  if (std::ranges::all_of(shape, in_a_cube)) return true;
+  const auto of_cubes = [](int64_t dim) { return dim % 4 == 0; };
+  std::ranges::sort(shape);
+  return std::ranges::all_of(shape, of_cubes) &&
+         std::ranges::equal(shape, largest_cube(chip), std::less_equal<>());
 }
 
 }  // namespace
@@ -99,17 +128,21 @@ Slice parse_slice(std::string_view topology) {
   Slice slice{std::string(topology), chip, {}};
   if (colon != std::string_view::npos) slice.shape = parse_shape(topology.substr(colon + 1));
   const auto dims = static_cast<size_t>(chip.links / 2);
-  if (slice.shape.size() == dims) return slice;
+  const bool flat = dims == 2;
+  if (slice.shape.size() == dims &&
+      (flat ? exists_flat(slice.shape) : exists_cube(chip, slice.shape))) {
+    return slice;
+  }
+  const std::string larger =
+      flat ? ""
+           : fmt::format(", and larger ones whose dimensions are multiples of 4, up to {}",
+                         fmt::join(largest_cube(chip), "x"));
   fail(Code::kInvalidArgument,
-       "[topology] \"{}\" is no slice of {}: write CHIP:SHAPE with {} dimensions; known are {}",
-       topology, chip.name, dims, fmt::join(known_slices(chip), ", "));
+       "[topology] \"{}\" is no slice of {}: write CHIP:SHAPE with {} dimensions; known are {}{}",
+       topology, chip.name, dims, fmt::join(known_slices(chip), ", "), larger);
 }
 
 std::vector<std::string> known_slices(const Chip& chip) {
-  static constexpr const char* kFlat[] = {"1x1", "2x2", "2x4",  "4x4",
-                                          "4x8", "8x8", "8x16", "16x16"};
-  static constexpr const char* kCube[] = {"1x1x1", "2x2x1", "2x2x2", "2x2x4", "2x4x4",
-                                          "4x4x4", "4x4x8", "4x8x8", "8x8x8"};
   std::vector<std::string> names;
   if (chip.links == 4) {
     for (const char* shape : kFlat) names.push_back(chip.name + ":" + shape);

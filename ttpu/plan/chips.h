@@ -76,8 +76,10 @@ struct Slice {
   double ici_bandwidth(int64_t group) const;
 };
 
-// Throws kInvalidArgument for another form, an unknown chip, or a number of dimensions that the
-// chip does not have.
+// Throws kInvalidArgument for another form, an unknown chip, or a shape that no slice of the chip
+// has, and names those that are possible. Shapes are those of known_slices() and, since a replica
+// may run on them, parts: of a host's 8 chips in two dimensions, of a cube of 4x4x4 in three. In
+// three, multiples of 4 are slices too, up to the largest of the chip's page.
 Slice parse_slice(std::string_view topology);
 
 // The slices of a chip that are offered, smallest first (Google Cloud's page of each version).

@@ -95,11 +95,6 @@ std::string to_table(const Plan& plan, const PlanRequest& request) {
     table += "\n";
   }
   for (const std::string& sentence : plan.explanation) table += sentence + "\n";
-  for (const Row& row : plan.rows) {
-    if (row.failure.empty()) continue;
-    table += fmt::format("Not compiled: {} {} {}: {}\n", row.candidate.slice.name,
-                         row.candidate.mesh(), row.candidate.strategy, row.failure);
-  }
   return table;
 }
 

@@ -25,6 +25,9 @@ void check_request(const ModelFacts& facts, const PlanRequest& request) {
           "[plan] {} tokens in and {} out are {}, the model allows {}; lower --input-len or "
           "--output-len",
           work.input_len, work.output_len, work.length(), facts.max_positions);
+  require(facts.experts > 0 || !request.strategy.starts_with("expert"),
+          "[plan] --strategy {} puts whole experts on devices, and {} has no experts; leave it out",
+          request.strategy, request.model);
 }
 
 void check_stages(const ModelFacts& facts, const Slice& slice, int64_t stages) {
@@ -75,8 +78,14 @@ void evaluate(const PlanRequest& request, Row* row) {
   row->missed.clear();
   const auto check = [&](const char* name, double value, const std::optional<double>& most) {
     if (!most || value <= *most) return;
-    row->missed += fmt::format("{}{} is {:.1f} ms, not {:.1f}", row->missed.empty() ? "" : ", ",
-                               name, value * 1e3, *most * 1e3);
+    // With as many digits as tell them apart.
+    int digits = 1;
+    std::string is = fmt::format("{:.1f}", value * 1e3);
+    while (digits < 9 && std::stod(is) <= *most * 1e3) {
+      is = fmt::format("{:.{}f}", value * 1e3, ++digits);
+    }
+    row->missed += fmt::format("{}{} is {} ms, not {:g}", row->missed.empty() ? "" : ", ", name, is,
+                               *most * 1e3);
   };
   check("TTFT", row->ttft, request.max_ttft);
   check("TPOT", row->tpot, request.max_tpot);
@@ -265,6 +274,42 @@ void explain(const ModelFacts& facts, const PlanRequest& request, Plan* plan, bo
       "{} "
       "tokens of cache on the slice.",
       first.free_bytes / kGiB, first.weight_bytes / kGiB, used / kGiB, first.cache_tokens));
+  const std::string price = unpriced(request.price_per_chip_hour, first.candidate.slice.chip);
+  if (!price.empty()) plan->explanation.push_back(price);
+  for (const Row& row : plan->rows) {
+    if (row.failure.empty()) continue;
+    plan->explanation.push_back(fmt::format("Not compiled: {} {} {}: {}", row.candidate.slice.name,
+                                            row.candidate.mesh(), row.candidate.strategy,
+                                            row.failure));
+  }
+}
+
+// Nothing is left to plan: says why, and what the last slice would allow.
+[[noreturn]] void refuse_all(const ModelFacts& facts, const PlanRequest& request,
+                             const Slice& slice) {
+  constexpr size_t kShown = 8;
+  std::vector<std::string> meshes;
+  int64_t fewest = slice.devices();  // replicas
+  for (const Candidate& one : candidates_of(facts, slice)) {
+    fewest = std::min(fewest, one.data);
+    if (one.data > request.work.batch) continue;
+    meshes.push_back(fmt::format("{} ({})", one.mesh(), one.strategy));
+  }
+  require(
+      !meshes.empty(),
+      "[plan] --batch is {}, and {} has {} replicas or more of the model, each with a sequence; "
+      "raise it, or take a smaller slice",
+      request.work.batch, slice.name, fewest);
+  if (meshes.size() > kShown) {
+    meshes.resize(kShown);
+    meshes.emplace_back("...");
+  }
+  fail(Code::kInvalidArgument,
+       "[plan] no mesh of {} is what the flags ask for; of the {} devices of {} these many can "
+       "share a layer, whose heads they divide: {}; with a batch of {} it may be divided as {}",
+       request.topology, slice.devices(), slice.name,
+       fmt::join(tensor_sizes(facts, slice.devices()), ", "), request.work.batch,
+       fmt::join(meshes, "; "));
 }
 
 }  // namespace
@@ -280,6 +325,11 @@ std::string slices_that_fit(const ModelFacts& facts, const Workload& work) {
   }
   return found.empty() ? "none of the slices that are known"
                        : fmt::format("{}", fmt::join(found, ", "));
+}
+
+bool Plan::compiles_failed() const {
+  return std::ranges::none_of(rows, &Row::compiled) &&
+         std::ranges::any_of(rows, [](const Row& row) { return !row.failure.empty(); });
 }
 
 std::vector<Candidate> candidates_of(const ModelFacts& facts, const Slice& slice) {
@@ -326,14 +376,13 @@ std::optional<Slice> replica_slice(const Candidate& candidate) {
 
 Plan make_plan(const ModelFacts& facts, const PlanRequest& request, const CompileProgram& compile) {
   check_request(facts, request);
-  const std::vector<Slice> slices = slices_of(request.topology);
+  std::vector<Slice> slices = slices_of(request.topology);
   const bool search = slices.size() > 1;
+  if (search) keep_priced(request.price_per_chip_hour, request.topology, &slices);
   Plan plan;
   for (const Slice& slice : slices) {
     if (request.tensor > 0 && !search) check_tensor_size(facts, slice, request.tensor);
     if (request.stages > 0 && !search) check_stages(facts, slice, request.stages);
-    const Prices& prices = request.price_per_chip_hour;
-    if (search && !prices.empty() && !price_of(prices, slice.chip)) continue;
     for (const Candidate& one : candidates_of(facts, slice)) {
       if (request.tensor > 0 && one.tensor != request.tensor) continue;
       if (request.stages > 0 && one.stages != request.stages) continue;
@@ -347,13 +396,7 @@ Plan make_plan(const ModelFacts& facts, const PlanRequest& request, const Compil
       plan.rows.push_back(std::move(row));
     }
   }
-  require(
-      !plan.rows.empty(),
-      "[plan] no mesh of {} is left: {} devices may share a layer, in {} stages{}, with a batch "
-      "of {}",
-      request.topology, request.tensor > 0 ? std::to_string(request.tensor) : "any number of",
-      request.stages > 0 ? std::to_string(request.stages) : "any number of",
-      request.strategy.empty() ? "" : " by the strategy " + request.strategy, request.work.batch);
+  if (plan.rows.empty()) refuse_all(facts, request, slices.back());
   rank(&plan.rows, search);
   if (!plan.rows.front().fits()) refuse(facts, request, plan.rows.front());
   if (compile) {

@@ -54,6 +54,10 @@ struct Row {
 struct Plan {
   std::vector<Row> rows;  // the best first
   std::vector<std::string> explanation;
+
+  bool meets_targets() const { return rows.front().missed.empty(); }
+  // Some were to be compiled, and none was.
+  bool compiles_failed() const;
 };
 
 // Compiles the program of a phase ("prefill", "decode") for a candidate. Throws what went wrong.
@@ -61,8 +65,9 @@ using CompileProgram =
     std::function<ProgramReport(const Candidate&, const Workload&, const std::string& phase)>;
 
 // `compile` may be empty: formulas alone. Throws kInvalidArgument for a topology that is not known,
-// for lengths that the model does not have and for a number of devices that divides neither slice
-// nor heads; kResourceExhausted where the model fits on none of the slices, with what would do.
+// for lengths that the model does not have, for a number of devices that divides neither slice nor
+// heads and where the flags leave no mesh; kResourceExhausted where the model fits on none of the
+// slices, with what would do.
 Plan make_plan(const ModelFacts& facts, const PlanRequest& request, const CompileProgram& compile);
 
 // The smallest slice of each chip that holds the model and its caches by formulas, with its mesh:

@@ -43,7 +43,9 @@ Prices parse_prices(const std::string& text) {
             "[plan] '{}' is no price of a chip; expected a number above 0 for any chip, or one for "
             "each: v5e=1.2,v6e=2.7",
             part);
-    prices[chip] = price;
+    require(prices.emplace(chip, price).second,
+            "[plan] --price-per-chip-hour {} has two prices for {}; leave one of them out", text,
+            chip.empty() ? "any chip" : chip);
   }
   return prices;
 }
@@ -54,6 +56,19 @@ std::optional<double> price_of(const Prices& prices, const Chip& chip) {
     if (found != prices.end()) return found->second;
   }
   return std::nullopt;
+}
+
+void keep_priced(const Prices& prices, const std::string& topology, std::vector<Slice>* slices) {
+  if (prices.empty()) return;
+  std::erase_if(*slices, [&](const Slice& slice) { return !price_of(prices, slice.chip); });
+  require(!slices->empty(), "[plan] --price-per-chip-hour has no price for the chip of {}; add it",
+          topology);
+}
+
+std::string unpriced(const Prices& prices, const Chip& chip) {
+  if (prices.empty() || price_of(prices, chip)) return "";
+  return fmt::format("No price was given for {}; add {}=PRICE to --price-per-chip-hour.", chip.name,
+                     chip.name);
 }
 
 std::optional<double> price_per_million(const Prices& prices, const Slice& slice,

@@ -22,6 +22,11 @@ using Prices = std::map<std::string, double>;
 // "1.2", or "v5e=1.2,v6e=2.7". Throws kInvalidArgument for what is no price or no chip.
 Prices parse_prices(const std::string& text);
 std::optional<double> price_of(const Prices& prices, const Chip& chip);
+// Leaves those whose chips have a price, where there are prices. Throws kInvalidArgument where that
+// is none.
+void keep_priced(const Prices& prices, const std::string& topology, std::vector<Slice>* slices);
+// A sentence where there are prices but none for this chip; else empty.
+std::string unpriced(const Prices& prices, const Chip& chip);
 // Of a million tokens on a slice; nothing for a chip without a price.
 std::optional<double> price_per_million(const Prices& prices, const Slice& slice,
                                         double tokens_per_second);

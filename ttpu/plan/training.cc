@@ -285,6 +285,11 @@ void compile_best(const ModelFacts& facts, const TrainRequest& request, const Co
 
 }  // namespace
 
+bool TrainPlan::compiles_failed() const {
+  return std::ranges::none_of(rows, &TrainRow::compiled) &&
+         std::ranges::any_of(rows, [](const TrainRow& row) { return !row.failure.empty(); });
+}
+
 std::vector<TrainCandidate> train_meshes(const ModelFacts& facts, const TrainRequest& request,
                                          const Slice& slice) {
   std::vector<TrainCandidate> found;
@@ -348,12 +353,7 @@ TrainPlan make_train_plan(const ModelFacts& facts, const TrainRequest& request,
   check_request(facts, request);
   std::vector<Slice> slices = slices_of(request.topology);
   const bool search = is_search(request);
-  const Prices& prices = request.price_per_chip_hour;
-  if (search && !prices.empty()) {
-    std::erase_if(slices, [&](const Slice& slice) { return !price_of(prices, slice.chip); });
-    require(!slices.empty(), "[plan] --price-per-chip-hour has no price for the chip of {}; add it",
-            request.topology);
-  }
+  if (search) keep_priced(request.price_per_chip_hour, request.topology, &slices);
   TrainPlan plan;
   for (const Slice& slice : slices) {
     if (!search) check_mesh(facts, request, slice);

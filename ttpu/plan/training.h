@@ -58,6 +58,9 @@ struct TrainRow {
 struct TrainPlan {
   std::vector<TrainRow> rows;  // the best first
   std::vector<std::string> explanation;
+
+  // Some were to be compiled, and none was.
+  bool compiles_failed() const;
 };
 
 // Compiles the step of a candidate. Throws what went wrong.

@@ -111,10 +111,6 @@ std::string to_table(const TrainPlan& plan, const TrainRequest& request) {
   table += "\n";
   if (first.report) table += to_text(first.report->schedule, "step") + "\n";
   for (const std::string& sentence : plan.explanation) table += sentence + "\n";
-  for (const TrainRow& row : plan.rows) {
-    if (row.failure.empty()) continue;
-    table += fmt::format("Not compiled: {}: {}\n", row.candidate.words(), row.failure);
-  }
   return table;
 }
 

@@ -129,6 +129,12 @@ std::vector<std::string> explain_training(const ModelFacts& facts, const TrainRe
   sentences.push_back(limits(first));
   if (request.remat.empty()) sentences.push_back(other_remats(facts, request, first));
   sentences.push_back(memory(first));
+  const std::string price = unpriced(request.price_per_chip_hour, first.candidate.slice.chip);
+  if (!price.empty()) sentences.push_back(price);
+  for (const TrainRow& row : rows) {
+    if (row.failure.empty()) continue;
+    sentences.push_back(fmt::format("Not compiled: {}: {}", row.candidate.words(), row.failure));
+  }
   return sentences;
 }
 

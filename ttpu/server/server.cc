@@ -79,6 +79,16 @@ void print_access(const AccessRecord& record, LogFormat format) {
 
 }  // namespace
 
+void check_options(const ServerOptions& options) {
+  const std::string& tools = options.tool_call_parser;
+  require(tools.empty() || find_tool_format(tools) != nullptr,
+          "[serve] --tool-call-parser is '{}', expected hermes, llama3_json, mistral or pythonic",
+          tools);
+  const std::string& reasoning = options.reasoning_parser;
+  require(reasoning.empty() || is_reasoning_parser(reasoning),
+          "[serve] --reasoning-parser is '{}', expected deepseek_r1 or qwen3", reasoning);
+}
+
 struct Server::Impl {
   explicit Impl(const ServerOptions& server_options)
       : options(server_options),
@@ -86,15 +96,10 @@ struct Server::Impl {
         http(options.http, callbacks()) {
     facts.names = options.served_names;
     facts.defaults = default_sampling(options.generation_config);
+    check_options(options);
     const std::string& tools = options.tool_call_parser;
     if (!tools.empty()) facts.tool_format = find_tool_format(tools);
-    require(tools.empty() || facts.tool_format != nullptr,
-            "[serve] --tool-call-parser is '{}', expected hermes, llama3_json, mistral or pythonic",
-            tools);
     facts.reasoning = !options.reasoning_parser.empty();
-    require(!facts.reasoning || is_reasoning_parser(options.reasoning_parser),
-            "[serve] --reasoning-parser is '{}', expected deepseek_r1 or qwen3",
-            options.reasoning_parser);
     add_routes();
   }
 

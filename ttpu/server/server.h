@@ -26,6 +26,9 @@ struct ServerOptions {
   Json generation_config;        // for what requests do not say
 };
 
+// Throws kInvalidArgument for a parser that is not known, as Server does, which needs an engine.
+void check_options(const ServerOptions& options);
+
 class Server {
  public:
   // Listens from here on; the engine or embedder must outlive the server. Throws kUnavailable when

@@ -15,6 +15,8 @@ namespace ttpu::parallel {
 namespace {
 
 constexpr size_t kMostUnsent = 8 << 20;
+constexpr size_t kMostAtOnce = 1 << 20;
+constexpr size_t kLongestGreeting = 1 << 16;  // nobody fills the memory who has not said who it is
 constexpr std::chrono::seconds kGoodbye(5);
 constexpr std::chrono::seconds kStranger(10);
 
@@ -22,18 +24,21 @@ double seconds(std::chrono::milliseconds time) {
   return std::chrono::duration<double>(time).count();
 }
 
-// All that there is to read; false when the other side has closed.
-bool read_all(const Descriptor& socket, FrameReader& reader) {
+// What there is to read, about `most` bytes of it, so that one who sends fast does not keep out the
+// others; false when the other side has closed.
+bool read_some(const Descriptor& socket, FrameReader& reader, size_t most) {
   std::array<char, 65536> block;
-  while (true) {
+  for (size_t taken = 0; taken < most;) {
     const ssize_t count = ::recv(socket.get(), block.data(), block.size(), 0);
     if (count > 0) {
       reader.push({block.data(), static_cast<size_t>(count)});
+      taken += static_cast<size_t>(count);
       continue;
     }
     if (count < 0 && errno == EINTR) continue;
     return count < 0 && errno == EAGAIN;
   }
+  return true;
 }
 
 }  // namespace
@@ -131,6 +136,7 @@ void Coordinator::accept_all() {
     set_options(socket);
     strangers_.emplace_back();
     strangers_.back().socket = std::move(socket);
+    strangers_.back().reader.set_longest(kLongestGreeting);
   }
 }
 
@@ -142,7 +148,7 @@ void Coordinator::greet(std::list<Peer>::iterator stranger) {
     strangers_.erase(stranger);
   };
   try {
-    const bool open = read_all(stranger->socket, stranger->reader);
+    const bool open = read_some(stranger->socket, stranger->reader, kLongestGreeting);
     std::optional<Frame> frame = stranger->reader.next();
     if (!frame) {
       if (!open) strangers_.erase(stranger);
@@ -165,27 +171,32 @@ void Coordinator::greet(std::list<Peer>::iterator stranger) {
       return send_away(fmt::format("[control] there are two of process {}", process));
     }
     peer = std::move(*stranger);
+    peer.reader.set_longest(kLongestFrame);
     strangers_.erase(stranger);
     peer.heard = Clock::now();
     deliver(static_cast<int>(process), {FrameKind::kWelcome});
-    while (std::optional<Frame> more = peer.reader.next()) {
-      handle(static_cast<int>(process), std::move(*more));
-    }
+    handle_all(static_cast<int>(process));
   } catch (const Error&) {  // not one of ours, such as somebody who looks for open ports
     strangers_.erase(stranger);
   }
 }
 
+bool Coordinator::handle_all(int process) {
+  try {
+    FrameReader& reader = peers_[static_cast<size_t>(process)].reader;
+    while (std::optional<Frame> frame = reader.next()) handle(process, std::move(*frame));
+    return true;
+  } catch (const Error& error) {
+    lose(process, error.what());
+    return false;
+  }
+}
+
 void Coordinator::read_from(int process) {
   Peer& peer = peers_[static_cast<size_t>(process)];
-  const bool open = read_all(peer.socket, peer.reader);
+  const bool open = read_some(peer.socket, peer.reader, kMostAtOnce);
   peer.heard = Clock::now();
-  try {
-    while (std::optional<Frame> frame = peer.reader.next()) handle(process, std::move(*frame));
-  } catch (const Error& error) {
-    return lose(process, error.what());
-  }
-  if (open) return;
+  if (!handle_all(process) || open) return;
   if (peer.left) {
     peer.socket.close();
   } else {

@@ -49,6 +49,8 @@ class Coordinator {
   void run();
   void accept_all();
   void greet(std::list<Peer>::iterator stranger);
+  // What has come of a peer; false when that was no frame, and the peer is lost.
+  bool handle_all(int process);
   void read_from(int process);
   void handle(int process, Frame frame);
   void enter_barrier(int process, const Frame& frame);

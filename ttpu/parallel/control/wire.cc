@@ -9,7 +9,6 @@ namespace {
 
 constexpr size_t kHeader = 20;
 constexpr uint32_t kLongestName = 1 << 12;
-constexpr uint64_t kLongestBody = uint64_t{1} << 30;
 
 template <typename T>
 void put(std::string& bytes, T value) {
@@ -28,9 +27,10 @@ T take(const char* bytes) {
 }  // namespace
 
 std::string encode(const Frame& frame) {
-  require(frame.name.size() <= kLongestName && frame.body.size() <= kLongestBody,
-          "[control] a name of {} bytes with {} bytes is too long", frame.name.size(),
-          frame.body.size());
+  require(
+      frame.name.size() <= kLongestName && frame.name.size() + frame.body.size() <= kLongestFrame,
+      "[control] a name of {} bytes with {} bytes is too long", frame.name.size(),
+      frame.body.size());
   std::string bytes;
   bytes.reserve(kHeader + frame.name.size() + frame.body.size());
   put(bytes, static_cast<uint32_t>(frame.kind));
@@ -48,7 +48,8 @@ std::optional<Frame> FrameReader::next() {
   const auto name = take<uint32_t>(header + 8);
   const auto body = take<uint64_t>(header + 12);
   if (kind < static_cast<uint32_t>(FrameKind::kHello) ||
-      kind > static_cast<uint32_t>(FrameKind::kBye) || name > kLongestName || body > kLongestBody) {
+      kind > static_cast<uint32_t>(FrameKind::kBye) || name > kLongestName || body > longest_ ||
+      name + body > longest_) {
     fail(Code::kDataLoss, "[control] what came is not of a process of this job");
   }
   if (left < kHeader + name + body) return std::nullopt;

@@ -24,6 +24,9 @@ enum class FrameKind : uint32_t {
   kBye = 12,     // nothing more comes
 };
 
+// Of name and body, from processes of the job.
+inline constexpr uint64_t kLongestFrame = uint64_t{1} << 30;
+
 struct Frame {
   FrameKind kind = FrameKind::kHeartbeat;
   std::string name = {};
@@ -37,10 +40,13 @@ std::string encode(const Frame& frame);
 class FrameReader {
  public:
   void push(std::string_view bytes) { bytes_.append(bytes); }
-  // Throws kDataLoss when the bytes are no frames.
+  // Throws kDataLoss when the bytes are no frames, or name and body of one are longer than what is
+  // taken.
   std::optional<Frame> next();
+  void set_longest(uint64_t bytes) { longest_ = bytes; }
 
  private:
+  uint64_t longest_ = kLongestFrame;
   std::string bytes_;
   size_t begin_ = 0;
 };

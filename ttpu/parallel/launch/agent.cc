@@ -209,8 +209,9 @@ class Agent {
         if (processes_[i].child.pid != pid) continue;
         processes_[i].ended = true;
         read_output(i);
-        const int code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-        say({{"exit", Json::array({i, code})}});
+        const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 0;
+        const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+        say({{"exit", Json::array({i, code, signal})}});
       }
     }
     // What they have left behind is not waited for.

@@ -5,7 +5,7 @@
 // {"start": {"commands": [{"argv", "variables", "folder"}], "grace_ms", "silence_ms"}},
 // {"signal": 2}, {"stop": true}, {"ping": true}; the end of the input is an order to stop. It
 // answers with lines of JSON on standard output: {"checked": facts}, {"started": [pids]},
-// {"out": [process, text]}, {"err": [process, text]}, {"exit": [process, code]} (128 + a signal),
+// {"out": [process, text]}, {"err": [process, text]}, {"exit": [process, code, signal]} (0: none),
 // {"done": true} when nothing is left of them, {"error": text}, {"ping": true}.
 #pragma once
 

@@ -17,6 +17,8 @@ namespace {
 
 constexpr int kMostProcesses = 1 << 16;
 constexpr std::chrono::seconds kMetadata(10);
+// The step in which SLURM runs the shell of salloc: as a batch script, it is none of srun's tasks.
+constexpr std::string_view kInteractiveStep = "4294967290";
 
 int number(const std::string& text, const std::string& what) {
   const std::optional<int> value = parse_count(text);
@@ -101,6 +103,32 @@ std::vector<int> tasks_per_node(const std::string& text) {
     tasks.insert(tasks.end(), static_cast<size_t>(nodes), each);
   }
   return tasks;
+}
+
+// "rack[1-2]n[1-2]": the last brackets count fastest, as SLURM counts them.
+void expand_name(const std::string& name, std::vector<std::string>& names) {
+  const size_t open = name.find('[');
+  if (open == std::string::npos) {
+    require(names.size() < kMostProcesses, "[launch] SLURM's list of nodes has more than {}",
+            kMostProcesses);
+    return names.push_back(name);
+  }
+  const size_t close = name.find(']', open);
+  require(close != std::string::npos, "[launch] SLURM's list of nodes '{}' has no end", name);
+  for (const std::string& range : split(name.substr(open + 1, close - open - 1), ',')) {
+    const size_t dash = range.find('-');
+    const std::string first = range.substr(0, dash);
+    const int from = number(first, "SLURM's list of nodes");
+    const int to =
+        dash == std::string::npos ? from : number(range.substr(dash + 1), "SLURM's list of nodes");
+    require(to >= from && to - from < kMostProcesses, "[launch] SLURM's list of nodes has '{}'",
+            range);
+    for (int i = from; i <= to; ++i) {
+      expand_name(
+          fmt::format("{}{:0{}}{}", name.substr(0, open), i, first.size(), name.substr(close + 1)),
+          names);
+    }
+  }
 }
 
 }  // namespace
@@ -190,40 +218,27 @@ Cluster cluster_from_tpu_environment() {
 
 std::vector<std::string> expand_hostlist(const std::string& text) {
   std::vector<std::string> names;
+  size_t depth = 0;
   size_t begin = 0;
-  while (begin < text.size()) {
-    const size_t comma = std::min(text.find(',', begin), text.size());
-    const size_t open = text.find('[', begin);
-    if (open >= comma) {
-      names.push_back(text.substr(begin, comma - begin));
-      begin = comma + 1;
-      continue;
-    }
-    const size_t close = text.find(']', open);
-    require(close != std::string::npos, "[launch] SLURM's list of nodes '{}' has no end", text);
-    const std::string head = text.substr(begin, open - begin);
-    const size_t next = std::min(text.find(',', close), text.size());
-    const std::string tail = text.substr(close + 1, next - close - 1);
-    for (const std::string& range : split(text.substr(open + 1, close - open - 1), ',')) {
-      const size_t dash = range.find('-');
-      const std::string first = range.substr(0, dash);
-      const int from = number(first, "SLURM's list of nodes");
-      const int to = dash == std::string::npos
-                         ? from
-                         : number(range.substr(dash + 1), "SLURM's list of nodes");
-      require(to >= from && to - from < kMostProcesses, "[launch] SLURM's list of nodes has '{}'",
-              range);
-      for (int i = from; i <= to; ++i) {
-        names.push_back(fmt::format("{}{:0{}}{}", head, i, first.size(), tail));
-      }
-    }
-    begin = next + 1;
+  for (size_t i = 0; i <= text.size(); ++i) {
+    if (i < text.size() && text[i] == '[') ++depth;
+    if (i < text.size() && text[i] == ']' && depth > 0) --depth;
+    if (i < text.size() && (text[i] != ',' || depth > 0)) continue;
+    require(depth == 0, "[launch] SLURM's list of nodes '{}' has no end", text);
+    if (i > begin) expand_name(text.substr(begin, i - begin), names);
+    begin = i + 1;
   }
   return names;
 }
 
 Cluster cluster_from_slurm() {
-  const std::string nodes = env_or("SLURM_JOB_NODELIST", env_or("SLURM_NODELIST"));
+  const std::string step =
+      env_or("SLURM_STEP_ID") == kInteractiveStep || env_or("SLURM_NODEID").empty()
+          ? ""
+          : env_or("SLURM_STEP_TASKS_PER_NODE");
+  // A step may have fewer nodes than its job, and SLURM_NODEID counts the step's.
+  std::string nodes = step.empty() ? "" : env_or("SLURM_STEP_NODELIST");
+  if (nodes.empty()) nodes = env_or("SLURM_JOB_NODELIST", env_or("SLURM_NODELIST"));
   if (nodes.empty()) {
     fail(Code::kFailedPrecondition,
          "[launch] this is no SLURM allocation: SLURM_JOB_NODELIST is not set; `ttpu launch "
@@ -233,8 +248,7 @@ Cluster cluster_from_slurm() {
   for (const std::string& name : expand_hostlist(nodes)) {
     add_host(cluster, {name, name, 1}, "SLURM_JOB_NODELIST");
   }
-  const std::string step = env_or("SLURM_STEP_TASKS_PER_NODE");
-  if (step.empty() || env_or("SLURM_NODEID").empty()) {
+  if (step.empty()) {
     cluster.remote_shell = "srun --overlap --nodes=1 --ntasks=1 --nodelist={host}";
     return checked(cluster, "SLURM_JOB_NODELIST");
   }

@@ -40,10 +40,10 @@ Cluster cluster_from_metadata(const std::string& url);
 // From the variables of a pod: TPU_WORKER_ID and TPU_WORKER_HOSTNAMES.
 Cluster cluster_from_tpu_environment();
 // Of this allocation: a task that srun has started is one of the hosts (SLURM_NODEID of
-// SLURM_JOB_NODELIST); the batch script starts tasks through srun. Throws kFailedPrecondition
-// outside of an allocation.
+// SLURM_STEP_NODELIST, else of SLURM_JOB_NODELIST); the batch script starts tasks through srun.
+// Throws kFailedPrecondition outside of an allocation.
 Cluster cluster_from_slurm();
-// "tpu[01-03,7],x" as SLURM writes it.
+// "tpu[01-03,7],x", "rack[1-2]n[1-2]" as SLURM writes it.
 std::vector<std::string> expand_hostlist(const std::string& text);
 
 // Where `ttpu launch` without a word about hosts finds itself. Throws kInvalidArgument with the

@@ -23,6 +23,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr int kLargestDim = 1024;  // so that the product of three is an int
+
 bool is_number(std::string_view text) {
   return !text.empty() && std::all_of(text.begin(), text.end(),
                                       [](unsigned char c) { return std::isdigit(c) != 0; });
@@ -75,7 +77,10 @@ std::map<fs::path, std::vector<std::string>> holders_of(const std::vector<fs::pa
 std::string clean_lock(const fs::path& file) {
   const Descriptor lock(::open(file.c_str(), O_RDWR | O_CLOEXEC));
   std::error_code error;
-  if (!lock.open()) return fs::exists(file, error) ? "cannot be opened" : "";
+  const auto foreign = [&](const char* what) {
+    return fmt::format("cannot be {}; remove {} as its owner", what, file.string());
+  };
+  if (!lock.open()) return fs::exists(file, error) ? foreign("opened") : "";
   struct flock region {};
   region.l_type = F_WRLCK;
   region.l_whence = SEEK_SET;
@@ -85,9 +90,11 @@ std::string clean_lock(const fs::path& file) {
   const std::string self = fmt::format("process {} (", ::getpid());
   std::erase_if(holders, [&](const std::string& who) { return who.starts_with(self); });
   if (taken || !holders.empty()) {
-    return holders.empty() ? "held" : fmt::format("held by {}", fmt::join(holders, ", "));
+    return holders.empty() ? "is held by a process that cannot be seen from here"
+                           : fmt::format("is held by {}", fmt::join(holders, ", "));
   }
-  return fs::remove(file, error) ? "removed" : "cannot be removed";
+  if (fs::remove(file, error)) return "removed";
+  return error ? foreign("removed") : "";  // another has removed it meanwhile
 }
 
 // Two hosts with the same library have the same.
@@ -166,13 +173,18 @@ std::vector<int> topology_dims(const std::string& topology) {
     const size_t end = std::min(text.find('x', begin), text.size());
     int dim = 0;
     const auto result = std::from_chars(text.data() + begin, text.data() + end, dim);
-    if (result.ec != std::errc() || result.ptr != text.data() + end || dim < 1) dims.clear();
-    if (dim < 1) break;
+    if (result.ec != std::errc() || result.ptr != text.data() + end || dim < 1 ||
+        dim > kLargestDim) {
+      dims.clear();
+      break;
+    }
     dims.push_back(dim);
     begin = end + 1;
   }
   require(dims.size() == 2 || dims.size() == 3,
-          "[launch] '{}' is no topology; expected a chip and a shape, such as v5e:4x4", topology);
+          "[launch] '{}' is no topology; expected a chip and a shape of two or three numbers up to "
+          "{}, such as v5e:4x4",
+          topology, kLargestDim);
   return dims;
 }
 
@@ -195,8 +207,8 @@ void check_together(const std::vector<NamedCheck>& hosts, const std::string& top
                                   fmt::join(ports, ", ")));
     }
     const auto lock = view.get<std::string>("lock");
-    if (lock.starts_with("held")) {
-      wrong.push_back(fmt::format("{}: libtpu's lock file is {}", host.host, lock));
+    if (!lock.empty() && lock != "removed") {
+      wrong.push_back(fmt::format("{}: libtpu's lock file {}", host.host, lock));
     }
     const auto here = view.get<int64_t>("chips");
     chips += here;

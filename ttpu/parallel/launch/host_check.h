@@ -20,8 +20,8 @@ Json to_json(const HostCheckOptions& options);
 HostCheckOptions host_check_options(const Json& json);
 
 // {"version", "plugin", "chips", "busy": [...], "lock", "ports": [...]}: `plugin` is "" where there
-// is none; `busy` and `ports` say who is in the way; `lock` is "", "removed", or who holds it. A
-// lock file of libtpu that no process holds is removed.
+// is none; `busy` and `ports` say who is in the way; `lock` is "", "removed", or why the file
+// stays. A lock file of libtpu that no process holds is removed.
 Json check_host(const HostCheckOptions& options);
 
 struct NamedCheck {

@@ -4,21 +4,26 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <climits>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <future>
 #include <memory>
 #include <optional>
 #include <random>
 #include <sstream>
 
 #include <fmt/ranges.h>
+#include <poll.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "ttpu/base/error.h"
 #include "ttpu/base/log.h"
+#include "ttpu/base/utf8.h"
 #include "ttpu/parallel/control/control_plane.h"
 #include "ttpu/parallel/launch/crew.h"
 #include "ttpu/parallel/launch/rank.h"
@@ -29,6 +34,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
+
+constexpr int kTick = 100;  // milliseconds
+constexpr milliseconds kBetweenLooks(20);
 
 std::string random_name() {
   std::random_device source;
@@ -114,6 +122,22 @@ class Launcher {
     Json facts;
   };
 
+  // Waits for other hosts, while none of this one's processes runs: a signal ends the launcher
+  // then, and the others hear of that. On a thread of its own, since its waits do not end earlier.
+  template <typename Wait>
+  auto for_others(const Wait& wait) {
+    auto result = std::async(std::launch::async, wait);
+    while (result.wait_for(kBetweenLooks) != std::future_status::ready) {
+      const int signal = signals_.next();
+      if (signal == 0) continue;
+      mute_at_ = Clock::now();
+      note(fmt::format("signal {} came while other hosts were waited for", signal));
+      crew_.reset();
+      std::_Exit(128 + signal);
+    }
+    return result.get();
+  }
+
   int run_once(int attempt) {
     failure_.clear();
     started_ = false;
@@ -128,14 +152,15 @@ class Launcher {
       call_agents();
     }
     if (cluster_.self && !ranks_) {
-      ranks_ = std::make_unique<Ranks>(cluster_, settings_);
+      ranks_ = for_others([&] { return std::make_unique<Ranks>(cluster_, settings_); });
     }
     check();
     if (signal_ != 0) return 128 + signal_;
-    settings_.job = ranks_ ? ranks_->job(attempt, random_name()) : random_name();
+    settings_.job = random_name();
+    if (ranks_) settings_.job = for_others([&] { return ranks_->job(attempt, settings_.job); });
     start();
     while (!over()) step();
-    if (ranks_ && signal_ == 0) ranks_->stopped(attempt);
+    if (ranks_ && signal_ == 0) for_others([&] { ranks_->stopped(attempt); });
     return code_;
   }
 
@@ -146,7 +171,7 @@ class Launcher {
   }
 
   void call_agents() {
-    crew_ = std::make_unique<Crew>(seconds(options_.grace_s + 5));
+    crew_ = std::make_unique<Crew>(seconds(options_.grace_s) + seconds(5));
     stations_.clear();
     for (size_t host = 0; host < cluster_.hosts.size(); ++host) {
       if (cluster_.self && static_cast<int>(host) != *cluster_.self) continue;
@@ -210,7 +235,7 @@ class Launcher {
     for (const Station& station : stations_) {
       all.push_back({cluster_.hosts[static_cast<size_t>(station.host)].name, station.facts});
     }
-    if (ranks_) all = ranks_->share(settings_.restarts, all.front());
+    if (ranks_) all = for_others([&] { return ranks_->share(settings_.restarts, all.front()); });
     settings_.chips_per_host = all.front().facts.at("chips").get<int>();
     for (const NamedCheck& host : all) {
       if (host.facts.at("lock") == "removed")
@@ -239,8 +264,8 @@ class Launcher {
       station.done = false;
       crew_->order(agent, {{"start",
                             {{"commands", commands},
-                             {"grace_ms", 1000 * options_.grace_s},
-                             {"silence_ms", 1000 * options_.peer_timeout_s}}}});
+                             {"grace_ms", int64_t{1000} * options_.grace_s},
+                             {"silence_ms", int64_t{1000} * options_.peer_timeout_s}}}});
     }
   }
 
@@ -251,8 +276,8 @@ class Launcher {
     if (!std::all_of(stations_.begin(), stations_.end(), done)) return false;
     if (!ranks_ || !failure_.empty() || signal_ != 0) return true;
     ranks_->succeed(settings_.restarts);
-    const std::optional<std::string> outcome = ranks_->outcome();
-    if (outcome && !outcome->empty()) end_because(*outcome, 1);
+    const std::optional<Outcome> outcome = ranks_->outcome();
+    if (outcome && !outcome->why.empty()) end_because(outcome->why, outcome->code);
     return outcome.has_value();
   }
 
@@ -267,8 +292,8 @@ class Launcher {
     crew_->poll(sink, signals_.fd(), started ? seconds(options_.peer_timeout_s) : seconds(0));
     while (const int signal = signals_.next()) take_signal(signal);
     if (ranks_) {
-      const std::optional<std::string> outcome = ranks_->outcome();
-      if (outcome && !outcome->empty()) end_because(*outcome, 1);
+      const std::optional<Outcome> outcome = ranks_->outcome();
+      if (outcome && !outcome->why.empty()) end_because(outcome->why, outcome->code);
     }
     if (stop_at_ && Clock::now() > *stop_at_) {
       stop_at_.reset();
@@ -280,19 +305,40 @@ class Launcher {
     const bool again = signal_ != 0;
     signal_ = signal;
     if (again) {
+      mute_at_ = Clock::now();
       crew_->order_all({{"kill", true}});
       return;
     }
-    note(fmt::format("signal {} is handed on; what still runs after {} s is killed", signal,
-                     options_.grace_s));
+    stop_at_ = mute_at_ = Clock::now() + seconds(options_.grace_s);
     crew_->order_all({{"signal", signal}});
     if (ranks_) {
-      ranks_->fail(
-          settings_.restarts,
-          fmt::format("{} was told to end by signal {}",
-                      cluster_.hosts.at(static_cast<size_t>(*cluster_.self)).name, signal));
+      const std::string& name = cluster_.hosts.at(static_cast<size_t>(*cluster_.self)).name;
+      ranks_->fail(settings_.restarts,
+                   {fmt::format("{} was told to end by signal {}", name, signal), 1});
     }
-    stop_at_ = Clock::now() + seconds(options_.grace_s);
+    note(fmt::format("signal {} is handed on; what still runs after {} s is killed", signal,
+                     options_.grace_s));
+  }
+
+  // Waits for whoever reads, and takes signals meanwhile; what is not read once the grace period
+  // after one is over is given up.
+  void write(int fd, std::string_view bytes) {
+    while (!bytes.empty()) {
+      std::array<pollfd, 2> fds = {{{fd, POLLOUT, 0}, {signals_.fd(), POLLIN, 0}}};
+      const bool muted = mute_at_ && Clock::now() >= *mute_at_;
+      ::poll(fds.data(), fds.size(), muted ? 0 : kTick);
+      if (fds[1].revents != 0) {
+        while (const int signal = signals_.next()) take_signal(signal);
+      }
+      if (fds[0].revents == 0) {
+        if (muted) return;
+        continue;
+      }
+      // So many fit into a pipe that takes any: this does not wait.
+      const ssize_t count = ::write(fd, bytes.data(), std::min<size_t>(bytes.size(), PIPE_BUF));
+      if (count > 0) bytes.remove_prefix(static_cast<size_t>(count));
+      if (count < 0 && errno != EINTR && errno != EAGAIN) return;  // nobody reads any more
+    }
   }
 
   void take(size_t agent, const Json& message) {
@@ -307,13 +353,13 @@ class Launcher {
       print(STDERR_FILENO, agent, message["err"]);
     } else if (message.contains("exit")) {
       const int code = message["exit"].at(1).get<int>();
+      const int signal = message["exit"].at(2).get<int>();
       const std::string who = label(agent, message["exit"].at(0).get<int>());
       if (signal_ != 0) {
-        if (code != 0) code_ = 128 + signal_;
-      } else if (code > 128) {
-        end_because(
-            fmt::format("{} was ended by signal {} ({})", who, code - 128, ::strsignal(code - 128)),
-            code);
+        if (code != 0 || signal != 0) code_ = 128 + signal_;
+      } else if (signal != 0) {
+        end_because(fmt::format("{} was ended by signal {} ({})", who, signal, ::strsignal(signal)),
+                    128 + signal);
       } else if (code != 0) {
         end_because(fmt::format("{} has ended with {}", who, code), code);
       }
@@ -332,7 +378,7 @@ class Launcher {
     failure_ = why;
     code_ = code;
     if (started_) note(fmt::format("{}; the others are stopped", why));  // else it is thrown
-    if (ranks_) ranks_->fail(settings_.restarts, why);
+    if (ranks_) ranks_->fail(settings_.restarts, {why, code});
     crew_->order_all({{"stop", true}});
   }
 
@@ -342,15 +388,13 @@ class Launcher {
     return host.processes == 1 ? host.name : fmt::format("{}/{}", host.name, local);
   }
 
-  void print(int fd, size_t agent, const Json& line) const {
+  void print(int fd, size_t agent, const Json& line) {
     const int local = line.at(0).get<int>();
     const std::string who = cluster_.local ? std::to_string(local) : label(agent, local);
-    write_all(fd, fmt::format("[{}] {}\n", who, line.at(1).get<std::string>()));
+    write(fd, fmt::format("[{}] {}\n", who, line.at(1).get<std::string>()));
   }
 
-  static void note(const std::string& text) {
-    write_all(STDERR_FILENO, fmt::format("[launch] {}\n", text));
-  }
+  void note(const std::string& text) { write(STDERR_FILENO, fmt::format("[launch] {}\n", text)); }
 
   LaunchOptions options_;
   Cluster cluster_;
@@ -365,7 +409,21 @@ class Launcher {
   bool started_ = false;
   bool restartable_ = true;
   std::optional<Clock::time_point> stop_at_;
+  std::optional<Clock::time_point> mute_at_;  // then output is given up that nobody reads
 };
+
+// Agents are told of it in JSON.
+void check_text(const LaunchOptions& options) {
+  const auto check = [](const char* what, const std::string& text) {
+    require(utf8_valid(text), "[launch] {} '{}' is not UTF-8, and cannot be handed on", what, text);
+  };
+  for (const std::string& word : options.command) check("the argument", word);
+  for (const auto& [name, value] : options.variables) {
+    check("the variable", fmt::format("{}={}", name, value));
+  }
+  check("the folder", options.folder);
+  check("the device", options.check.device);
+}
 
 }  // namespace
 
@@ -373,6 +431,7 @@ int launch(const LaunchOptions& options) {
   require(!options.command.empty(),
           "[launch] no command was given; write it behind --, as in `ttpu launch --local 2 -- ttpu "
           "generate MODEL`");
+  check_text(options);
   return Launcher(options).run();
 }
 

@@ -8,15 +8,19 @@
 
 #include "ttpu/base/error.h"
 #include "ttpu/base/json.h"
+#include "ttpu/base/utf8.h"
 #include "ttpu/parallel/launch/host_check.h"
 
 namespace ttpu::parallel {
 namespace {
 
+// Seconds that a pod has beyond the grace period, in which `ttpu launch` ends what is left.
+constexpr int64_t kMoreGrace = 15;
+
 struct Chip {
   std::string_view name;
   std::string_view accelerator;  // GKE's label
-  bool eight_on_a_host;          // as 2x4
+  bool flat;                     // two dimensions; 2x4 is one host, not two
 };
 constexpr std::array<Chip, 5> kChips = {{{"v4", "tpu-v4-podslice", false},
                                          {"v5e", "tpu-v5-lite-podslice", true},
@@ -34,8 +38,34 @@ const Chip& chip_called(std::string_view name) {
   return *found;
 }
 
+// Google Cloud's slices: all of v5e and v6e, and the small ones of the others.
+constexpr std::array<std::string_view, 8> kFlat = {"1x1", "2x2", "2x4",  "4x4",
+                                                   "4x8", "8x8", "8x16", "16x16"};
+constexpr std::array<std::string_view, 6> kCubes = {"1x1x1", "2x2x1", "2x2x2",
+                                                    "2x2x4", "2x4x4", "4x4x4"};
+
+// Throws for slices that GKE does not have: no node would ever fit.
+void check_slice(const Chip& chip, const std::string& topology, const std::vector<int>& dims) {
+  const std::string shape = fmt::format("{}", fmt::join(dims, "x"));
+  if (chip.flat) {
+    require(std::find(kFlat.begin(), kFlat.end(), shape) != kFlat.end(),
+            "[launch] there is no slice {}; {} has the shapes {}", topology, chip.name,
+            fmt::join(kFlat, ", "));
+    return;
+  }
+  const bool large = dims.size() == 3 && std::is_sorted(dims.begin(), dims.end()) &&
+                     std::all_of(dims.begin(), dims.end(), [](int dim) { return dim % 4 == 0; });
+  require(large || std::find(kCubes.begin(), kCubes.end(), shape) != kCubes.end(),
+          "[launch] there is no slice {}; {} has the shapes {}, and larger ones of three multiples "
+          "of 4, the smallest first, such as 4x4x8",
+          topology, chip.name, fmt::join(kCubes, ", "));
+}
+
 // JSON's strings are YAML's, too.
-std::string quoted(const std::string& text) { return Json(text).dump(); }
+std::string quoted(const std::string& text) {
+  require(utf8_valid(text), "[launch] '{}' is not UTF-8, as a manifest must be", text);
+  return Json(text).dump();
+}
 
 std::string shell_word(const std::string& word) {
   const bool plain = !word.empty() && std::all_of(word.begin(), word.end(), [](unsigned char c) {
@@ -67,11 +97,14 @@ std::string jobset_manifest(const ManifestOptions& options) {
   require(!options.topology.empty(), "[launch] a manifest needs --topology, such as v5e:4x4");
   const std::vector<int> dims = topology_dims(options.topology);
   const Chip& chip = chip_called(options.topology.substr(0, options.topology.find(':')));
-  int chips = 1;
+  check_slice(chip, options.topology, dims);
+  int64_t chips = 1;
   for (const int dim : dims) chips *= dim;
-  const int on_host = chips == 8 && chip.eight_on_a_host ? 8 : std::min(chips, 4);
+  const int64_t on_host = chips == 8 && chip.flat ? 8 : std::min<int64_t>(chips, 4);
   std::string command =
-      "[\"ttpu\", \"launch\", \"--port\", \"" + std::to_string(options.port) + "\", \"--\"";
+      "[\"ttpu\", \"launch\", \"--port\", \"" + std::to_string(options.port) + "\"";
+  for (const std::string& word : options.arguments) command += ", " + quoted(word);
+  command += ", \"--\"";
   for (const std::string& word : options.command) command += ", " + quoted(word);
   return fmt::format(R"(apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
@@ -93,6 +126,7 @@ spec:
         template:
           spec:
             restartPolicy: Never
+            terminationGracePeriodSeconds: {patience}
             nodeSelector:
               cloud.google.com/gke-tpu-accelerator: {accelerator}
               cloud.google.com/gke-tpu-topology: {shape}
@@ -114,18 +148,22 @@ spec:
                      fmt::arg("shape", fmt::format("{}", fmt::join(dims, "x"))),
                      fmt::arg("image", quoted(options.image)), fmt::arg("command", command),
                      fmt::arg("port", options.port), fmt::arg("next_port", options.port + 1),
-                     fmt::arg("on_host", on_host));
+                     fmt::arg("on_host", on_host),
+                     fmt::arg("patience", int64_t{options.grace_s} + kMoreGrace));
 }
 
-std::string sbatch_script(const std::vector<std::string>& command, int nodes, int port) {
+std::string sbatch_script(const std::vector<std::string>& arguments,
+                          const std::vector<std::string>& command, int nodes, int port) {
   std::string line;
+  for (const std::string& word : arguments) line += " " + shell_word(word);
+  line += " --";
   for (const std::string& word : command) line += " " + shell_word(word);
   return fmt::format(R"(#!/bin/bash
 #SBATCH --job-name=ttpu
 #SBATCH --nodes={}
 #SBATCH --ntasks-per-node=1
 #SBATCH --exclusive
-exec srun --kill-on-bad-exit=1 ttpu launch --slurm --port {} --{}
+exec srun --kill-on-bad-exit=1 ttpu launch --slurm --port {}{}
 )",
                      nodes, port, line);
 }

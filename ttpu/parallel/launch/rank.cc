@@ -25,6 +25,21 @@ std::string key(const char* name, int attempt, size_t host) {
   return fmt::format("{}/{}/{}", name, attempt, host);
 }
 
+// Empty where all have succeeded.
+std::string text_of(const Outcome& outcome) {
+  if (outcome.why.empty()) return "";
+  // What it quotes may be any bytes.
+  return Json{{"why", outcome.why}, {"code", outcome.code}}.dump(-1, ' ', false,
+                                                                 Json::error_handler_t::replace);
+}
+
+Outcome outcome_of(const std::string& text) {
+  if (text.empty()) return {};
+  const Json json = parse_json(text, "the outcome of a job");
+  const JsonView view(json, "the outcome of a job");
+  return {view.get<std::string>("why"), static_cast<int>(view.get<int64_t>("code"))};
+}
+
 }  // namespace
 
 Ranks::Ranks(const Cluster& cluster, const JobSettings& settings)
@@ -65,13 +80,13 @@ void Ranks::watch(int attempt) {
       }
       if (failed.empty()) plane_.set(key("outcome", attempt), "");
     }
-    set_outcome(plane_.get(key("outcome", attempt), kForever));
+    set_outcome(outcome_of(plane_.get(key("outcome", attempt), kForever)));
   } catch (const Error& error) {
-    set_outcome(error.what());
+    set_outcome({error.what(), 1});
   }
 }
 
-void Ranks::set_outcome(const std::string& outcome) {
+void Ranks::set_outcome(const Outcome& outcome) {
   const std::scoped_lock lock(mutex_);
   if (!outcome_) outcome_ = outcome;
 }
@@ -85,22 +100,22 @@ void Ranks::succeed(int attempt) {
   try {
     plane_.set(key("result", attempt, static_cast<size_t>(*cluster_.self)), "");
   } catch (const Error& error) {
-    set_outcome(error.what());
+    set_outcome({error.what(), 1});
   }
 }
 
-void Ranks::fail(int attempt, const std::string& why) {
+void Ranks::fail(int attempt, const Outcome& outcome) {
   try {
-    plane_.set(key("outcome", attempt), why);
+    plane_.set(key("outcome", attempt), text_of(outcome));
     // Whoever waits for the results of all hears that there is one failure.
     for (size_t host = 0; host < cluster_.hosts.size(); ++host) {
-      plane_.set(key("result", attempt, host), why);
+      plane_.set(key("result", attempt, host), outcome.why);
     }
   } catch (const Error&) {  // the others have found out themselves
   }
 }
 
-std::optional<std::string> Ranks::outcome() {
+std::optional<Outcome> Ranks::outcome() {
   const std::scoped_lock lock(mutex_);
   return outcome_;
 }

@@ -14,6 +14,12 @@
 
 namespace ttpu::parallel {
 
+// How an attempt has ended.
+struct Outcome {
+  std::string why;  // "": all have succeeded
+  int code = 0;     // that the launchers end with
+};
+
 class Ranks {
  public:
   // Their control plane has the port after that of the processes. Throws as ControlPlane does when
@@ -28,20 +34,20 @@ class Ranks {
   // The name of the job, that of the first host's launcher for all.
   std::string job(int attempt, const std::string& name);
   void succeed(int attempt);
-  void fail(int attempt, const std::string& why);
-  // "": all have succeeded; else why one has failed. Nothing: they still run.
-  std::optional<std::string> outcome();
+  void fail(int attempt, const Outcome& outcome);
+  // Nothing: they still run.
+  std::optional<Outcome> outcome();
   // Waits until all have stopped; outcome() is that of the next attempt then.
   void stopped(int attempt);
 
  private:
   void watch(int attempt);
-  void set_outcome(const std::string& outcome);
+  void set_outcome(const Outcome& outcome);
 
   Cluster cluster_;
   std::chrono::milliseconds patience_;
   std::mutex mutex_;  // of outcome_
-  std::optional<std::string> outcome_;
+  std::optional<Outcome> outcome_;
   bool succeeded_ = false;
   ControlPlane plane_;
   std::vector<std::thread> watchers_;
