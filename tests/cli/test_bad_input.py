@@ -415,7 +415,7 @@ def test_slices_that_do_not_exist_are_refused_with_those_that_do(refused, model,
     known = f'"{topology}" is no slice of v5e', "known are v5e:1x1", "v5e:8x16"
     refused(["compile", model / "config.json", "--topology", topology], *known)
     refused(["compile", model, "--topology", topology, "-o", tmp_path / "bundle"], *known)
-    refused(["plan", model / "config.json", "--topology", topology, "--analytic-only"], *known)
+    refused(["plan", model / "config.json", "--topology", topology, "--analytic-only", "--input-len", "8", "--output-len", "8"], *known)
 
 
 @pytest.mark.parametrize("flags, phrases", [
