@@ -199,14 +199,32 @@ plan::ProgramReport compile_in_child(const CompileFlags& flags, const std::strin
   }
 }
 
+// A folder for as long as this lives, whatever happens meanwhile.
+class Workplace {
+ public:
+  Workplace()
+      : path_(std::filesystem::temp_directory_path() / fmt::format("ttpu_compile.{}", getpid())) {
+    std::filesystem::create_directories(path_);
+  }
+  ~Workplace() {
+    std::error_code error;
+    std::filesystem::remove_all(path_, error);
+  }
+  Workplace(const Workplace&) = delete;
+  Workplace& operator=(const Workplace&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
 // One program in another process: the compiler keeps the memory it took.
 std::string compile_text_in_child(const CompileFlags& flags, const std::string& program,
                                   const std::string& text, const std::vector<int>& devices) {
-  const std::filesystem::path folder =
-      std::filesystem::temp_directory_path() / fmt::format("ttpu_compile.{}", getpid());
-  std::filesystem::create_directories(folder);
-  const std::filesystem::path source = folder / (program + ".mlir");
-  const std::filesystem::path made = folder / (program + ".executable");
+  const Workplace folder;
+  const std::filesystem::path source = folder.path() / (program + ".mlir");
+  const std::filesystem::path made = folder.path() / (program + ".executable");
   write_file(source, text);
   SubprocessOptions options;
   options.timeout = std::chrono::minutes(60);
@@ -215,13 +233,11 @@ std::string compile_text_in_child(const CompileFlags& flags, const std::string& 
        "--topology", flags.topology, "--child-text", source.string(), "--child-devices",
        fmt::format("{}", fmt::join(devices, ",")), "-o", made.string()},
       options);
-  std::string executable = result.exit_code == 0 ? read_file(made) : "";
-  std::filesystem::remove_all(folder);
   if (result.exit_code != 0) {
     fail(Code::kInternal, "[compile] program {} for {}: {}", program, flags.topology,
          result.errors);
   }
-  return executable;
+  return read_file(made);
 }
 
 void compile_bundle(const CompileFlags& flags) {
