@@ -21,7 +21,7 @@ engine::ChildCompile child_of(const PlanFlags& flags, const Json& config,
                    {"--data-parallel-size", std::to_string(candidate.data),
                     "--tensor-parallel-size", std::to_string(candidate.tensor), "--strategy",
                     candidate.strategy, "--layers", "scanned", "--child", "train"});
-  return plan_child(flags, config, candidate.slice.name, std::move(arguments));
+  return plan_child(flags, config, candidate.slice.name, arguments);
 }
 
 void plan_training(const PlanFlags& flags, plan::TrainRequest& request) {

@@ -34,6 +34,26 @@ TEST(CompileOptions, FlagsKeepTheirTypes) {
   EXPECT_THROW(add_xla_flags(options, "xla_a=1"), Error);
 }
 
+TEST(CompileOptions, HintsThatThePluginLacksAreLeftOut) {
+  CompileOptions options;
+  options.overrides = {{"xla_given", true}};
+  options.hints = {{"xla_new", 0.5f}, {"xla_old", true}};
+  std::vector<std::string> attempts;
+  const auto refusing = [&](const std::string& name) {
+    return [&attempts, name](const std::string& encoded) {
+      attempts.push_back(encoded);
+      if (encoded.find(name) != std::string::npos) {
+        fail(Code::kInvalidArgument, "No such compile option: '{}'", name);
+      }
+    };
+  };
+  compile_with_hints(options, refusing("xla_new"));
+  ASSERT_EQ(attempts.size(), 2);
+  EXPECT_NE(attempts[1].find("xla_old"), std::string::npos);
+  EXPECT_NE(attempts[1].find("xla_given"), std::string::npos);
+  EXPECT_THROW(compile_with_hints(options, refusing("xla_given")), Error);
+}
+
 TEST(CompileOptions, ImpossibleCountsAreRefused) {
   CompileOptions options;
   options.num_partitions = 0;
