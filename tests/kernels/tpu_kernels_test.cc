@@ -24,6 +24,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
+Target tpu_target(const std::shared_ptr<TpuKernels>& kernels) {
+  Target target;
+  target.platform = Platform::kTpu;
+  target.tpu = kernels;
+  return target;
+}
+
 class TpuKernelsTest : public testing::Test {
  protected:
   void SetUp() override {
@@ -75,9 +82,7 @@ class TpuKernelsTest : public testing::Test {
     options.context =
         ContextParts{2, ir::scalar(f, DType::kS32, 1), [](ir::Value x) { return x + x; },
                      [](ir::Value x) { return x; }};
-    Target target;
-    target.platform = Platform::kTpu;
-    target.tpu = kernels;
+    const Target target = tpu_target(kernels);
     const AttentionResult result = ragged_paged_attention(target, q, kv, kv, cache, batch, options);
     f.set_results({ir::convert(result.output, DType::kF32), result.cache});
     module->verify();
@@ -98,9 +103,7 @@ class TpuKernelsTest : public testing::Test {
     ir::Value cache = argument(cache_dtype, rows ? row_cache(plain, cache_dtype) : plain);
     const RaggedBatch batch{argument(DType::kS32, {2}), argument(DType::kS32, {6}),
                             argument(DType::kS32, {3}), argument(DType::kS32, {3})};
-    Target target;
-    target.platform = Platform::kTpu;
-    target.tpu = kernels;
+    const Target target = tpu_target(kernels);
     ir::Values results;
     for (int i = 0; i < calls; ++i) {
       const AttentionResult result = ragged_paged_attention(target, q, kv, kv, cache, batch, {});
@@ -126,6 +129,8 @@ class TpuKernelsTest : public testing::Test {
   std::shared_ptr<TpuKernels> kernels_ = std::make_shared<TpuKernels>("v5e");
 };
 
+constexpr const char* kKeepsKeys =
+    "echo \"$2\" >> \"$TTPU_CACHE/keys\"; echo \"// lowered: $2\" > \"$4\"\n";
 constexpr const char* kWrites =
     "echo run >> \"$TTPU_CACHE/runs\"; echo \"// lowered: $2\" > \"$4\"\n";
 
@@ -259,9 +264,7 @@ TEST_F(TpuKernelsTest, PartsThatTheKernelLacksAreNamed) {
 std::pair<std::string, std::string> sequence_programs(const std::shared_ptr<TpuKernels>& kernels,
                                                       int64_t length = 128,
                                                       DType dtype = DType::kBF16) {
-  Target target;
-  target.platform = Platform::kTpu;
-  target.tpu = kernels;
+  const Target target = tpu_target(kernels);
   const auto arguments = [&](ir::Function& f) {
     ir::Values made;
     for (const int64_t heads : {4, 2, 2, 4}) {
@@ -291,7 +294,7 @@ std::pair<std::string, std::string> sequence_programs(const std::shared_ptr<TpuK
 }
 
 TEST_F(TpuKernelsTest, WholeSequencesAndTheirGradientHaveAKernelEach) {
-  install("echo \"$2\" >> \"$TTPU_CACHE/keys\"; echo \"// lowered: $2\" > \"$4\"\n");
+  install(kKeepsKeys);
   const auto [program, gradient] = sequence_programs(kernels_);
   EXPECT_EQ(count(program, "// lowered: "), 1);
   EXPECT_EQ(count(gradient, "// lowered: "), 2);
@@ -367,9 +370,7 @@ ExpertProduct product_of_groups(ir::Function& f, int64_t experts, int64_t out, c
 
 TEST_F(TpuKernelsTest, RowsAreSortedOnceForTheProductsOfTheirExperts) {
   install(kNumbers);
-  Target target;
-  target.platform = Platform::kTpu;
-  target.tpu = kernels_;
+  const Target target = tpu_target(kernels_);
   TestProgram program;
   const std::vector<int32_t> numbers = {2, 0, -1, 2, 1, 0, 3, 2, 0};
   const ir::Value ids = program.argument(numbers, DType::kS32, {9});
@@ -437,9 +438,7 @@ TEST_F(TpuKernelsTest, EveryTileIsVisitedByTheExpertsThatHaveRowsInIt) {
 
 TEST_F(TpuKernelsTest, ExpertsWeightsThatTheKernelLacksAreNamed) {
   install(kWrites);
-  Target target;
-  target.platform = Platform::kTpu;
-  target.tpu = kernels_;
+  const Target target = tpu_target(kernels_);
   ir::Module module;
   ir::Function& f = module.add_function();
   const ir::Value ids = f.add_argument(Shape(DType::kS32, {8}));
@@ -458,10 +457,8 @@ TEST_F(TpuKernelsTest, ExpertsWeightsThatTheKernelLacksAreNamed) {
 
 // 2 of 8 experts have rows at most; the scales of all of them come together.
 TEST_F(TpuKernelsTest, ExpertsWithoutRowsAreNotRead) {
-  install("echo \"$2\" >> \"$TTPU_CACHE/keys\"; echo \"// lowered: $2\" > \"$4\"\n");
-  Target target;
-  target.platform = Platform::kTpu;
-  target.tpu = kernels_;
+  install(kKeepsKeys);
+  const Target target = tpu_target(kernels_);
   ir::Module module;
   ir::Function& f = module.add_function();
   const ir::Value ids = f.add_argument(Shape(DType::kS32, {2}));
@@ -493,9 +490,7 @@ TEST_F(TpuKernelsTest, WhatTheCompilersRefusalDoesNotNameStays) {
   install(
       "echo \"// kernel_name = \\\"$2\\\"\" | grep -o 'kernel.*\"kernel\":\"[a-z_]*' | sed "
       "'s/{.*:\"//; s/$/\"/' > \"$4\"\n");
-  Target target;
-  target.platform = Platform::kTpu;
-  target.tpu = kernels_;
+  const Target target = tpu_target(kernels_);
   const auto build = [&] {
     ir::Module module;
     ir::Function& f = module.add_function();

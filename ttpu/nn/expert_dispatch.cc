@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "ttpu/ir/ir.h"
+#include "ttpu/kernels/linear/expert_order.h"
 #include "ttpu/parallel/collectives.h"
 
 namespace ttpu::nn {
@@ -137,8 +138,7 @@ Value sum_of_own_experts(const ExpertParts& parts, Value x, const Routing& routi
   if (size >= rows[0]) return sum_of_rows(parts, x, all_ids, routing.weights);
   const Value ids = ir::reshape(all_ids, rows);
   const Value all_weights = ir::reshape(routing.weights, rows);
-  const Value has =
-      ir::and_(ir::compare(ids, 0, kGe), ir::compare(ids, static_cast<double>(parts.own), kLt));
+  const Value has = kernels::has_expert(ids, parts.own);
   // The device's rows first, by expert; behind them those of no token and no expert.
   const Value keys = ir::select(has, ids, all_of(ids, parts.own));
   const Value known = ir::select(has, numbers(function, rows, 0), all_of(ids, rows[0]));

@@ -7,6 +7,7 @@
 #include <fmt/ranges.h>
 
 #include "ttpu/base/error.h"
+#include "ttpu/parallel/slices.h"
 #include "ttpu/plan/gpus.h"
 
 namespace ttpu::plan {
@@ -28,16 +29,13 @@ std::vector<int64_t> parse_shape(std::string_view text) {
   }
 }
 
-constexpr const char* kFlat[] = {"1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"};
-constexpr const char* kCube[] = {"1x1x1", "2x2x1", "2x2x2", "2x2x4", "2x4x4",
-                                 "4x4x4", "4x4x8", "4x8x8", "8x8x8"};
-
 bool is_power_of_two(int64_t dim) { return (dim & (dim - 1)) == 0; }
 
 bool exists_flat(const std::vector<int64_t>& shape) {
   constexpr int64_t kHost = 8;  // chips
   if (std::ranges::all_of(shape, is_power_of_two) && shape[0] * shape[1] <= kHost) return true;
-  return std::ranges::any_of(kFlat, [&](const char* known) { return parse_shape(known) == shape; });
+  return std::ranges::any_of(parallel::kFlatSlices,
+                             [&](const char* known) { return parse_shape(known) == shape; });
 }
 
 // 4,096 chips of v4, 6,144 of v5p and 9,216 of tpu7x.
@@ -145,9 +143,9 @@ Slice parse_slice(std::string_view topology) {
 std::vector<std::string> known_slices(const Chip& chip) {
   std::vector<std::string> names;
   if (chip.links == 4) {
-    for (const char* shape : kFlat) names.push_back(chip.name + ":" + shape);
+    for (const char* shape : parallel::kFlatSlices) names.push_back(chip.name + ":" + shape);
   } else {
-    for (const char* shape : kCube) names.push_back(chip.name + ":" + shape);
+    for (const char* shape : parallel::kCubeSlices) names.push_back(chip.name + ":" + shape);
   }
   return names;
 }

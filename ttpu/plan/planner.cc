@@ -327,11 +327,6 @@ std::string slices_that_fit(const ModelFacts& facts, const Workload& work) {
                        : fmt::format("{}", fmt::join(found, ", "));
 }
 
-bool Plan::compiles_failed() const {
-  return std::ranges::none_of(rows, &Row::compiled) &&
-         std::ranges::any_of(rows, [](const Row& row) { return !row.failure.empty(); });
-}
-
 std::vector<Candidate> candidates_of(const ModelFacts& facts, const Slice& slice) {
   std::vector<Candidate> found;
   const bool latent = has_latent(facts);

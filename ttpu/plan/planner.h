@@ -56,8 +56,7 @@ struct Plan {
   std::vector<std::string> explanation;
 
   bool meets_targets() const { return rows.front().missed.empty(); }
-  // Some were to be compiled, and none was.
-  bool compiles_failed() const;
+  bool compiles_failed() const { return no_compile_succeeded(rows); }
 };
 
 // Compiles the program of a phase ("prefill", "decode") for a candidate. Throws what went wrong.

@@ -1,6 +1,7 @@
 // What the searches for serving and for training share: slices, prices, who can share a layer.
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <string>
@@ -30,6 +31,13 @@ std::string unpriced(const Prices& prices, const Chip& chip);
 // Of a million tokens on a slice; nothing for a chip without a price.
 std::optional<double> price_per_million(const Prices& prices, const Slice& slice,
                                         double tokens_per_second);
+
+// Of a plan's rows some were to be compiled, and none was.
+template <typename Rows>
+bool no_compile_succeeded(const Rows& rows) {
+  return std::ranges::none_of(rows, [](const auto& row) { return row.compiled(); }) &&
+         std::ranges::any_of(rows, [](const auto& row) { return !row.failure.empty(); });
+}
 
 // How many of `devices` can share a layer: what divides them and all heads.
 std::vector<int64_t> tensor_sizes(const ModelFacts& facts, int64_t devices);

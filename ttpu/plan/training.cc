@@ -285,11 +285,6 @@ void compile_best(const ModelFacts& facts, const TrainRequest& request, const Co
 
 }  // namespace
 
-bool TrainPlan::compiles_failed() const {
-  return std::ranges::none_of(rows, &TrainRow::compiled) &&
-         std::ranges::any_of(rows, [](const TrainRow& row) { return !row.failure.empty(); });
-}
-
 std::vector<TrainCandidate> train_meshes(const ModelFacts& facts, const TrainRequest& request,
                                          const Slice& slice) {
   std::vector<TrainCandidate> found;

@@ -59,8 +59,7 @@ struct TrainPlan {
   std::vector<TrainRow> rows;  // the best first
   std::vector<std::string> explanation;
 
-  // Some were to be compiled, and none was.
-  bool compiles_failed() const;
+  bool compiles_failed() const { return no_compile_succeeded(rows); }
 };
 
 // Compiles the step of a candidate. Throws what went wrong.

@@ -10,6 +10,7 @@
 #include "ttpu/base/json.h"
 #include "ttpu/base/utf8.h"
 #include "ttpu/parallel/launch/host_check.h"
+#include "ttpu/parallel/slices.h"
 
 namespace ttpu::parallel {
 namespace {
@@ -38,27 +39,21 @@ const Chip& chip_called(std::string_view name) {
   return *found;
 }
 
-// Google Cloud's slices: all of v5e and v6e, and the small ones of the others.
-constexpr std::array<std::string_view, 8> kFlat = {"1x1", "2x2", "2x4",  "4x4",
-                                                   "4x8", "8x8", "8x16", "16x16"};
-constexpr std::array<std::string_view, 6> kCubes = {"1x1x1", "2x2x1", "2x2x2",
-                                                    "2x2x4", "2x4x4", "4x4x4"};
-
 // Throws for slices that GKE does not have: no node would ever fit.
 void check_slice(const Chip& chip, const std::string& topology, const std::vector<int>& dims) {
   const std::string shape = fmt::format("{}", fmt::join(dims, "x"));
   if (chip.flat) {
-    require(std::find(kFlat.begin(), kFlat.end(), shape) != kFlat.end(),
+    require(std::ranges::find(kFlatSlices, shape) != std::end(kFlatSlices),
             "[launch] there is no slice {}; {} has the shapes {}", topology, chip.name,
-            fmt::join(kFlat, ", "));
+            fmt::join(kFlatSlices, ", "));
     return;
   }
   const bool large = dims.size() == 3 && std::is_sorted(dims.begin(), dims.end()) &&
                      std::all_of(dims.begin(), dims.end(), [](int dim) { return dim % 4 == 0; });
-  require(large || std::find(kCubes.begin(), kCubes.end(), shape) != kCubes.end(),
+  require(large || std::ranges::find(kCubeSlices, shape) != std::end(kCubeSlices),
           "[launch] there is no slice {}; {} has the shapes {}, and larger ones of three multiples "
           "of 4, the smallest first, such as 4x4x8",
-          topology, chip.name, fmt::join(kCubes, ", "));
+          topology, chip.name, fmt::join(kCubeSlices, ", "));
 }
 
 // JSON's strings are YAML's, too.
