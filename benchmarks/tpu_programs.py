@@ -30,8 +30,9 @@ from tpu_peers.table import markdown
 HERE = Path(__file__).resolve().parent
 CONFIG = ROOT / "tests/fixtures/configs/llama-3-8b.json"
 PROGRAMS, TOPOLOGIES = ("decode", "prefill"), ("v5e:2x2", "v6e:2x2")
-# Two numbers are for a line through them. Not for decode: of few layers, the compiler fetches weights ahead that it does not of many.
-LAYERS = {"decode": [32], "prefill": [2, 4]}
+# Two numbers would be for a line through them, which flatters: of few layers, all that is computed stays in a device's fast memory, and the
+# compiler fetches weights ahead that it does not of many.
+LAYERS = {"decode": [32], "prefill": [32]}
 SEQUENCES, LENGTH, PROMPT, BLOCK = 64, 2048, 2048, 64
 JAX, TPU_INFERENCE = "0.11.2", "0.32.0"  # the one requires the other; older ones of jax cannot read all that libtpu gives
 
@@ -140,7 +141,7 @@ class Peer(Entrant):
 
 def entrants(ttpu: Path, library: Path) -> list[Entrant]:
     return [Ttpu("ttpu", "TTPU", ttpu, "auto"), Ttpu("ttpu_tensor", "TTPU, `--strategy tensor`", ttpu, "tensor", ("prefill",)),
-            Ttpu("ttpu_ulysses", "TTPU, `--strategy ulysses`", ttpu, "ulysses", ("prefill",)),
+            Ttpu("ttpu_sequence", "TTPU, `--strategy sequence`", ttpu, "sequence", ("prefill",)),
             Peer("jax", "JAX", library), Peer("jax_kernels", "JAX with its kernels", library),
             Peer("tpu_inference", f"tpu-inference {TPU_INFERENCE}", library),
             Peer("tpu_inference_sampling", "tpu-inference with its sampling", library, ("decode",))]
@@ -229,7 +230,7 @@ def main() -> None:
     setup.add_argument("--python", help="3.12 or newer (default: python3.12, 3.13 or 3.14)")
     setup.set_defaults(call=set_up)
     one = commands.add_parser("run", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    names = ["ttpu", "ttpu_tensor", "ttpu_ulysses", "jax", "jax_kernels", "tpu_inference", "tpu_inference_sampling"]
+    names = ["ttpu", "ttpu_tensor", "ttpu_sequence", "jax", "jax_kernels", "tpu_inference", "tpu_inference_sampling"]
     one.add_argument("--topologies", nargs="+", default=TOPOLOGIES)
     one.add_argument("--programs", nargs="+", choices=PROGRAMS, default=PROGRAMS)
     one.add_argument("--peers", nargs="+", choices=names, default=names)

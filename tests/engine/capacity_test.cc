@@ -1,4 +1,4 @@
-// How many blocks fit, by the type of the cache.
+// How many blocks fit, by the type of the cache, and what "auto" takes of the rest.
 #include "ttpu/engine/capacity.h"
 
 #include <gtest/gtest.h>
@@ -7,6 +7,7 @@
 #include "ttpu/base/error.h"
 #include "ttpu/base/json.h"
 #include "ttpu/engine/cache_shape.h"
+#include "ttpu/engine/engine_plan.h"
 #include "ttpu/engine/parallel_plan.h"
 #include "ttpu/models/registry.h"
 
@@ -58,6 +59,29 @@ TEST(Capacity, BlocksThatDoNotFitAreRefusedWithHowManyDo) {
               std::string::npos)
         << message;
   }
+}
+
+// What "auto" is on so many devices of TPUs with so many GiB.
+std::string settled_strategy(const std::string& config, int64_t devices, int64_t gib,
+                             const std::string& strategy = "auto") {
+  const std::string folder = std::string(TTPU_SOURCE_DIR) + "/tests/fixtures/configs/";
+  EngineOptions options;
+  options.dtype = DType::kBF16;
+  options.parallel.strategy = strategy;
+  const EngineOptions result =
+      settled(models::decoder_from_config(read_json(folder + config)), options, devices, gib << 30);
+  return result.parallel.strategy;
+}
+
+TEST(Settled, ProjectionsOfAllHeadsWhereTheyTakeLittleOfWhatWeightsLeave) {
+  EXPECT_EQ(settled_strategy("llama-3-8b.json", 4, 16), "ulysses");
+  EXPECT_EQ(settled_strategy("llama-3-8b.json", 4, 32), "ulysses");
+  EXPECT_EQ(settled_strategy("llama-3.1-70b.json", 8, 32), "auto") << "11 of 14 GiB that are left";
+  EXPECT_EQ(settled_strategy("llama-3-8b.json", 4, 0), "auto") << "not a TPU";
+  EXPECT_EQ(settled_strategy("llama-3-8b.json", 1, 32), "auto") << "one device";
+  EXPECT_EQ(settled_strategy("llama-3-8b.json", 16, 16), "auto") << "fewer KV heads";
+  EXPECT_EQ(settled_strategy("mixtral-8x7b.json", 4, 96), "auto") << "whole experts";
+  EXPECT_EQ(settled_strategy("llama-3-8b.json", 4, 32, "sequence"), "sequence");
 }
 
 TEST(Capacity, BlocksAreCountedAsTheDevicesHaveThem) {

@@ -17,9 +17,11 @@ namespace ttpu::engine {
 namespace {
 
 EnginePlan plan_of(const AotRequest& request, const nn::DecoderSpec& spec, int64_t devices) {
+  const EngineOptions options =
+      settled(spec, request.engine, devices, tpu_memory(request.topology));
   // Whether it fits is seen later.
   EnginePlan plan =
-      plan_engine(spec, request.engine, kNoLimit, devices, platform_of_topology(request.topology));
+      plan_engine(spec, options, kNoLimit, devices, platform_of_topology(request.topology));
   plan.shape.layers = request.layers;
   if (request.layers == nn::Layers::kScanned) {
     std::vector<int64_t>& blocks = plan.shape.group_blocks;
@@ -203,6 +205,11 @@ void compile_module(const ir::Module& module, const pjrt::Topology& topology,
 kernels::Platform platform_of_topology(const std::string& name) {
   return plan::gpu_of_topology(name) != nullptr ? kernels::Platform::kCuda
                                                 : kernels::Platform::kTpu;
+}
+
+int64_t tpu_memory(const std::string& topology) {
+  const bool tpu = platform_of_topology(topology) == kernels::Platform::kTpu;
+  return tpu ? plan::device_of_topology(topology).hbm_bytes : 0;
 }
 
 std::string plugin_of_topology(const std::string& name) {

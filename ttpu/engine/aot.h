@@ -45,6 +45,8 @@ void compile_module(const ir::Module& module, const pjrt::Topology& topology,
 // "v5e:2x2" or "h100:8". Throws kInvalidArgument for one that neither we nor the plugin know.
 pjrt::Topology create_topology(const std::string& name);
 kernels::Platform platform_of_topology(const std::string& name);
+// Bytes of a device of a TPU topology; 0 of another.
+int64_t tpu_memory(const std::string& topology);
 // The plugin that compiles for it: "tpu" or "cuda".
 std::string plugin_of_topology(const std::string& name);
 // What programs for it may call; with `custom_calls` false, no kernels of ours.

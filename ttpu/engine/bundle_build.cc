@@ -43,9 +43,10 @@ struct Place {
 };
 
 Place on_device(const BundleRequest& request, const Source& source) {
-  const EngineOptions& engine = request.engine;
-  const int64_t count = choose_layout(source.spec, engine.parallel).mesh().num_devices();
-  const pjrt::Client client = make_client(engine.device, count, engine.memory_fraction);
+  const int64_t count = choose_layout(source.spec, request.engine.parallel).mesh().num_devices();
+  const pjrt::Client client =
+      make_client(request.engine.device, count, request.engine.memory_fraction);
+  const EngineOptions engine = settled(source.spec, request.engine, 0, tpu_memory(client));
   Place place;
   place.target = target_of(client, engine.custom_calls);
   const int64_t budget = cache_budget(engine, client, count, [&] {
@@ -63,8 +64,8 @@ Place on_device(const BundleRequest& request, const Source& source) {
 }
 
 // What weights leave of the memory of `count` devices, as cache_budget().
-int64_t budget_ahead(const BundleRequest& request, const Source& source, int64_t count) {
-  const EngineOptions& engine = request.engine;
+int64_t budget_ahead(const BundleRequest& request, const EngineOptions& engine,
+                     const Source& source, int64_t count) {
   const int64_t memory = plan::device_of_topology(request.topology).hbm_bytes;
   if (engine.num_blocks > 0) return count * memory;
   const kernels::Target target = target_of_topology(request.topology, false);
@@ -81,7 +82,9 @@ Place ahead(const BundleRequest& request, const Source& source) {
   Place place;
   const auto count = static_cast<int64_t>(kinds.size());
   place.target = target_of_topology(request.topology, request.engine.custom_calls);
-  place.plan = plan_engine(source.spec, request.engine, budget_ahead(request, source, count), count,
+  const EngineOptions engine =
+      settled(source.spec, request.engine, count, tpu_memory(request.topology));
+  place.plan = plan_engine(source.spec, engine, budget_ahead(request, engine, source, count), count,
                            place.target.platform);
   const auto plugin = pjrt::load_plugin(pjrt::find_plugin(plugin_of_topology(request.topology)));
   place.identity.plugin = plugin_fingerprint(*plugin, topology.platform_version());

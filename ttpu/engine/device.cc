@@ -136,6 +136,12 @@ kernels::Target target_of(const pjrt::Client& client, bool custom_calls) {
   return target;
 }
 
+int64_t tpu_memory(const pjrt::Client& client) {
+  if (platform_of(client) != kernels::Platform::kTpu) return 0;
+  const plan::Chip* chip = plan::chip_of_kind(client.devices().at(0).kind());
+  return chip == nullptr ? 0 : chip->hbm_bytes;
+}
+
 kernels::Target tpu_target(const plan::Chip& chip, bool custom_calls) {
   kernels::Target target;
   target.platform = kernels::Platform::kTpu;
@@ -179,8 +185,10 @@ std::vector<OwnDevice> own_devices(const pjrt::Client& client, const parallel::M
 pjrt::Options compiler_hints(kernels::Platform platform) {
   if (platform != kernels::Platform::kTpu) return {};
   // Weights are fetched ahead beside products and kernels that read HBM themselves. By default a
-  // copy counts with all of its bandwidth, and products wait for copies that set out too late.
-  return {{"xla_tpu_async_copy_bandwidth_scaling_factor", 0.5F}};
+  // copy counts with all of its bandwidth, and products wait for copies that set out too late. So
+  // do sends: with products counted as half as long, two of them are put beside a send.
+  return {{"xla_tpu_async_copy_bandwidth_scaling_factor", 0.5F},
+          {"xla_lhs_output_fusion_latency_multiplier", 0.5F}};
 }
 
 pjrt::CompileOptions compile_options(const pjrt::Client& client, const parallel::Mesh& mesh) {

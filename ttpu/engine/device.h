@@ -36,6 +36,9 @@ kernels::Target target_of(const pjrt::Client& client, bool custom_calls);
 // The same for a TPU that need not be here.
 kernels::Target tpu_target(const plan::Chip& chip, bool custom_calls);
 
+// Bytes of a device that is a known TPU; 0 of another.
+int64_t tpu_memory(const pjrt::Client& client);
+
 // The devices of a mesh, in its order: of the first of this process where they are enough, else of
 // the first of all processes by their numbers. Then each process runs its part of one program. On a
 // slice they are ordered so that those are neighbours that send to each other (parallel::arrange).

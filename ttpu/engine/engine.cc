@@ -79,11 +79,12 @@ Engine::Engine(const std::filesystem::path& path, const EngineOptions& options,
   if (bundle != nullptr) {
     plan = bundle->plan(spec, options_);
   } else {
-    const int64_t memory = cache_memory(path, spec, options, client, target, devices);
-    plan = plan_engine(spec, options, memory, 0, target.platform);
+    const EngineOptions wanted = settled(spec, options, 0, tpu_memory(client));
+    const int64_t memory = cache_memory(path, spec, wanted, client, target, devices);
+    plan = plan_engine(spec, wanted, memory, 0, target.platform);
     if (!draft_path.empty()) {
       const int64_t bytes = DraftModel::bytes(draft_path, draft_options(spec, plan), target);
-      plan = plan_engine(spec, options, memory - bytes, 0, target.platform);
+      plan = plan_engine(spec, wanted, memory - bytes, 0, target.platform);
     }
   }
   const DraftModelOptions planned = draft_options(spec, plan);

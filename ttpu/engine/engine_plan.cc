@@ -4,6 +4,7 @@
 
 #include "ttpu/base/error.h"
 #include "ttpu/parallel/control/control_plane.h"
+#include "ttpu/plan/analytic.h"
 
 namespace ttpu::engine {
 namespace {
@@ -53,6 +54,34 @@ int64_t whole_memory(const EngineOptions& options, const pjrt::Client& client, i
 }
 
 }  // namespace
+
+EngineOptions settled(const nn::DecoderSpec& spec, const EngineOptions& options,
+                      int64_t num_devices, int64_t memory) {
+  if (options.parallel.strategy != "auto" || memory == 0) return options;
+  const parallel::Layout layout = choose_layout(spec, options.parallel, num_devices);
+  if (layout.strategy().name != "sequence" || layout.mesh().size(parallel::kTensorAxis) == 1) {
+    return options;
+  }
+  plan::Workload work;
+  work.element_bytes = bit_width(options.dtype) / 8.0;  // what is quantized takes less
+  plan::Candidate candidate;
+  candidate.tensor = layout.mesh().size(parallel::kTensorAxis);
+  candidate.data = layout.mesh().size(parallel::kDataAxis);
+  candidate.stages = layout.mesh().size(parallel::kPipeAxis);
+  const auto weights = [&](const char* strategy) {
+    candidate.strategy = strategy;
+    return plan::weight_bytes(plan::facts_of(spec), work, candidate);
+  };
+  const double own = weights("sequence");
+  constexpr double kShare = 0.2;
+  if (weights("ulysses") - own > kShare * (static_cast<double>(memory) - own)) return options;
+  EngineOptions result = options;
+  result.parallel.tensor_parallel_size = candidate.tensor;
+  result.parallel.data_parallel_size = candidate.data;
+  result.parallel.pipeline_parallel_size = candidate.stages;
+  result.parallel.strategy = "ulysses";
+  return result;
+}
 
 int64_t weight_bytes(const nn::DecoderSpec& spec, const EngineOptions& options,
                      const kernels::Target& target, const nn::FormatOf& format_of,

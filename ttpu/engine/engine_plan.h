@@ -26,6 +26,12 @@ struct EnginePlan {
   std::vector<Bucket> buckets;
 };
 
+// With the strategy "auto" settled for TPUs that have `memory` bytes each, 0 for other devices: as
+// choose_layout() does, but "ulysses" in the place of "sequence" where the other devices' parts of
+// the projections take at most a fifth of what weights leave. `num_devices`: see choose_layout.
+EngineOptions settled(const nn::DecoderSpec& spec, const EngineOptions& options,
+                      int64_t num_devices, int64_t memory);
+
 // `cache_bytes`: what the caches of all devices may take together, whether options.num_blocks says
 // how large they are or not. `num_devices`: see choose_layout. `platform`: for which blocks are
 // counted. Throws kInvalidArgument for an option outside of its range, kResourceExhausted when not

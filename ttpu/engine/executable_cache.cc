@@ -21,10 +21,8 @@ std::filesystem::path entry_path(const pjrt::Client& client, const std::string& 
   if (platform_of(client) == kernels::Platform::kCuda) {
     identity += "|" + client.devices().at(0).kind();
   }
-  // Where processes share devices, an executable is for some of them.
-  for (const int device : compile_options(client, mesh).device_assignment) {
-    identity += fmt::format("|{}", device);
-  }
+  // The devices that it is for, and what the compiler was told.
+  identity += "|" + pjrt::encode_compile_options(compile_options(client, mesh));
   const XXH128_hash_t hash = XXH3_128bits(identity.data(), identity.size());
   return cache_dir() / "executables" / fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
 }

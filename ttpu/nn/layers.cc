@@ -258,13 +258,14 @@ ir::Value mlp(Context& context, const MlpSpec& spec, ir::Value own) {
     }
     return linear_sum(context, down, inner);
   }
-  const auto product = [&](const ir::Values& rows) {
-    // Declared in this order in every program: they share the weights.
-    const ir::Value inner = mlp_inner(context, spec, specs, {rows, own.dtype()});
-    return kernels::linear(target, inner, linear_weight(context, down));
+  const auto inner = [&](const ir::Values& rows) {
+    return mlp_inner(context, spec, specs, {rows, own.dtype()});
+  };
+  const auto outer = [&](ir::Value made) {
+    return kernels::linear(target, made, linear_weight(context, down));
   };
   const ir::Value sum =
-      context.ring()->gather_sum_scatter(own, travelling(context, weights), product);
+      context.ring()->gather_sum_scatter(own, travelling(context, weights), inner, outer);
   return with_bias(context, down, sum);
 }
 

@@ -234,8 +234,7 @@ void Context::divide_tokens(int64_t tokens) {
   ring_.reset();
   if (tokens_.whole()) return;
   const bool tpu = target_.platform == kernels::Platform::kTpu;
-  ring_.emplace(layout_.mesh(), tokens_,
-                parallel::Ring::Options{tpu ? 2 * target_.matrix_unit : least_tokens(), tpu});
+  ring_.emplace(layout_.mesh(), tokens_, tpu);
 }
 
 kernels::WeightOperand Context::matrix(WeightDecl decl) {

@@ -34,32 +34,16 @@ std::pair<int64_t, int64_t> half(int64_t rows, int64_t direction) {
 
 }  // namespace
 
-Ring::Ring(const Mesh& mesh, const Division& division, Options options)
-    : mesh_(mesh), division_(division), options_(options) {
+Ring::Ring(const Mesh& mesh, const Division& division, bool allocates)
+    : mesh_(mesh), division_(division), allocates_(allocates) {
   require(!division.whole(), "[parallel] a ring needs at least two parts");
-}
-
-Ring::Halves Ring::halves(ir::Value own) {
-  const auto of = [&](int64_t direction) {
-    const auto [begin, end] = half(own.dim(0), direction);
-    return ir::slice_in_dim(own, 0, begin, end);
-  };
-  return {of(1), of(-1)};
-}
-
-ir::Values Ring::joined(const ir::Values& first, const ir::Values& second) {
-  ir::Values both;
-  for (size_t i = 0; i < first.size(); ++i) {
-    both.push_back(ir::concatenate({first[i], second[i]}, 0));
-  }
-  return both;
 }
 
 ir::Value Ring::memory(ir::Value like, int64_t rows) const {
   Dims dims = like.dims();
   dims[0] = rows;
   const Shape shape(like.dtype(), dims);
-  if (!options_.allocates) return ir::full(like.function(), shape, 0);
+  if (!allocates_) return ir::full(like.function(), shape, 0);
   return ir::custom_call(like.function(), "AllocateBuffer", {}, {shape}, {.api_version = 1})[0];
 }
 
@@ -83,21 +67,22 @@ ir::Value Ring::first_row(ir::Function& function, int64_t places, int64_t rows) 
   return part * static_cast<double>(rows);
 }
 
-std::vector<ir::Values> Ring::passing(const ir::Values& own_half, int64_t direction) const {
-  std::vector<ir::Values> halves = {own_half};
-  while (static_cast<int64_t>(halves.size()) < division_.parts) {
+std::vector<ir::Values> Ring::passing(const ir::Values& own, int64_t direction,
+                                      int64_t turns) const {
+  std::vector<ir::Values> parts = {own};
+  while (static_cast<int64_t>(parts.size()) <= turns) {
     ir::Values next;
-    for (const ir::Value value : halves.back()) next.push_back(send(value, direction));
-    halves.push_back(std::move(next));
+    for (const ir::Value value : parts.back()) next.push_back(send(value, direction));
+    parts.push_back(std::move(next));
   }
-  return halves;
+  return parts;
 }
 
-ir::Value Ring::sum(const Rows& rows, int64_t direction) const {
+ir::Value Ring::arriving(const Rows& rows, int64_t direction, int64_t reach) const {
   // What has k places still to go is the sum for the device k places on.
-  ir::Value sum = rows(division_.parts - 1);
-  for (int64_t k = division_.parts - 2; k >= 0; --k) sum = send(sum, direction) + rows(k);
-  return sum;
+  ir::Value sum = rows(reach);
+  for (int64_t k = reach - 1; k > 0; --k) sum = send(sum, direction) + rows(k);
+  return send(sum, direction);
 }
 
 ir::Values Ring::gather(ir::Value own, const Form& form, const Products& products) const {
@@ -105,7 +90,8 @@ ir::Values Ring::gather(ir::Value own, const Form& form, const Products& product
   ir::Values results;
   for (const int64_t direction : kDirections) {
     const auto [begin, end] = half(rows, direction);
-    const auto halves = passing(form(ir::slice_in_dim(own, 0, begin, end)), direction);
+    const auto halves =
+        passing(form(ir::slice_in_dim(own, 0, begin, end)), direction, division_.parts - 1);
     for (int64_t k = 0; k < division_.parts; ++k) {
       const ir::Values made = products(halves[static_cast<size_t>(k)]);
       if (results.empty()) {
@@ -140,26 +126,47 @@ ir::Value Ring::sum_scatter(const ir::Values& x, const Product& product) const {
       }
       return product(part);
     };
-    sums.push_back(sum(own, direction));
+    sums.push_back(arriving(own, direction, division_.parts - 1) + own(0));
   }
   return ir::concatenate(sums, 0);
 }
 
-ir::Value Ring::gather_sum_scatter(ir::Value own, const Form& form, const Product& product) const {
-  const auto [first, second] = halves(own);
-  const std::vector<ir::Values> forward = passing(form(first), 1);
-  const std::vector<ir::Values> backward = passing(form(second), -1);
-  const bool together = first.dim(0) < options_.few_rows;
-  std::vector<Halves> made(forward.size());
-  for (int64_t k = division_.parts - 1; k >= 0; --k) {
-    // The half of the device k places on is that of the device parts - k places back.
-    const auto at = static_cast<size_t>(modulo(-k, division_.parts));
-    made[static_cast<size_t>(k)] = together ? halves(product(joined(forward[at], backward[at])))
-                                            : Halves{product(forward[at]), product(backward[at])};
+ir::Value Ring::gather_sum_scatter(ir::Value own, const Form& form, const Product& inner,
+                                   const std::function<ir::Value(ir::Value)>& outer) const {
+  const int64_t farthest = division_.parts / 2;
+  const int64_t after = division_.parts - 1 - farthest;  // those that are nearer the other way
+  const ir::Values part = form(own);
+  const std::vector<ir::Values> forward = passing(part, 1, farthest);
+  const std::vector<ir::Values> backward = passing(part, -1, after);
+  // Of the device so many places after, in the order in which they come.
+  std::vector<std::pair<int64_t, ir::Value>> made = {{0, inner(part)}};
+  const auto make = [&](int64_t places, ir::Values rows) {
+    rows.push_back(made.back().second);
+    rows = ir::optimization_barrier(rows);
+    made.back().second = rows.back();
+    rows.pop_back();
+    made.emplace_back(places, inner(rows));
+  };
+  for (int64_t k = 1; k <= farthest; ++k) {
+    make(-k, forward[static_cast<size_t>(k)]);
+    if (k <= after) make(k, backward[static_cast<size_t>(k)]);
   }
-  const auto one = [&](int64_t k) { return made[static_cast<size_t>(k)].first; };
-  const auto other = [&](int64_t k) { return made[static_cast<size_t>(k)].second; };
-  return ir::concatenate({sum(one, 1), sum(other, -1)}, 0);
+  // Sums go the way that the rows came, the farthest first; what arrives is waited for when there
+  // is something to add it to.
+  ir::Values sums(2);
+  for (size_t i = made.size() - 1; i > 0; --i) {
+    ir::Value& sum = sums[made[i].first > 0 ? 0 : 1];
+    const ir::Value product = outer(made[i].second);
+    const ir::Values next =
+        ir::optimization_barrier({sum ? product + sum : product, made[i - 1].second});
+    made[i - 1].second = next[1];
+    sum = send(next[0], made[i].first > 0 ? 1 : -1);
+  }
+  ir::Values last = {outer(made[0].second), sums[1]};
+  if (sums[0]) last.push_back(sums[0]);
+  last = ir::optimization_barrier(last);
+  const ir::Value sum = last[0] + last[1];
+  return sums[0] ? sum + last[2] : sum;
 }
 
 std::vector<ir::Values> Ring::trade(const ForDevice& made) const {

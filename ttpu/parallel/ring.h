@@ -2,9 +2,9 @@
 // rows that have come run while the next ones travel: S. Wang et al., "Overlap Communication with
 // Dependent Computation via Decomposition in Large Deep Learning Models" (ASPLOS 2023).
 //
-// Rows are divided by `division`, each device having one part. Half of a part travels one way round
-// the ring and half the other way, since links carry both directions at once; halves that are few
-// rows are multiplied with those that came the other way at the same time.
+// Rows are divided by `division`, each device having one part. Links carry both directions at once:
+// half of a part travels one way round the ring and half the other way, or, where products take
+// longer than the way, whole parts go the shorter one, which are fewer and larger products.
 #pragma once
 
 #include <functional>
@@ -24,23 +24,18 @@ class Ring {
   using Product = std::function<ir::Value(const ir::Values& rows)>;
   using Products = std::function<ir::Values(const ir::Values& rows)>;
 
-  struct Options {
-    int64_t few_rows = 0;    // halves of fewer are multiplied together where sums follow
-    bool allocates = false;  // the compiler gives memory without filling it
-  };
-  Ring(const Mesh& mesh, const Division& division, Options options);
+  // `allocates`: the compiler gives memory without filling it.
+  Ring(const Mesh& mesh, const Division& division, bool allocates);
 
-  // The rows of a part that travel one way and the other.
-  using Halves = std::pair<ir::Value, ir::Value>;
-  static Halves halves(ir::Value own);
-  // Of several values, whose halves are given.
-  static ir::Values joined(const ir::Values& first, const ir::Values& second);
-  // products(the rows of all parts, in order), given the device's own rows.
+  // products(the rows of all parts, in order), given the device's own rows. In halves.
   ir::Values gather(ir::Value own, const Form& form, const Products& products) const;
-  // Of the sum over devices of product(x), the device's own rows. x: the rows of all parts.
+  // Of the sum over devices of product(x), the device's own rows. x: the rows of all parts. In
+  // halves.
   ir::Value sum_scatter(const ir::Values& x, const Product& product) const;
-  // sum_scatter of the gathered rows, which never stand together.
-  ir::Value gather_sum_scatter(ir::Value own, const Form& form, const Product& product) const;
+  // sum_scatter by `outer` of what `inner` makes of the gathered rows, which never stand together.
+  // In whole parts.
+  ir::Value gather_sum_scatter(ir::Value own, const Form& form, const Product& inner,
+                               const std::function<ir::Value(ir::Value)>& outer) const;
   // From each device what it made for this one, the k-th from that k places before it. `made(k)`:
   // for the device k places after.
   using ForDevice = std::function<ir::Values(int64_t places)>;
@@ -53,11 +48,12 @@ class Ring {
  private:
   using Rows = std::function<ir::Value(int64_t ahead)>;
 
-  // The half parts that come by, from the device's own on: after k turns the half of the device
-  // that is k places before it.
-  std::vector<ir::Values> passing(const ir::Values& own_half, int64_t direction) const;
-  // `rows(k)`: what the device adds for the one k places after it.
-  ir::Value sum(const Rows& rows, int64_t direction) const;
+  // What comes by of parts or halves of them, from the device's own on: after k turns that of the
+  // device that is k places before it, for a direction of 1.
+  std::vector<ir::Values> passing(const ir::Values& own, int64_t direction, int64_t turns) const;
+  // The sum of what other devices add for this one, those up to `reach` places before it.
+  // `rows(k)`: what a device adds for the one k places after it.
+  ir::Value arriving(const Rows& rows, int64_t direction, int64_t reach) const;
   // What is to be written over: so many rows like those of `like`.
   ir::Value memory(ir::Value like, int64_t rows) const;
   // To the device so many places after.
@@ -67,7 +63,7 @@ class Ring {
 
   Mesh mesh_;
   Division division_;
-  Options options_;
+  bool allocates_ = false;
 };
 
 }  // namespace ttpu::parallel

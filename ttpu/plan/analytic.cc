@@ -243,6 +243,12 @@ std::string StepTime::next_bound() const { return sorted(*this)[1].second; }
 
 double usable_hbm(const Chip& chip) { return as_double(chip.hbm_bytes) * 39 / 40; }
 
+double weight_bytes(const ModelFacts& facts, const Workload& work, const Candidate& candidate) {
+  const double projections = has_all_projections(candidate) ? as_double(candidate.tensor) : 1;
+  return layer_weights(facts, work, candidate, 1, projections) +
+         facts.vocab_params / as_double(candidate.replica_devices()) * work.element_bytes;
+}
+
 Analytic analyse(const ModelFacts& facts, const Workload& work, const Candidate& candidate) {
   Analytic result;
   const int64_t batch = candidate.batch_of(work);
@@ -251,9 +257,7 @@ Analytic analyse(const ModelFacts& facts, const Workload& work, const Candidate&
   const double tensor = as_double(candidate.tensor);
   const double vocab_parts = as_double(candidate.replica_devices());
   result.parameters = facts.params();
-  result.weight_bytes =
-      layer_weights(facts, work, candidate, 1, has_all_projections(candidate) ? tensor : 1) +
-      facts.vocab_params / vocab_parts * work.element_bytes;
+  result.weight_bytes = weight_bytes(facts, work, candidate);
   const double sequence = sequence_bytes(facts, work, candidate, length);
   result.cache_bytes = as_double(batch) * sequence;
   result.cache_token_bytes = sequence / std::max(1.0, length);

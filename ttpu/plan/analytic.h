@@ -73,6 +73,9 @@ struct Analytic {
 // What a device can hold: HBM less what the runtime keeps (a fortieth: 0.4 of v5e's 16 GiB).
 double usable_hbm(const Chip& chip);
 
+// Bytes of weights on a device; of the candidate's slice nothing is asked.
+double weight_bytes(const ModelFacts& facts, const Workload& work, const Candidate& candidate);
+
 Analytic analyse(const ModelFacts& facts, const Workload& work, const Candidate& candidate);
 
 }  // namespace ttpu::plan

@@ -16,13 +16,10 @@ void check_rotary(ir::Value x, ir::Value cos, ir::Value sin) {
 
 namespace {
 
-// Where registers hold eight rows of a tile, fewer heads fill them in part, and slices of half a
-// head in part again. There the halves change places in a product, which is exact.
-constexpr int64_t kRowsOfTile = 8;
-
+// A TPU's registers hold eight rows of 128 numbers, which slices of half a head fill in part. There
+// the halves change places in a product, which is exact.
 bool turns_by_product(const Target& target, ir::Value x, int64_t rot) {
-  return target.platform == Platform::kTpu && x.dtype() == DType::kBF16 && rot == x.dim(2) &&
-         x.dim(1) < kRowsOfTile;
+  return target.platform == Platform::kTpu && x.dtype() == DType::kBF16 && rot == x.dim(2);
 }
 
 // As RotaryStyle::kHalf, of whole heads.
