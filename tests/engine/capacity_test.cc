@@ -63,11 +63,12 @@ TEST(Capacity, BlocksThatDoNotFitAreRefusedWithHowManyDo) {
 
 // What "auto" is on so many devices of TPUs with so many GiB.
 std::string settled_strategy(const std::string& config, int64_t devices, int64_t gib,
-                             const std::string& strategy = "auto") {
+                             const std::string& strategy = "auto", int64_t step = 2048) {
   const std::string folder = std::string(TTPU_SOURCE_DIR) + "/tests/fixtures/configs/";
   EngineOptions options;
   options.dtype = DType::kBF16;
   options.parallel.strategy = strategy;
+  options.max_num_batched_tokens = step;
   const EngineOptions result =
       settled(models::decoder_from_config(read_json(folder + config)), options, devices, gib << 30);
   return result.parallel.strategy;
@@ -81,6 +82,7 @@ TEST(Settled, ProjectionsOfAllHeadsWhereTheyTakeLittleOfWhatWeightsLeave) {
   EXPECT_EQ(settled_strategy("llama-3-8b.json", 1, 32), "auto") << "one device";
   EXPECT_EQ(settled_strategy("llama-3-8b.json", 16, 16), "auto") << "fewer KV heads";
   EXPECT_EQ(settled_strategy("mixtral-8x7b.json", 4, 96), "auto") << "whole experts";
+  EXPECT_EQ(settled_strategy("llama-3-8b.json", 4, 32, "auto", 1023), "auto") << "short steps";
   EXPECT_EQ(settled_strategy("llama-3-8b.json", 4, 32, "sequence"), "sequence");
 }
 

@@ -59,13 +59,14 @@ EngineOptions settled(const nn::DecoderSpec& spec, const EngineOptions& options,
                       int64_t num_devices, int64_t memory) {
   if (options.parallel.strategy != "auto" || memory == 0) return options;
   const parallel::Layout layout = choose_layout(spec, options.parallel, num_devices);
-  if (layout.strategy().name != "sequence" || layout.mesh().size(parallel::kTensorAxis) == 1) {
-    return options;
-  }
+  const int64_t tensor = layout.mesh().size(parallel::kTensorAxis);
+  if (layout.strategy().name != "sequence" || tensor == 1) return options;
+  // Shorter steps never use them.
+  if (options.max_num_batched_tokens < tensor * nn::kLeastTokensOnTpu) return options;
   plan::Workload work;
   work.element_bytes = bit_width(options.dtype) / 8.0;  // what is quantized takes less
   plan::Candidate candidate;
-  candidate.tensor = layout.mesh().size(parallel::kTensorAxis);
+  candidate.tensor = tensor;
   candidate.data = layout.mesh().size(parallel::kDataAxis);
   candidate.stages = layout.mesh().size(parallel::kPipeAxis);
   const auto weights = [&](const char* strategy) {
