@@ -26,8 +26,8 @@ std::string mlp_program(int64_t matrix_unit, const Quantization& quantization) {
   return module.to_string();
 }
 
-// Parts of 512 rows, each sent once: 2,048 columns of gate and of up on each of two devices pay for a unit of 256,
-// the 256 of down for none.
+// Parts of 512 rows, each sent once: 2,048 columns of gate and of up on each of two devices pay for
+// a unit of 256, the 256 of down for none.
 TEST(Mlp, RowsTravelAsTheProductsTakeThem) {
   const Quantization small{DType::kS8, 0, false, true};
   const std::string rounded = mlp_program(256, small);
