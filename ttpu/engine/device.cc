@@ -124,21 +124,27 @@ int64_t usable_memory(const pjrt::Client& client, double memory_fraction) {
   return usable_memory(platform, bytes, memory_fraction) - stats->bytes_in_use;
 }
 
+namespace {
+
+// Null where devices are no TPUs, or none that are known.
+const plan::Chip* tpu_of(const pjrt::Client& client) {
+  if (platform_of(client) != kernels::Platform::kTpu) return nullptr;
+  return plan::chip_of_kind(client.devices().at(0).kind());
+}
+
+}  // namespace
+
 kernels::Target target_of(const pjrt::Client& client, bool custom_calls) {
   kernels::Target target;
   target.platform = platform_of(client);
   target.custom_calls = custom_calls && target.platform == kernels::Platform::kCpu &&
                         kernels::register_cpu_kernels(client.plugin());
-  if (target.platform == kernels::Platform::kTpu) {
-    const plan::Chip* chip = plan::chip_of_kind(client.devices().at(0).kind());
-    if (chip != nullptr) return tpu_target(*chip, custom_calls);
-  }
-  return target;
+  const plan::Chip* chip = tpu_of(client);
+  return chip == nullptr ? target : tpu_target(*chip, custom_calls);
 }
 
 int64_t tpu_memory(const pjrt::Client& client) {
-  if (platform_of(client) != kernels::Platform::kTpu) return 0;
-  const plan::Chip* chip = plan::chip_of_kind(client.devices().at(0).kind());
+  const plan::Chip* chip = tpu_of(client);
   return chip == nullptr ? 0 : chip->hbm_bytes;
 }
 

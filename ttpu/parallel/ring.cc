@@ -78,11 +78,11 @@ std::vector<ir::Values> Ring::passing(const ir::Values& own, int64_t direction,
   return parts;
 }
 
-ir::Value Ring::arriving(const Rows& rows, int64_t direction, int64_t reach) const {
+ir::Value Ring::sum(const Rows& rows, int64_t direction) const {
   // What has k places still to go is the sum for the device k places on.
-  ir::Value sum = rows(reach);
-  for (int64_t k = reach - 1; k > 0; --k) sum = send(sum, direction) + rows(k);
-  return send(sum, direction);
+  ir::Value sum = rows(division_.parts - 1);
+  for (int64_t k = division_.parts - 2; k >= 0; --k) sum = send(sum, direction) + rows(k);
+  return sum;
 }
 
 ir::Values Ring::gather(ir::Value own, const Form& form, const Products& products) const {
@@ -126,7 +126,7 @@ ir::Value Ring::sum_scatter(const ir::Values& x, const Product& product) const {
       }
       return product(part);
     };
-    sums.push_back(arriving(own, direction, division_.parts - 1) + own(0));
+    sums.push_back(sum(own, direction));
   }
   return ir::concatenate(sums, 0);
 }

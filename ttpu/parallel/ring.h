@@ -51,9 +51,8 @@ class Ring {
   // What comes by of parts or halves of them, from the device's own on: after k turns that of the
   // device that is k places before it, for a direction of 1.
   std::vector<ir::Values> passing(const ir::Values& own, int64_t direction, int64_t turns) const;
-  // The sum of what other devices add for this one, those up to `reach` places before it.
-  // `rows(k)`: what a device adds for the one k places after it.
-  ir::Value arriving(const Rows& rows, int64_t direction, int64_t reach) const;
+  // `rows(k)`: what the device adds for the one k places after it.
+  ir::Value sum(const Rows& rows, int64_t direction) const;
   // What is to be written over: so many rows like those of `like`.
   ir::Value memory(ir::Value like, int64_t rows) const;
   // To the device so many places after.
