@@ -42,6 +42,7 @@ tpu-kernels-test: tpu-kernels ## those kernels, interpreted on the CPU, beside f
 	$(CACHE)/tpu-kernels-venv/bin/python tests/tpu_kernels/check_numerics.py
 	$(CACHE)/tpu-kernels-venv/bin/python tests/tpu_kernels/check_sequences.py
 	$(CACHE)/tpu-kernels-venv/bin/python tests/tpu_kernels/check_experts.py
+	$(CACHE)/tpu-kernels-venv/bin/python tests/tpu_kernels/check_filter.py
 
 # $(call configure,FLAGS) speaks only when it fails.
 configure = $(CONFIGURE) -B $(BUILD) $(1) >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }; rm -f $(BUILD).log

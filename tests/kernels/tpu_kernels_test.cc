@@ -57,7 +57,7 @@ class TpuKernelsTest : public testing::Test {
     fs::create_directories(venv / "bin");
     fs::create_directories(venv / "tool");
     write_file(venv / "tool" / "lower.py", "");
-    write_file(venv / "tool" / "expert_linear.py", "");
+    write_file(venv / "tool" / "token_filter.py", "");
     write_file(venv / "bin" / "python", "#!/bin/sh\n" + script);
     fs::permissions(venv / "bin" / "python", fs::perms::owner_all);
   }

@@ -1,7 +1,7 @@
 """Attention kernels of the wheel tpu-inference as functions with the interface of TTPU's operators.
 
 A key says what is wanted, all sizes those of one device (of whole sequences see sequence_attention.py, of experts'
-products expert_linear.py):
+products expert_linear.py, of sampling token_filter.py):
   kernel                "ragged_paged_attention", or "mla_attention": all heads share one row of the cache
   chip                  "v5e", "v5p", "v6e" or "tpu7x"
   tokens, q_heads, kv_heads, head_dim, pages, page_size, sequences, pages_per_sequence
@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import row_attention
 import sequence_attention
+import token_filter
 from chips import DTYPES, Refused, check_smem, fitted, power_of_2, priced, scoped_vmem, shape, vmem_bytes
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
@@ -168,6 +169,7 @@ def mla_attention(key):
     return function, arguments
 
 
+OWN = {"expert_linear": expert_linear, "token_filter": token_filter}
 KERNELS = {"ragged_paged_attention": ragged_paged_attention, "mla_attention": mla_attention}
 
 
@@ -175,7 +177,7 @@ def build(key):
     """(function, shapes of its arguments) for a key. Throws Refused."""
     if key["chip"] not in chips.CHIPS:
         raise Refused(f"no kernel for {key['chip']}; there are some for {', '.join(chips.CHIPS)}")
-    own = expert_linear if key["kernel"] == "expert_linear" else sequence_attention if "length" in key else None
+    own = OWN.get(key["kernel"], sequence_attention if "length" in key else None)
     if own:
         chips.pretend(key["chip"])
         return own.build(key)

@@ -1,9 +1,12 @@
 #include "ttpu/kernels/sampling/reference.h"
 
+#include <algorithm>
 #include <array>
+#include <bit>
 #include <limits>
 
 #include "ttpu/ir/ir.h"
+#include "ttpu/kernels/sampling/tpu.h"
 #include "ttpu/kernels/tpu/lanes.h"
 
 namespace ttpu::kernels::reference {
@@ -15,6 +18,7 @@ using ir::Value;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kGreedyBelow = 1e-5;
+constexpr double kLowest = -0x1p31;  // of s32
 
 Value is(Value a, ComparisonDirection direction, Value b) { return ir::compare(a, b, direction); }
 Value is(Value a, ComparisonDirection direction, double b) { return ir::compare(a, b, direction); }
@@ -134,45 +138,75 @@ Value gumbel(const SamplingInputs& in, Value tokens) {
   return -ir::log(-ir::log_plus_one(-u));
 }
 
-// The sums of what stands before each column of x [rows, n]: within blocks of the width of a TPU's
-// lanes by a product with a triangle of ones, and so again for the sums of whole blocks.
-Value sums_before(Value x) {
-  constexpr int64_t kBlock = 128;
-  const int64_t rows = x.dim(0), columns = x.dim(1);
-  const int64_t blocks = (columns + kBlock - 1) / kBlock;
-  const Value padded = ir::pad(x, ir::scalar_like(x, 0), {0, 0}, {0, blocks * kBlock - columns});
-  const Value in_blocks = ir::reshape(padded, {rows, blocks, kBlock});
-  const Shape square(DType::kS32, {kBlock, kBlock});
-  const Value before = ir::compare(ir::iota(x.function(), square, 0),
-                                   ir::iota(x.function(), square, 1), ComparisonDirection::kLt);
-  Value sums = ir::dot_general(in_blocks, ir::convert(before, x.dtype()), {{}, {}, {2}, {0}},
-                               std::nullopt, ir::Precision::kHighest);
-  if (blocks > 1) {
-    const Value of_blocks = sums_before(ir::reduce_sum(in_blocks, {2}));
-    sums = sums + ir::broadcast_in_dim(of_blocks, sums.dims(), {0, 1});
-  }
-  return ir::slice(ir::reshape(sums, padded.dims()), {0, 0}, x.dims());
+// Integers (s32) in the order of the numbers, equal ones for equal numbers.
+Value ordered(Value x) {
+  const Value bits = ir::bitcast_convert(
+      ir::select(is(x, ComparisonDirection::kEq, 0), full_like(x, 0), x), DType::kS32);
+  const Value below = ir::xor_(bits, full_like(bits, 0x7fffffff));
+  return ir::select(is(bits, ComparisonDirection::kLt, 0), below, bits);
 }
 
-// Which of the sorted [rows, vocab] logits stay.
-Value kept(const SamplingInputs& in, Value sorted) {
-  const Value first = ir::reduce_max(sorted, {1});
-  const Value least = ir::select(is(in.min_p, ComparisonDirection::kGt, 0), ir::log(in.min_p),
-                                 full_like(in.min_p, -kInfinity));
-  Value keep = is(sorted, ComparisonDirection::kGe, down(first + least, sorted));
-  const Value all = full_like(in.top_k, static_cast<double>(sorted.dim(1)));
-  const Value k =
-      ir::select(is(in.top_k, ComparisonDirection::kLt, 1), all, ir::minimum(in.top_k, all));
-  const Value last = at_column(sorted, k - full_like(k, 1));
-  keep = ir::and_(keep, is(sorted, ComparisonDirection::kGe, down(last, sorted)));
+Value sum_where(Value chosen, Value x) {
+  return ir::reduce_sum(ir::select(chosen, x, full_like(x, 0)), {1});
+}
+
+// Of each row the largest number for which the weights of the keys (s32) that are no smaller reach
+// what is wanted, found two bits at a time; the lowest there is where none does. Weights are no
+// less than 0.
+Value last_that_reaches(Value wanted, Value weights, Value keys, int bits = 32) {
+  const Value none = ir::full(keys.function(), Shape(DType::kS32, wanted.dims()), 0);
+  const Value lowest = full_like(none, bits == 32 ? kLowest : 0);
+  return ir::repeat(bits / 2, {lowest}, [&](Value turn, const ir::Values& found) -> ir::Values {
+    const Value shift =
+        ir::broadcast_to(ir::scalar_like(turn, bits - 2) - turn - turn, none.dims());
+    Value reached = none;
+    for (const double digit : {1, 2, 3}) {
+      const Value least = found[0] + ir::shift_left(full_like(none, digit), shift);
+      const Value sum = sum_where(is(keys, ComparisonDirection::kGe, down(least, keys)), weights);
+      reached = reached + ir::convert(is(sum, ComparisonDirection::kGe, wanted), DType::kS32);
+    }
+    return {found[0] + ir::shift_left(reached, shift)};
+  })[0];
+}
+
+// Of logits [rows, vocab] over their temperatures, without a sort, which takes a TPU many times
+// longer.
+KeptTokens filtered(const SamplingInputs& in, Value scaled) {
+  const auto vocab = static_cast<double>(scaled.dim(1));
+  const Value keys = ordered(scaled);
+  const Value first = ir::reduce_max(scaled, {1});
+  const Value share = ir::minimum(in.min_p, full_like(first, 1));
+  const Value least = first + ir::select(is(share, ComparisonDirection::kGt, 0), ir::log(share),
+                                         full_like(first, -kInfinity));
+  const Value all = full_like(first, vocab);
+  const Value k = ir::select(is(in.top_k, ComparisonDirection::kLt, 1), all,
+                             ir::minimum(ir::convert(in.top_k, DType::kF32), all));
+  const Value last = ir::maximum(ordered(least), last_that_reaches(k, full_like(scaled, 1), keys));
+
   const Value weights =
-      ir::select(keep, ir::exponential(sorted - down(first, sorted)), full_like(sorted, 0));
+      ir::select(is(keys, ComparisonDirection::kGe, down(last, keys)),
+                 ir::exponential(scaled - down(first, scaled)), full_like(scaled, 0));
+  const Value part = ir::maximum(in.top_p * ir::reduce_sum(weights, {1}), full_like(first, 1e-30));
   const Value limit =
-      ir::select(is(in.top_p, ComparisonDirection::kGe, 1), full_like(in.top_p, kInfinity),
-                 in.top_p * ir::reduce_sum(weights, {1}));
-  const Value reached = is(sums_before(weights), ComparisonDirection::kLt, down(limit, sorted));
-  const Value is_first = is(column_numbers(sorted), ComparisonDirection::kEq, 0);
-  return ir::and_(keep, ir::or_(reached, is_first));
+      ir::select(is(in.top_p, ComparisonDirection::kGe, 1), full_like(first, kInfinity), part);
+  const Value end = ir::maximum(last, last_that_reaches(limit, weights, keys));
+
+  // Of equals at the end as many as are needed.
+  const Value above = is(keys, ComparisonDirection::kGt, down(end, keys));
+  const Value equal = is(keys, ComparisonDirection::kEq, down(end, keys));
+  const Value from_behind = full_like(keys, vocab - 1) - column_numbers(scaled);
+  const int bits = std::bit_width(static_cast<uint64_t>(scaled.dim(1) - 1));
+  const Value found = last_that_reaches(limit - sum_where(above, weights),
+                                        ir::select(equal, weights, full_like(weights, 0)),
+                                        from_behind, std::max(bits + bits % 2, 2));
+  return {end, full_like(found, vocab - 1) - found};
+}
+
+Value is_kept(const KeptTokens& kept, Value scaled) {
+  const Value keys = ordered(scaled), end = down(kept.end, scaled);
+  const Value early = is(column_numbers(scaled), ComparisonDirection::kLe, down(kept.last, scaled));
+  return ir::or_(is(keys, ComparisonDirection::kGt, end),
+                 ir::and_(is(keys, ComparisonDirection::kEq, end), early));
 }
 
 Value is_greedy(const SamplingInputs& in) {
@@ -182,40 +216,42 @@ Value inverse_temperature(const SamplingInputs& in) {
   return ir::select(is_greedy(in), full_like(in.temperature, 1), 1.0 / in.temperature);
 }
 
-// Where no row keeps only some of the tokens.
-Value pick_of_all(const SamplingInputs& in, Value logits) {
+// A row's token is the one with the largest sum of its scaled logit and noise.
+Value draw(const SamplingInputs& in, Value logits, Value filters, TpuKernels* kernels) {
   const Value scaled = logits * down(inverse_temperature(in), logits);
-  const Value drawn = ir::argmax(scaled + gumbel(in, column_numbers(logits)), 1);
-  return ir::select(is_greedy(in), ir::argmax(logits, 1), drawn);
+  const ir::Values kept = ir::if_(
+      filters,
+      [&]() -> ir::Values {
+        const auto made =
+            kernels != nullptr ? tpu_token_filter(*kernels, in, scaled) : std::nullopt;
+        const KeptTokens tokens = made ? *made : filtered(in, scaled);
+        return {tokens.end, tokens.last};
+      },
+      [&]() -> ir::Values {
+        const Value all = full_like(in.top_k, 0);
+        return {all + kLowest, all + static_cast<double>(logits.dim(1) - 1)};
+      });
+  const Value noisy = scaled + gumbel(in, column_numbers(logits));
+  return ir::argmax(
+      ir::select(is_kept({kept[0], kept[1]}, scaled), noisy, full_like(noisy, -kInfinity)), 1);
 }
 
-Value pick_of_kept(const SamplingInputs& in, Value logits) {
-  const ir::Values sorted = ir::sort(
-      {logits, column_numbers(logits)}, 1, true,
-      [](const ir::Values& v) { return ir::compare(v[0], v[1], ComparisonDirection::kGt); });
-  const Value best = sorted[0];
-  const Value most = ir::reshape(ir::slice(best, {0, 0}, {best.dim(0), 1}), {best.dim(0)});
-  // A row without a token left is settled with the greedy ones: token 0 was sorted first.
-  const Value greedy = ir::or_(is_greedy(in), is(most, ComparisonDirection::kEq, -kInfinity));
-  const Value scaled = best * down(inverse_temperature(in), best);
-  const Value scores =
-      ir::select(kept(in, scaled), scaled + gumbel(in, sorted[1]), full_like(scaled, -kInfinity));
-  const Value drawn = ir::argmax(scores, 1);
-  return at_column(sorted[1], ir::select(greedy, full_like(drawn, 0), drawn));
-}
-
-// The tokens of all rows. Sorting takes many times longer than all else, and noise for the whole
-// vocabulary longer than the largest number: each only where a row of the batch asks for it.
-Value pick(const SamplingInputs& in, Value logits) {
+// The tokens of all rows. Noise for the whole vocabulary takes longer than the largest number, and
+// filters take longer than all else: each only where a row of the batch asks for it.
+Value pick(const SamplingInputs& in, Value logits, TpuKernels* kernels) {
+  const Value most = ir::argmax(logits, 1);
   const Value draws = ir::not_(is_greedy(in));
   const Value filters = ir::or_(
       ir::or_(is(in.top_k, ComparisonDirection::kGe, 1), is(in.top_p, ComparisonDirection::kLt, 1)),
       is(in.min_p, ComparisonDirection::kGt, 0));
-  const auto any = [](Value rows) { return ir::convert(ir::reduce_or(rows, {0}), DType::kS32); };
-  return ir::case_(any(draws) + any(ir::and_(draws, filters)),
-                   {[&] { return ir::Values{ir::argmax(logits, 1)}; },
-                    [&] { return ir::Values{pick_of_all(in, logits)}; },
-                    [&] { return ir::Values{pick_of_kept(in, logits)}; }})[0];
+  const auto any = [](Value rows) { return ir::reduce_or(rows, {0}); };
+  return ir::if_(
+      any(draws),
+      [&]() -> ir::Values {
+        const Value drawn = draw(in, logits, any(ir::and_(draws, filters)), kernels);
+        return {ir::select(draws, drawn, most)};
+      },
+      [&]() -> ir::Values { return {most}; })[0];
 }
 
 }  // namespace
@@ -247,13 +283,14 @@ LogprobsResult token_logprobs(Value logits, Value tokens, int64_t top) {
   return result;
 }
 
-SamplingResult sample(const SamplingInputs& in, const SamplingOptions& options) {
+SamplingResult sample(const SamplingInputs& in, const SamplingOptions& options,
+                      TpuKernels* kernels) {
   Value x = numbers_only(in.logits);
   if (in.history) x = penalized(x, *in.history);
   if (in.bias) x = biased(x, *in.bias);
   if (in.allowed) x = masked(x, *in.allowed);
   SamplingResult result;
-  result.tokens = pick(in, numbers_only(x));
+  result.tokens = pick(in, numbers_only(x), kernels);
   if (options.logprobs) {
     const LogprobsResult logprobs = token_logprobs(in.logits, result.tokens, options.top);
     result.logprobs = logprobs.logprobs;

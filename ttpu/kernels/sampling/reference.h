@@ -1,11 +1,12 @@
-// Sampling in plain StableHLO: sorts every row.
+// Sampling in plain StableHLO.
 #pragma once
 
 #include "ttpu/kernels/sampling/sampling.h"
 
 namespace ttpu::kernels::reference {
 
-SamplingResult sample(const SamplingInputs& inputs, const SamplingOptions& options);
+SamplingResult sample(const SamplingInputs& inputs, const SamplingOptions& options,
+                      TpuKernels* kernels);
 ir::Value count_tokens(ir::Value counts, ir::Value slots, ir::Value tokens);
 LogprobsResult token_logprobs(ir::Value logits, ir::Value tokens, int64_t top);
 

@@ -110,7 +110,8 @@ SamplingResult call(const SamplingInputs& in, const SamplingOptions& options) {
 SamplingResult sample(const Target& target, const SamplingInputs& inputs,
                       const SamplingOptions& options) {
   check(inputs, options);
-  return target.cpu_kernels() ? call(inputs, options) : reference::sample(inputs, options);
+  if (target.cpu_kernels()) return call(inputs, options);
+  return reference::sample(inputs, options, target.tpu.get());
 }
 
 ir::Value count_tokens(ir::Value counts, ir::Value slots, ir::Value tokens) {

@@ -62,7 +62,7 @@ bool names_kernel(const std::string& error, const std::string& text) {
 std::optional<std::string> tpu_kernel_tool() {
   const fs::path tool = tool_folder() / "tool";
   // One without the newest of the kernels is older than what is asked of it here.
-  if (!fs::exists(tool / "lower.py") || !fs::exists(tool / "expert_linear.py")) return std::nullopt;
+  if (!fs::exists(tool / "lower.py") || !fs::exists(tool / "token_filter.py")) return std::nullopt;
   std::set<fs::path> parts;
   for (const auto& entry : fs::directory_iterator(tool)) {
     if (entry.path().extension() == ".py") parts.insert(entry.path());
