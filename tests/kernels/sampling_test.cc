@@ -393,19 +393,34 @@ Outcome run_program(const Batch& b, bool custom_calls, int64_t top) {
 }
 
 TEST(Sampling, TheReferenceAndTheKernelAgree) {
-  Batch b = random_batch(200, 1000, 11);
-  const Outcome reference = run_program(b, false, 7), kernel = run_program(b, true, 7);
-  EXPECT_EQ(reference.tokens, kernel.tokens);
-  EXPECT_EQ(reference.counts, kernel.counts);
-  EXPECT_TRUE(kernel.counts_in_place);
-  EXPECT_EQ(reference.top_tokens, kernel.top_tokens);
-  for (size_t i = 0; i < kernel.logprobs.size(); ++i) {
-    EXPECT_NEAR(reference.logprobs[i], kernel.logprobs[i], 1e-5);
+  for (const int64_t vocab : {1, 2, 65, 1000}) {
+    Batch b = random_batch(200, vocab, 11);
+    const int64_t top = std::min<int64_t>(vocab, 7);
+    const Outcome reference = run_program(b, false, top), kernel = run_program(b, true, top);
+    EXPECT_EQ(reference.tokens, kernel.tokens) << "vocabulary " << vocab;
+    EXPECT_EQ(reference.counts, kernel.counts);
+    EXPECT_TRUE(kernel.counts_in_place);
+    EXPECT_EQ(reference.top_tokens, kernel.top_tokens);
+    for (size_t i = 0; i < kernel.logprobs.size(); ++i) {
+      EXPECT_NEAR(reference.logprobs[i], kernel.logprobs[i], 1e-5);
+    }
+    for (size_t i = 0; i < kernel.top_logprobs.size(); ++i) {
+      EXPECT_NEAR(reference.top_logprobs[i], kernel.top_logprobs[i], 1e-5);
+    }
+    EXPECT_EQ(kernel.tokens, b.sample());
   }
-  for (size_t i = 0; i < kernel.top_logprobs.size(); ++i) {
-    EXPECT_NEAR(reference.top_logprobs[i], kernel.top_logprobs[i], 1e-5);
-  }
-  EXPECT_EQ(kernel.tokens, b.sample());
+}
+
+// Where the end of what is kept lies among equal logits, those of the lowest ids stay.
+TEST(Sampling, TheReferenceKeepsEqualsInTheOrderOfTheirIds) {
+  Batch b = random_batch(60, 300, 13);
+  std::mt19937 rng(13);
+  for (float& x : b.logits) x = static_cast<float>(rng() % 3) - 1;
+  for (float& x : b.logits) x = x == 0 && rng() % 2 == 0 ? -0.f : x;
+  b.temperature.assign(60, 1);
+  b.top_p.assign(60, 0.3f);
+  for (size_t r = 0; r < 60; r += 2) b.top_p[r] = 0.77f;
+  EXPECT_EQ(run_program(b, false, 1).tokens, run_program(b, true, 1).tokens);
 }
 
 // The reference goes another way where no row is filtered, and where none draws.

@@ -17,6 +17,7 @@
 #include "ttpu/kernels/linear/expert_rows.h"
 #include "ttpu/kernels/linear/tpu.h"
 #include "ttpu/kernels/ragged_paged_attention/ragged_paged_attention.h"
+#include "ttpu/kernels/sampling/sampling.h"
 #include "ttpu/kernels/sequence_attention/sequence_attention.h"
 
 namespace ttpu::kernels {
@@ -511,6 +512,47 @@ TEST_F(TpuKernelsTest, WhatTheCompilersRefusalDoesNotNameStays) {
   EXPECT_EQ(choices[0].op, "expert_linear");
   EXPECT_EQ(choices[0].reason, "");
   EXPECT_NE(choices[1].reason.find("no vmem"), std::string::npos);
+}
+
+TEST_F(TpuKernelsTest, SamplingFiltersWholeBlocksOfRowsAndSortsNothing) {
+  const auto build = [&](int64_t rows) {
+    ir::Module module;
+    ir::Function& f = module.add_function();
+    const auto argument = [&f](DType dtype, Dims dims) {
+      return f.add_argument(Shape(dtype, std::move(dims)));
+    };
+    const Dims row = {rows};
+    SamplingInputs in;
+    in.logits = argument(DType::kF32, {rows, 1000});
+    in.temperature = argument(DType::kF32, row);
+    in.top_p = argument(DType::kF32, row);
+    in.min_p = argument(DType::kF32, row);
+    in.top_k = argument(DType::kS32, row);
+    in.seeds = argument(DType::kU32, {rows, 2});
+    in.position = argument(DType::kU32, row);
+    f.set_results({sample(tpu_target(kernels_), in).tokens});
+    module.verify();
+    return module.to_string();
+  };
+  const std::string reference = build(3);
+  EXPECT_EQ(count(reference, "stablehlo.sort"), 0);
+  EXPECT_EQ(count(reference, "stablehlo.while"), 3);  // the ends of top-k, of top-p and of equals
+  EXPECT_FALSE(kernels_->used());
+
+  install(kKeepsKeys);
+  kernels_ = std::make_shared<TpuKernels>("v5e");
+  for (const int64_t rows : {3, 8, 9}) EXPECT_EQ(count(build(rows), "stablehlo.while"), 0);
+  EXPECT_TRUE(kernels_->used());
+  std::istringstream keys(read_file(cache_ / "keys"));
+  std::string line;
+  int asked = 0;
+  for (; std::getline(keys, line); ++asked) {
+    const Json key = Json::parse(line);
+    EXPECT_EQ(key.at("kernel"), "token_filter");
+    EXPECT_EQ(key.at("vocab"), 1000);
+    EXPECT_EQ(key.at("rows"), asked == 0 ? 8 : 16);
+  }
+  EXPECT_EQ(asked, 2) << "3 rows take the kernel of 8";
 }
 
 }  // namespace
