@@ -81,7 +81,8 @@ TEST(Settled, ProjectionsOfAllHeadsWhereTheyTakeLittleOfWhatWeightsLeave) {
   EXPECT_EQ(settled_strategy("llama-3-8b.json", 4, 0), "auto") << "not a TPU";
   EXPECT_EQ(settled_strategy("llama-3-8b.json", 1, 32), "auto") << "one device";
   EXPECT_EQ(settled_strategy("llama-3-8b.json", 16, 16), "auto") << "fewer KV heads";
-  EXPECT_EQ(settled_strategy("mixtral-8x7b.json", 4, 96), "auto") << "whole experts";
+  EXPECT_EQ(settled_strategy("mixtral-8x7b.json", 4, 96), "expert_ulysses");
+  EXPECT_EQ(settled_strategy("mixtral-8x7b.json", 4, 24), "auto") << "1.9 of 2.3 GiB that are left";
   EXPECT_EQ(settled_strategy("llama-3-8b.json", 4, 32, "auto", 1023), "auto") << "short steps";
   EXPECT_EQ(settled_strategy("llama-3-8b.json", 4, 32, "sequence"), "sequence");
 }

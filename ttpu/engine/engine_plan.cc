@@ -60,7 +60,9 @@ EngineOptions settled(const nn::DecoderSpec& spec, const EngineOptions& options,
   if (options.parallel.strategy != "auto" || memory == 0) return options;
   const parallel::Layout layout = choose_layout(spec, options.parallel, num_devices);
   const int64_t tensor = layout.mesh().size(parallel::kTensorAxis);
-  if (layout.strategy().name != "sequence" || tensor == 1) return options;
+  const std::string& given = layout.strategy().name;
+  if ((given != "sequence" && given != "expert_sequence") || tensor == 1) return options;
+  const std::string wanted = given == "sequence" ? "ulysses" : "expert_ulysses";
   // Shorter steps never use them.
   if (options.max_num_batched_tokens < tensor * nn::kLeastTokensOnTpu) return options;
   plan::Workload work;
@@ -69,18 +71,18 @@ EngineOptions settled(const nn::DecoderSpec& spec, const EngineOptions& options,
   candidate.tensor = tensor;
   candidate.data = layout.mesh().size(parallel::kDataAxis);
   candidate.stages = layout.mesh().size(parallel::kPipeAxis);
-  const auto weights = [&](const char* strategy) {
+  const auto weights = [&](const std::string& strategy) {
     candidate.strategy = strategy;
     return plan::weight_bytes(plan::facts_of(spec), work, candidate);
   };
-  const double own = weights("sequence");
+  const double own = weights(given);
   constexpr double kShare = 0.2;
-  if (weights("ulysses") - own > kShare * (static_cast<double>(memory) - own)) return options;
+  if (weights(wanted) - own > kShare * (static_cast<double>(memory) - own)) return options;
   EngineOptions result = options;
   result.parallel.tensor_parallel_size = candidate.tensor;
   result.parallel.data_parallel_size = candidate.data;
   result.parallel.pipeline_parallel_size = candidate.stages;
-  result.parallel.strategy = "ulysses";
+  result.parallel.strategy = wanted;
   return result;
 }
 

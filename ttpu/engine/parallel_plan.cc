@@ -108,8 +108,9 @@ std::string strategy_of(const nn::DecoderSpec& spec, const ParallelOptions& opti
   }
   const bool few = kv_heads_of(spec.layers.at(0)) % sizes.tensor != 0;
   const bool whole = options.enable_expert_parallel || experts >= sizes.tensor * sizes.data;
-  if (experts > 0 && whole) return few ? "expert_context" : "expert";
-  return few ? "context" : "sequence";
+  const std::string divided = few ? "context" : "sequence";
+  if (experts == 0 || !whole) return divided;
+  return sizes.tensor == 1 ? "expert" : "expert_" + divided;
 }
 
 }  // namespace

@@ -123,33 +123,42 @@ double exchange(const ModelFacts& facts, const Candidate& candidate, double toke
          2 * as_double(facts.layers) / stages * n * kHopSeconds;
 }
 
-// The collectives of a round, in which each stage's layers compute `tokens`.
-double round_collectives(const ModelFacts& facts, const Candidate& candidate, double tokens,
-                         double element_bytes, double* sent) {
-  const double layers = as_double(facts.layers) / as_double(candidate.stages);
+// Seconds of the collectives of a round.
+struct RoundCollectives {
+  double layers = 0;   // around dense products, which may hide them
+  double experts = 0;  // around experts: tokens are brought together, and nothing runs meanwhile
+};
+
+// Of a round in which each stage's layers compute `tokens`.
+RoundCollectives round_collectives(const ModelFacts& facts, const Candidate& candidate,
+                                   double tokens, double element_bytes, double* sent) {
+  const double stages = as_double(candidate.stages);
+  const double layers = as_double(facts.layers) / stages;
+  const double moe = as_double(facts.moe_layers) / stages;
   const double bytes = tokens * as_double(facts.hidden) * element_bytes;
-  double seconds = 0;
+  RoundCollectives seconds;
   double each = 0;
   const bool exchanges = exchanges_heads(candidate, tokens);
   // Two all-reduces a layer (or as many pairs of reduce-scatter and all-gather), and one of the
   // parts of the attention.
   const double count = (divides_positions(candidate) ? 3 : exchanges ? 1 : 2) * layers;
-  seconds += count * all_reduce(candidate, candidate.tensor, bytes, &each);
+  const double reduced = all_reduce(candidate, candidate.tensor, bytes, &each);
+  seconds.layers = (count - moe) * reduced;
+  seconds.experts = moe * reduced;
   *sent += count * each;
-  if (exchanges) seconds += exchange(facts, candidate, tokens, element_bytes, sent);
+  if (exchanges) seconds.layers += exchange(facts, candidate, tokens, element_bytes, sent);
   if (divides_experts(candidate) && candidate.data > 1) {
     // Tokens of all replicas meet before the experts and part after them.
     const double all = as_double(candidate.tensor * candidate.data);
     const double moved = 2 * bytes * as_double(candidate.data - 1);
-    const double moe = as_double(facts.moe_layers) / as_double(candidate.stages);
     *sent += moe * moved;
-    seconds += moe * (moved / candidate.slice.ici_bandwidth(candidate.slice.devices()) +
-                      all * kHopSeconds);
+    seconds.experts += moe * (moved / candidate.slice.ici_bandwidth(candidate.slice.devices()) +
+                              all * kHopSeconds);
   }
   if (candidate.stages > 1) {  // to the next stage
     const double own = overlaps(candidate, tokens) ? bytes / as_double(candidate.tensor) : bytes;
     *sent += own;
-    seconds += own / candidate.slice.link_bandwidth() + kHopSeconds;
+    seconds.layers += own / candidate.slice.link_bandwidth() + kHopSeconds;
   }
   return seconds;
 }
@@ -192,11 +201,12 @@ StepTime step(const ModelFacts& facts, const Workload& work, const Candidate& ca
                        sequence_bytes(facts, work, candidate, seen);
   time.hbm = (rounds * layers + cache + head / (tensor * stages) * work.element_bytes) /
              chip.hbm_bandwidth;
-  time.interconnect = rounds * round_collectives(facts, candidate, part, work.element_bytes, sent);
+  RoundCollectives waits = round_collectives(facts, candidate, part, work.element_bytes, sent);
   *sent *= rounds;
   if (overlaps(candidate, part)) {
-    time.interconnect -= std::min(time.interconnect, std::max(time.compute, time.hbm));
+    waits.layers -= std::min(waits.layers, std::max(time.compute, time.hbm) / rounds);
   }
+  time.interconnect = rounds * (waits.layers + waits.experts);
   // The embedding's.
   time.interconnect +=
       all_reduce(candidate, candidate.replica_devices(),

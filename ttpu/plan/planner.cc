@@ -348,6 +348,8 @@ std::vector<Candidate> candidates_of(const ModelFacts& facts, const Slice& slice
       if (tensor > 1 && few_kv_heads) add("context");
       if (facts.experts > 0 && devices > 1 && facts.experts % devices == 0) {
         add("expert");
+        if (tensor > 1) add("expert_sequence");
+        if (tensor > 1 && !latent) add("expert_ulysses");
         if (tensor > 1 && few_kv_heads) add("expert_context");
       }
     }
@@ -382,8 +384,9 @@ Plan make_plan(const ModelFacts& facts, const PlanRequest& request, const Compil
       if (request.tensor > 0 && one.tensor != request.tensor) continue;
       if (request.stages > 0 && one.stages != request.stages) continue;
       if (!request.strategy.empty() && one.strategy != request.strategy) continue;
-      // It is what `sequence` does with few tokens, and never better.
-      if (request.strategy.empty() && one.tensor > 1 && one.strategy == "tensor") continue;
+      // They are what `sequence` and `expert_sequence` do with few tokens, and never better.
+      const bool outdone = one.tensor > 1 && (one.strategy == "tensor" || one.strategy == "expert");
+      if (request.strategy.empty() && outdone) continue;
       // More replicas than sequences would stand idle.
       if (one.data > request.work.batch) continue;
       Row row{one, analyse(facts, request.work, one)};
