@@ -108,7 +108,7 @@ std::string strategy_of(const nn::DecoderSpec& spec, const ParallelOptions& opti
   }
   const bool few = kv_heads_of(spec.layers.at(0)) % sizes.tensor != 0;
   const bool whole = options.enable_expert_parallel || experts >= sizes.tensor * sizes.data;
-  const std::string divided = few ? "context" : "sequence";
+  std::string divided = few ? "context" : "sequence";
   if (experts == 0 || !whole) return divided;
   return sizes.tensor == 1 ? "expert" : "expert_" + divided;
 }
