@@ -108,7 +108,7 @@ def kernel(vocab, together, x, top_k, top_p, min_p, out, keys, weights):
     missing = limit - of_row(jnp.sum, above)
     bits = (vocab - 1).bit_length() + 1 & ~1
     from_behind = unless_all(
-        of_row(jnp.sum, equals) > 1,
+        (of_row(jnp.sum, equals) > 1) & (limit < jnp.inf),
         lambda: last_that_reaches(missing, lambda at: weights[:, at], lambda at, first: vocab - 1 - first - token_of_lane,
                                   bits),
         0,
@@ -124,7 +124,7 @@ def build(key):
     together = next((n for n in range(16, 3, -1) if vocab % (n * LANES) == 0), 8)
     padded = -(-vocab // (together * LANES)) * together * LANES
     need = 4 * ROWS * padded * 4  # the block twice, keys and weights
-    if need > vmem_bytes() // 2:
+    if need > vmem_bytes() * 3 // 4:
         raise Refused(f"{vocab} logits of {ROWS} rows take {need / 2**20:.0f} MiB of VMEM")
     priced(lambda _: (key["flops"], key["bytes"]))
 

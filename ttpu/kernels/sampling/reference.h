@@ -1,4 +1,4 @@
-// Sampling in plain StableHLO.
+// Sampling in plain StableHLO, but for the filters where `kernels`, which may be null, has one.
 #pragma once
 
 #include "ttpu/kernels/sampling/sampling.h"

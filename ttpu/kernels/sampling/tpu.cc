@@ -3,7 +3,6 @@
 #include "ttpu/ir/ir.h"
 
 namespace ttpu::kernels {
-
 namespace {
 
 constexpr int64_t kRows = 8;  // that the kernel takes at once
