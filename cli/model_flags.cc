@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include <fmt/ranges.h>
 #include <sys/resource.h>
 
 #include "cli/numbers.h"
@@ -23,6 +24,12 @@ int64_t peak_rss_bytes() {
 
 }  // namespace
 
+std::vector<std::string> strategy_names() {
+  std::vector<std::string> names;
+  for (const parallel::Strategy& strategy : parallel::strategies()) names.push_back(strategy.name);
+  return names;
+}
+
 void add_parallel_flags(CLI::App& command, engine::ParallelOptions* flags) {
   command.add_option("--tensor-parallel-size,--tp", flags->tensor_parallel_size,
                      "Devices that share each layer (with --device cpu, so many are made)");
@@ -32,10 +39,10 @@ void add_parallel_flags(CLI::App& command, engine::ParallelOptions* flags) {
                      "Replicas of the model, each with requests of its own");
   command.add_flag("--enable-expert-parallel,--ep", flags->enable_expert_parallel,
                    "Whole experts on different devices, instead of parts of all of them");
-  std::string names = "auto";
-  for (const parallel::Strategy& strategy : parallel::strategies()) names += ", " + strategy.name;
-  command.add_option("--strategy", flags->strategy,
-                     "How layers are divided among devices (docs/parallel.md): " + names);
+  command.add_option(
+      "--strategy", flags->strategy,
+      fmt::format("How layers are divided among devices (docs/parallel.md): auto, {}",
+                  fmt::join(strategy_names(), ", ")));
 }
 
 void add_cache_dtype_flag(CLI::App& command, std::string* name) {

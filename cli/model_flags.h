@@ -32,6 +32,9 @@ std::filesystem::path model_path(const LoadFlags& flags);
 // With a bundle, `options` as it was compiled; what was asked for otherwise is refused.
 engine::EngineOptions with_bundle(const LoadFlags& flags, const engine::EngineOptions& options);
 
+// Those that --strategy may name, beside "auto" where a command has that.
+std::vector<std::string> strategy_names();
+
 // vLLM's: --tensor-parallel-size and its like. `parallel_arguments` writes them for a child.
 void add_parallel_flags(CLI::App& command, engine::ParallelOptions* flags);
 std::vector<std::string> parallel_arguments(const engine::ParallelOptions& options);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cli/commands.h"
+#include "cli/model_flags.h"
 #include "cli/numbers.h"
 #include "cli/plan_flags.h"
 #include "cli/task_flags.h"
@@ -88,8 +89,7 @@ void add_common_flags(CLI::App& command, PlanFlags* flags) {
                   "Only meshes with so many devices to a layer (0: any)")
       ->check(zero_or_more());
   command.add_option("--strategy", flags->strategy, "Only this one; to train: sequence or tensor")
-      ->check(CLI::IsMember({"tensor", "sequence", "ulysses", "context", "expert",
-                             "expert_sequence", "expert_ulysses", "expert_context"}));
+      ->check(CLI::IsMember(strategy_names()));
   command.add_option("--price-per-chip-hour", flags->prices,
                      "1.2, or v5e=1.2,v6e=2.7: gives the price of a million tokens, and what auto "
                      "looks for");

@@ -64,7 +64,7 @@ def kernel(vocab, together, x, top_k, top_p, min_p, out, keys, weights):
 
         return lax.fori_loop(0, bits // 2, turn, jnp.full((ROWS, LANES), LOWEST if bits == 32 else 0, jnp.int32))
 
-    def unless_all(some, search, otherwise):
+    def if_any(some, search, otherwise):
         """A search takes its time, and most steps need few of them."""
         return lax.cond(any_row(some), search, lambda: jnp.full((ROWS, LANES), otherwise, jnp.int32))
 
@@ -78,7 +78,7 @@ def kernel(vocab, together, x, top_k, top_p, min_p, out, keys, weights):
     (most,) = over(take_keys, jnp.full((ROWS, LANES), -jnp.inf, jnp.float32))
     most = of_row(jnp.max, most)
     k = jnp.where(top_k[...] < 1, vocab, jnp.minimum(top_k[...], vocab))
-    last = unless_all(
+    last = if_any(
         k < vocab, lambda: last_that_reaches(k.astype(jnp.float32), lambda _: 1.0, key), LOWEST
     )
     share = jnp.minimum(min_p[...], 1)
@@ -93,7 +93,7 @@ def kernel(vocab, together, x, top_k, top_p, min_p, out, keys, weights):
     (total,) = over(take_weights, jnp.zeros((ROWS, LANES), jnp.float32))
     part = jnp.maximum(top_p[...] * of_row(jnp.sum, total), 1e-30)
     limit = jnp.where(top_p[...] >= 1, jnp.inf, part)
-    end = unless_all(
+    end = if_any(
         top_p[...] < 1, lambda: last_that_reaches(limit, lambda at: weights[:, at], key), LOWEST
     )
     end = jnp.maximum(last, end)
@@ -107,7 +107,7 @@ def kernel(vocab, together, x, top_k, top_p, min_p, out, keys, weights):
     above, equals = over(take_equals, zero, zero)
     missing = limit - of_row(jnp.sum, above)
     bits = (vocab - 1).bit_length() + 1 & ~1
-    from_behind = unless_all(
+    from_behind = if_any(
         (of_row(jnp.sum, equals) > 1) & (limit < jnp.inf),
         lambda: last_that_reaches(missing, lambda at: weights[:, at], lambda at, first: vocab - 1 - first - token_of_lane,
                                   bits),

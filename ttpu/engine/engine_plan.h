@@ -27,9 +27,9 @@ struct EnginePlan {
 };
 
 // With the strategy "auto" settled for TPUs that have `memory` bytes each, 0 for other devices: as
-// choose_layout() does, but "ulysses" in the place of "sequence" where the other devices' parts of
-// the projections take at most a fifth of what weights leave, and steps are long enough to use
-// them. `num_devices`: see choose_layout.
+// choose_layout() does, but "ulysses" for "sequence" (of "expert_..." alike) where the other
+// devices' parts of the projections take at most a fifth of what weights leave, and steps are long
+// enough to use them. `num_devices`: see choose_layout.
 EngineOptions settled(const nn::DecoderSpec& spec, const EngineOptions& options,
                       int64_t num_devices, int64_t memory);
 
